@@ -1,0 +1,91 @@
+"""Fixed-layout binary records whose size is asserted when their class is made.
+
+A record is one class, one field a line, in the order of the specification::
+
+    class Header(Record, size=16, byteorder="<"):
+        magic: Bytes8
+        version: U32
+        flags: U32
+
+Tables (BAT, L1, refcounts) are never records: they are bounded by the file's size first
+and then read with `array` or `memoryview.cast`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from typing import Annotated, Any, ClassVar, Literal, Self, dataclass_transform, get_args, get_type_hints
+
+from vsssnap.errors import CorruptImageError
+
+U8 = Annotated[int, "B"]
+U16 = Annotated[int, "H"]
+U32 = Annotated[int, "I"]
+U64 = Annotated[int, "Q"]
+I64 = Annotated[int, "q"]
+Bytes4 = Annotated[bytes, "4s"]
+Bytes8 = Annotated[bytes, "8s"]
+Bytes16 = Annotated[bytes, "16s"]
+Bytes32 = Annotated[bytes, "32s"]
+
+
+@dataclass_transform(frozen_default=True)
+class Record:
+    """Base of all records; subclasses are frozen dataclasses."""
+
+    SIZE: ClassVar[int]
+    OFFSETS: ClassVar[dict[str, int]]
+    _struct: ClassVar[struct.Struct]
+
+    def __init_subclass__(cls, *, size: int, byteorder: Literal["<", ">"]) -> None:
+        """Build the layout from the annotations.
+
+        Raises:
+            TypeError: the fields do not add up to ``size``, or one has no format.
+        """
+        super().__init_subclass__()
+        formats: list[str] = []
+        offsets: dict[str, int] = {}
+        hints = get_type_hints(cls, include_extras=True)
+        for name in cls.__annotations__:
+            args = get_args(hints[name])
+            if len(args) != 2 or not isinstance(args[1], str):
+                raise TypeError(f"{cls.__name__}.{name} has no format")
+            offsets[name] = struct.calcsize(byteorder + "".join(formats))
+            formats.append(args[1])
+        layout = struct.Struct(byteorder + "".join(formats))
+        if layout.size != size:
+            raise TypeError(f"{cls.__name__} is {layout.size} bytes, the specification says {size}")
+        cls.SIZE = size
+        cls.OFFSETS = offsets
+        cls._struct = layout
+        dataclasses.dataclass(frozen=True)(cls)
+
+    def pack(self) -> bytes:
+        """The record's bytes.
+
+        Raises:
+            struct.error: a field does not fit; a bug in the caller, never bad input.
+        """
+        return self._struct.pack(*(getattr(self, name) for name in self.OFFSETS))
+
+    @classmethod
+    def unpack(cls, data: bytes | bytearray | memoryview, offset: int = 0) -> Self:
+        """Read a record.
+
+        Args:
+            data: Where it lies.
+            offset: Its first byte in ``data``.
+
+        Raises:
+            CorruptImageError: ``data`` ends before the record does.
+        """
+        if offset < 0 or len(data) - offset < cls.SIZE:
+            raise CorruptImageError(
+                f"{cls.__name__} is cut short: {max(0, len(data) - offset)} of {cls.SIZE} bytes are there",
+                structure=cls.__name__,
+                offset=offset,
+            )
+        values: tuple[Any, ...] = cls._struct.unpack_from(data, offset)
+        return cls(*values)

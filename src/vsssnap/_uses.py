@@ -1,0 +1,93 @@
+"""Closing a resource under running users."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vsssnap.errors import ClosedError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from vsssnap._deadline import Deadline
+
+
+class UseGate:
+    """Counts the calls that run inside a resource, so that the last one lets it go.
+
+    ``with gate:`` around every use.  `close` refuses new uses at once; the release runs
+    exactly once, in whichever thread makes the gate both closed and empty.  So a file
+    descriptor is never closed, and its number never given to somebody else, while a read
+    that was begun on it still runs.
+    """
+
+    __slots__ = ("_closed", "_idle", "_release", "_released", "_users", "_what")
+
+    def __init__(self, what: str, release: Callable[[], None]) -> None:
+        """Guard a resource.
+
+        Args:
+            what: Its name in "... is closed".
+            release: Lets the resource go; called without any lock held.
+        """
+        self._what = what
+        self._release: Callable[[], None] | None = release
+        self._idle = threading.Condition(threading.Lock())
+        self._users = 0
+        self._closed = False
+        self._released = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether new uses are refused."""
+        return self._closed
+
+    def __enter__(self) -> None:
+        with self._idle:
+            if self._closed:
+                raise ClosedError(f"{self._what} is closed", hint="open it again")
+            self._users += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        with self._idle:
+            self._users -= 1
+            last = self._closed and not self._users
+        if last:
+            self._let_go()
+
+    def close(self) -> None:
+        """Refuse new uses; release now if there is no user, else leave that to the last one."""
+        with self._idle:
+            if self._closed:
+                return
+            self._closed = True
+            last = not self._users
+        if last:
+            self._let_go()
+
+    def wait_released(self, deadline: Deadline, step: str) -> None:
+        """Wait until the release has run.
+
+        Raises:
+            SnapshotTimeoutError: a user is still inside at the deadline.
+        """
+        while True:
+            with self._idle:
+                tick = min(0.25, max(deadline.left(), 0.001))
+                if self._idle.wait_for(lambda: self._released, tick):
+                    return
+            deadline.check(step)
+
+    def _let_go(self) -> None:
+        release, self._release = self._release, None
+        try:
+            if release is not None:
+                release()
+        finally:
+            with self._idle:
+                self._released = True
+                self._idle.notify_all()

@@ -1,0 +1,335 @@
+"""The one reader of the library: a device, a shadow copy, an image and a window are all the same.
+
+`BlockReader` does the argument checks, the clipping at the end, the closing and the file
+interface once.  A driver extends it with at most five small methods, which only ever see
+valid, non-empty ranges and run on any thread, several at once:
+
+* ``_read_into(view, offset)``: fill the whole view or raise.
+* ``_read(length, offset)``: the same as new bytes, where a driver can save the copy.
+* ``_extents(offset, length)``: what is known of a range; default all DATA.
+* ``_confirm()``: raise SnapshotLostError if what is read no longer exists.
+* ``_release()``: let the resource go; called once, by the last user.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from vsssnap._units import MIB, is_power_of_two, whole
+from vsssnap._uses import UseGate
+from vsssnap.blocks.extent import Extent, ExtentKind, checked, clip, grid
+from vsssnap.errors import DeviceReadError, UsageError
+from vsssnap.metadata import ImageMetadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Buffer
+
+__all__ = ["BlockReader", "SupportsPread", "as_reader"]
+
+_PIECE = 4 * MIB  # bytes that `readall` asks for at once
+
+
+@runtime_checkable
+class SupportsPread(Protocol):
+    """The least that a source must do.
+
+    ``extents(offset, length)`` and ``confirm()`` with the meaning they have in `BlockReader`
+    are used if present, and so are ``sector_size`` and ``metadata``.
+    """
+
+    @property
+    def size(self) -> int:
+        """Bytes; constant."""
+
+    def pread(self, length: int, offset: int, /) -> bytes:
+        """Exactly ``length`` bytes from ``offset``, fewer only at the end; thread-safe."""
+
+
+class BlockReader(io.RawIOBase):
+    """Random access to the blocks of a volume as they were at one instant.
+
+    `pread`, `preadinto`, `extents` and `blocks` are positional and thread-safe.  The file
+    interface (`read`, `seek`, `tell`) has one cursor and is for one thread at a time; note
+    that ``io.BufferedReader(reader)`` closes the reader when it is collected (`detach` first).
+
+    A read gives exactly what was asked for, fewer bytes only at the end, or raises.  After
+    `close` new calls raise ClosedError and running ones finish.
+
+    Attributes:
+        size: Bytes; any number, 0 too.
+        sector_size: Logical sector size in bytes; advice for formats, reads need no alignment.
+        metadata: Where the blocks come from.
+    """
+
+    size: int
+    sector_size: int
+    metadata: ImageMetadata
+
+    def __init__(self, size: int, *, sector_size: int = 512, metadata: ImageMetadata | None = None) -> None:
+        super().__init__()
+        self._gate = UseGate(type(self).__name__, self._release)
+        self._position = 0
+        self.size = whole(size, "size")
+        self.sector_size = whole(sector_size, "sector_size", least=1)
+        if not is_power_of_two(sector_size):
+            raise UsageError(f"sector_size is {sector_size}, no power of two")
+        self.metadata = metadata if metadata is not None else ImageMetadata()
+
+    # What drivers extend.
+
+    def _read_into(self, view: memoryview, offset: int) -> None:
+        """Fill ``view`` (single bytes, writable, not empty) from ``offset``, all of it inside the volume."""
+        view[:] = self._read(len(view), offset)
+
+    def _read(self, length: int, offset: int) -> bytes:
+        """``length`` bytes from ``offset``, all of it inside the volume, at least 1."""
+        buffer = bytearray(length)
+        self._read_into(memoryview(buffer), offset)
+        return bytes(buffer)
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """What is known of a range inside the volume, ascending and gap-free."""
+        yield Extent(offset, length, ExtentKind.DATA)
+
+    def _confirm(self) -> None:
+        """Raise SnapshotLostError if what is read no longer exists."""
+
+    def _release(self) -> None:
+        """Let the resource go."""
+
+    # What callers use.
+
+    def pread(self, length: int, offset: int, /) -> bytes:
+        """Read at a place, in `os.pread`'s order of arguments.
+
+        Args:
+            length: Bytes wanted, at least 0.
+            offset: First byte wanted, at least 0; behind the end there is nothing.
+
+        Returns:
+            ``length`` bytes, fewer only where the volume ends.
+
+        Raises:
+            UsageError: an argument is negative or no whole number.
+            ClosedError: the reader is closed.
+            DeviceReadError: the device failed, or the range is UNREADABLE.
+            SnapshotLostError: the snapshot is gone; so for every later call.
+        """
+        length = min(whole(length, "length"), max(0, self.size - whole(offset, "offset")))
+        with self._gate:
+            return self._read(length, offset) if length else b""
+
+    def preadinto(self, buffer: Buffer, offset: int, /) -> int:
+        """Read into ``buffer`` from ``offset``.
+
+        Args:
+            buffer: Writable and contiguous; its whole byte length is asked for.
+            offset: First byte wanted, at least 0.
+
+        Returns:
+            Bytes written: all of ``buffer``, or fewer only where the volume ends.
+
+        Raises:
+            UsageError: ``offset`` is negative, or ``buffer`` is not writable and contiguous.
+            ClosedError: the reader is closed.
+            DeviceReadError: the device failed; ``buffer`` then holds no valid bytes.
+            SnapshotLostError: the snapshot is gone; so for every later call.
+        """
+        try:
+            view = memoryview(buffer).cast("B")
+        except TypeError as exc:
+            raise UsageError(f"buffer is not contiguous bytes: {exc}") from None
+        if view.readonly:
+            raise UsageError("buffer is read-only", hint="pass a bytearray or another writable buffer")
+        length = min(len(view), max(0, self.size - whole(offset, "offset")))
+        with self._gate:
+            if length:
+                self._read_into(view[:length], offset)
+        return length
+
+    def extents(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
+        """What the volume holds, ascending and gap-free, clipped to a range.
+
+        A range may be reported DATA though it is all zero, never the reverse.
+
+        Args:
+            offset: First byte of the range.
+            length: Bytes of the range; None for all up to the end.
+
+        Raises:
+            UsageError: an argument is negative or no whole number.
+            ClosedError: the reader is closed, now or while this is iterated.
+        """
+        rest = max(0, self.size - whole(offset, "offset"))
+        length = rest if length is None else min(rest, whole(length, "length"))
+        with self._gate:
+            pass
+        return self._walk(offset, length)
+
+    def _walk(self, offset: int, length: int) -> Iterator[Extent]:
+        if not length:
+            return
+        source = iter(self._extents(offset, length))
+        while True:
+            with self._gate:
+                extent = next(source, None)
+            if extent is None:
+                return
+            yield extent
+
+    def blocks(self, block_size: int, *, only_data: bool = True) -> Iterator[tuple[int, memoryview]]:
+        """The volume block by block, ascending; ends with `confirm`.
+
+        A block is read whole as soon as any of it is DATA.  Each view has memory of its own: it
+        stays valid and unchanged for as long as it is referenced, also on other threads.
+
+        Args:
+            block_size: Bytes a block, at least 1; the last one may be shorter.
+            only_data: Leave out blocks that are zero by `extents`.
+
+        Yields:
+            ``(offset, block)``.
+
+        Raises:
+            UsageError: ``block_size`` is no positive whole number.
+            DeviceReadError: a block cannot be read.
+            SnapshotLostError: the snapshot was lost, also if only at the end.
+        """
+        return self._blocks(whole(block_size, "block_size", least=1), only_data=only_data)
+
+    def _blocks(self, block_size: int, *, only_data: bool) -> Iterator[tuple[int, memoryview]]:
+        source = self.extents() if only_data else iter((Extent(0, self.size),))
+        for offset, length in grid(source, block_size, self.size):
+            yield offset, memoryview(self.pread(length, offset))
+        self.confirm()
+
+    def window(self, offset: int, length: int) -> BlockReader:
+        """A part of this volume as a reader of its own; closing it leaves this one open.
+
+        Raises:
+            UsageError: the range is not inside the volume.
+        """
+        from vsssnap.blocks.window import WindowReader  # below this module in use, above it in class order
+
+        return WindowReader(self, offset, length)
+
+    def confirm(self) -> None:
+        """Make sure that what is read still exists.
+
+        Call it after the last read and before a copy is called complete: bytes read from a
+        snapshot that was lost meanwhile may be wrong although every read succeeded.
+
+        Raises:
+            SnapshotLostError: it does not.
+            ClosedError: the reader is closed.
+        """
+        with self._gate:
+            self._confirm()
+
+    # The file interface.
+
+    def close(self) -> None:
+        """Refuse new calls; the last running one lets the resource go.  Idempotent."""
+        if not self.closed:
+            super().close()
+        # A constructor that failed early leaves an object without a gate to the collector.
+        gate = getattr(self, "_gate", None)
+        if gate is not None:
+            gate.close()
+
+    def readable(self) -> bool:
+        """Always true."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always true."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move the cursor of the file interface; behind the end is allowed and reads nothing."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}.get(whence)
+        if base is None:
+            raise UsageError(f"whence is {whence!r}", hint="use io.SEEK_SET, io.SEEK_CUR or io.SEEK_END")
+        with self._gate:
+            self._position = whole(base + offset, "offset")
+        return self._position
+
+    def tell(self) -> int:
+        """The cursor of the file interface."""
+        with self._gate:
+            return self._position
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Read into ``buffer`` at the cursor and move it."""
+        count = self.preadinto(buffer, self._position)
+        self._position += count
+        return count
+
+    def readall(self) -> bytes:
+        """Everything from the cursor to the end, in one piece of memory."""
+        result = bytearray()
+        while piece := self.pread(_PIECE, self._position):
+            result += piece
+            self._position += len(piece)
+        return bytes(result)
+
+    def __reduce_ex__(self, protocol: Any, /) -> Any:  # noqa: ANN401 - object's own signature
+        """Readers hold system resources and cannot be copied or pickled."""
+        raise UsageError(
+            f"{type(self).__name__} cannot be pickled or copied", hint="open the source again there"
+        )
+
+
+class _ForeignReader(BlockReader):
+    """A `SupportsPread` of the caller's, held to the contract; its exceptions pass unchanged."""
+
+    def __init__(self, source: SupportsPread) -> None:
+        super().__init__(
+            source.size,
+            sector_size=getattr(source, "sector_size", 512),
+            metadata=getattr(source, "metadata", None),
+        )
+        self._source = source
+
+    def _read(self, length: int, offset: int) -> bytes:
+        data = self._source.pread(length, offset)
+        if len(data) != length:
+            raise DeviceReadError(
+                f"{type(self._source).__name__}.pread gave {len(data)} of {length} bytes at {offset}",
+                offset=offset,
+                length=length,
+                hint="a source must give exactly what is asked for, or raise",
+            )
+        return data
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        method = getattr(self._source, "extents", None)
+        if method is None:
+            return super()._extents(offset, length)
+        name = type(self._source).__name__
+        return checked(clip(method(offset, length), offset, length), offset, length, name)
+
+    def _confirm(self) -> None:
+        method = getattr(self._source, "confirm", None)
+        if method is not None:
+            method()
+
+
+def as_reader(source: SupportsPread) -> BlockReader:
+    """``source`` itself if it is a `BlockReader`, else a reader around it.
+
+    Closing the reader leaves a foreign source open.
+
+    Raises:
+        UsageError: ``source`` has no ``size`` and ``pread``.
+    """
+    if isinstance(source, BlockReader):
+        return source
+    if not isinstance(source, SupportsPread):
+        raise UsageError(
+            f"{type(source).__name__} is no source of blocks", hint="it needs size and pread(length, offset)"
+        )
+    return _ForeignReader(source)

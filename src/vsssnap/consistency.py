@@ -1,0 +1,21 @@
+"""How consistent a snapshot is."""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["Consistency"]
+
+
+class Consistency(enum.IntEnum):
+    """What an image promises, weakest first.
+
+    Members compare: ``Consistency.CRASH < Consistency.APPLICATION``.
+    """
+
+    CRASH = 1
+    """Every block as it was at one instant, as after a power cut."""
+    FILESYSTEM = 2
+    """The file system was flushed and frozen at that instant: no journal replay is needed."""
+    APPLICATION = 3
+    """Applications flushed first (VSS writers all healthy; every quiesce manager declares it)."""

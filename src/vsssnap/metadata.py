@@ -1,0 +1,200 @@
+"""What an image says of itself beside its blocks."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self
+
+from vsssnap.consistency import Consistency
+from vsssnap.errors import CorruptImageError, UsageError
+
+__all__ = ["ImageMetadata", "WriterReport"]
+
+MAX_ENCODED = 256 << 20
+"""Most bytes that encoded metadata may have; a reader refuses more before it allocates."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterReport:
+    """What became of one VSS writer, or of one application that was quieted.
+
+    Attributes:
+        name: The writer's name.
+        writer_id: Its class GUID, or "".
+        instance_id: Its instance GUID, or "".
+        state: Its last state, in the system's word (``"STABLE"``).
+        code: Its failure as an unsigned HRESULT; 0 if it did not fail.
+        message: Its failure in words, or "".
+    """
+
+    name: str
+    writer_id: str = ""
+    instance_id: str = ""
+    state: str = ""
+    code: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageMetadata:
+    """Where an image comes from and how much it promises.
+
+    A format stores it in itself or, where it has no room, in the side-car file.  All
+    fields have an empty default, so that any source can say as much as it knows.
+
+    Attributes:
+        volume: The source as the caller named it (``"C:"``, ``"/dev/vg0/data"``).
+        device: The block device or file that was read.
+        filesystem: Its type (``"ext4"``), or "" if unknown.
+        provider: Name of the provider that took the snapshot, or "".
+        snapshot_id: The snapshot's id; volumes with the same one are of the same instant.
+        created: The instant, with time zone; None if there is no single one.
+        consistency: What was promised; None for a source that promises nothing.
+        writers: Reports of the applications that took part.
+        exclusions: Paths or patterns left out.
+        notes: What else a reader of the image should know, a sentence each.
+        documents: Attachments by name, such as the VSS backup components document.
+        user: The caller's own values; anything JSON can hold.
+    """
+
+    volume: str = ""
+    device: str = ""
+    filesystem: str = ""
+    provider: str = ""
+    snapshot_id: str = ""
+    created: datetime | None = None
+    consistency: Consistency | None = None
+    writers: tuple[WriterReport, ...] = ()
+    exclusions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    documents: Mapping[str, bytes] = field(default_factory=dict)
+    user: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.created is not None and self.created.tzinfo is None:
+            raise UsageError("metadata.created has no time zone", hint="use datetime.now(timezone.utc)")
+
+    def replace(self, **changes: Any) -> Self:  # noqa: ANN401 - any field, checked by the constructor
+        """A copy with some fields changed."""
+        try:
+            return dataclasses.replace(self, **changes)
+        except TypeError as exc:
+            raise UsageError(f"metadata: {exc}") from None
+
+    def encode(self) -> bytes:
+        """The metadata as UTF-8 JSON, the same bytes for equal metadata.
+
+        Raises:
+            UsageError: ``user`` holds something JSON cannot, or the whole is above 256 MiB.
+        """
+        values: dict[str, Any] = {}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value is None or value == item.default or (item.name in ("documents", "user") and not value):
+                continue
+            values[item.name] = value
+        if self.created is not None:
+            values["created"] = self.created.isoformat()
+        if self.consistency is not None:
+            values["consistency"] = self.consistency.name
+        if self.writers:
+            values["writers"] = [dataclasses.asdict(writer) for writer in self.writers]
+        if self.documents:
+            values["documents"] = {
+                name: base64.b64encode(data).decode("ascii") for name, data in self.documents.items()
+            }
+        try:
+            text = json.dumps(
+                values, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+            )
+            data = text.encode("utf-8")
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise UsageError(
+                f"metadata cannot be written as JSON: {exc}", hint="use plain values in user"
+            ) from None
+        if len(data) > MAX_ENCODED:
+            raise UsageError(
+                f"metadata is {len(data)} bytes, above {MAX_ENCODED}", hint="attach smaller documents"
+            )
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read what `encode` wrote; keys of later versions are ignored.
+
+        Raises:
+            CorruptImageError: it is no such JSON, or a value has the wrong type.
+        """
+        if len(data) > MAX_ENCODED:
+            raise CorruptImageError(
+                f"metadata is {len(data)} bytes, above {MAX_ENCODED}", structure="metadata"
+            )
+        try:
+            values = json.loads(data.decode("utf-8"))
+            return cls(**_decoded(values))
+        except (ValueError, TypeError, KeyError, RecursionError, binascii.Error) as exc:
+            raise CorruptImageError(f"metadata cannot be read: {exc}", structure="metadata") from exc
+
+
+def _decoded(values: object) -> dict[str, Any]:
+    """Check and convert decoded JSON; raises ValueError, TypeError or KeyError."""
+    if not isinstance(values, dict):
+        raise TypeError("not an object")
+    result: dict[str, Any] = {}
+    for name in ("volume", "device", "filesystem", "provider", "snapshot_id"):
+        if name in values:
+            result[name] = _text(values[name], name)
+    for name in ("exclusions", "notes"):
+        if name in values:
+            result[name] = tuple(_text(item, name) for item in _list(values[name], name))
+    if "created" in values:
+        result["created"] = datetime.fromisoformat(_text(values["created"], "created"))
+    if "consistency" in values:
+        result["consistency"] = Consistency[_text(values["consistency"], "consistency")]
+    if "writers" in values:
+        result["writers"] = tuple(_writer(item) for item in _list(values["writers"], "writers"))
+    if "documents" in values:
+        result["documents"] = {
+            name: base64.b64decode(_text(item, "documents"), validate=True)
+            for name, item in _object(values["documents"], "documents").items()
+        }
+    if "user" in values:
+        result["user"] = _object(values["user"], "user")
+    return result
+
+
+def _writer(value: object) -> WriterReport:
+    item = _object(value, "writers")
+    texts = {
+        name: _text(item[name], name)
+        for name in ("name", "writer_id", "instance_id", "state", "message")
+        if name in item
+    }
+    code = item.get("code", 0)
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise TypeError("code is no number")
+    return WriterReport(**texts, code=code)
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _list(value: object, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{name} is no list")
+    return value
+
+
+def _object(value: object, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{name} is no object")
+    return value
