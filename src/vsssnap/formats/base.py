@@ -1,0 +1,291 @@
+"""The contract of an image format.
+
+A format is a class that extends `ImageFormat` and is found in the registry by name.  It
+reads and writes a `Storage` only, so that a file, a pipe, memory, an object store and the
+power-cut recorder of the tests are the same to it.  Opening the file, the ``.partial``
+name, the rename and the folder's fsync are `vsssnap.imaging`'s, never a format's.
+
+Life of a writer, all calls from `copy_blocks` or by hand::
+
+    writer = format.create(storage, size, options)
+    encoded = writer.encode(block, offset)      any thread, any order, several at once
+    writer.store(encoded)                       ASCENDING: one at a time, by rising offset
+    writer.mark(extent)                         the same order as store; what is not DATA
+    writer.finish(metadata)                     once; flushes, then the complete mark, flushes
+    writer.close()                              without finish: the image stays incomplete
+
+What is neither stored nor marked is ZERO.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from vsssnap._units import MIB
+from vsssnap.blocks.reader import BlockReader
+from vsssnap.errors import UsageError
+
+if TYPE_CHECKING:
+    from vsssnap.blocks.extent import Extent
+    from vsssnap.formats.storage import Storage
+    from vsssnap.metadata import ImageMetadata
+
+__all__ = [
+    "Depth",
+    "FORMAT_API",
+    "Finding",
+    "ImageFormat",
+    "ImageReader",
+    "ImageWriter",
+    "Probe",
+    "ResolveParent",
+    "SupportsWrite",
+    "WriteOrder",
+    "options_of",
+]
+
+FORMAT_API = 1
+"""The version of this contract; a guest format carries the same number in ``api``."""
+
+
+class WriteOrder(enum.StrEnum):
+    """In which order a writer takes blocks."""
+
+    ASCENDING = "ascending"
+    """By rising offset, one `store` or `mark` at a time: streams and compressed formats."""
+    ANY = "any"
+    """Any order, from several threads at once."""
+
+
+class Depth(enum.IntEnum):
+    """How deep a verification looks."""
+
+    STRUCTURE = 1
+    """The format's own structures agree with each other and their checksums; no payload is read."""
+    STORED = 2
+    """Every stored byte is read and compared with its checksum, without decompressing."""
+    CONTENT = 3
+    """Every block is decoded and compared with its digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong with an image.
+
+    Attributes:
+        structure: Which structure, in the specification's words ("footer", "data frame").
+        offset: Where it begins in the file, bytes; None if it has no place.
+        message: What is wrong with it.
+        extent: The range of the volume that is lost by it; None if none or unknown.
+    """
+
+    structure: str
+    offset: int | None
+    message: str
+    extent: Extent | None = None
+
+
+@runtime_checkable
+class SupportsWrite(Protocol):
+    """The least that a target of `copy_blocks` must do; called by rising offset, one at a time."""
+
+    @property
+    def size(self) -> int:
+        """Bytes; the source has the same size."""
+
+    def pwrite(self, data: memoryview, offset: int, /) -> int:
+        """Write all of ``data``; must not keep a reference to it."""
+
+
+ResolveParent = Callable[[Mapping[str, Any]], "ImageReader"]
+"""Opens the parent that an image names; the mapping holds the locator's fields."""
+
+
+class ImageReader(BlockReader):
+    """An image as a reader.
+
+    Attributes:
+        format: Name of its format.
+        path: Where it was opened, or "" if it has no name.
+    """
+
+    format: ClassVar[str]
+    path: str = ""
+
+    def info(self) -> Mapping[str, Any]:
+        """Facts of the format for people and ``vsssnap info --json``; JSON values only.
+
+        Keys that mean the same everywhere: ``stored_size`` (bytes of the file),
+        ``complete`` (bool), ``identity`` (hex), ``parents`` (list), ``features`` (list).
+        """
+        return {}
+
+    def depths(self) -> tuple[Depth, ...]:
+        """The depths that `verify` can reach, rising; the format's own, without a side-car."""
+        return (Depth.STRUCTURE,)
+
+    def verify(self, depth: Depth, progress: Callable[[int], None]) -> Iterator[Finding]:
+        """Check the image; damage is yielded, never raised.
+
+        Args:
+            depth: One of `depths`.
+            progress: Called with the number of bytes checked since the last call; what it
+                raises ends the check.
+        """
+        yield from ()
+
+
+class ImageWriter(ABC):
+    """Writes one image.  See the module for its life.
+
+    Attributes:
+        size: Bytes of the volume.
+        unit: Bytes of the blocks it likes best: `copy_blocks` hands over aligned blocks of this
+            size (the last may be shorter).  Between 64 KiB and 16 MiB.
+        write_order: See `WriteOrder`.
+    """
+
+    size: int
+    unit: int = MIB
+    write_order: WriteOrder = WriteOrder.ANY
+
+    @abstractmethod
+    def encode(self, data: memoryview, offset: int, /) -> Any:  # noqa: ANN401 - opaque, a format's own
+        """Prepare a block for `store`: zero test, digest, compression.  Any thread, several at once.
+
+        Args:
+            data: An aligned unit (the last may be shorter); it stays unchanged until the
+                result was given to `store` or dropped, so the result may refer to it.
+            offset: Its place in the volume.
+        """
+
+    @abstractmethod
+    def store(self, encoded: Any, /) -> None:  # noqa: ANN401 - opaque, a format's own
+        """Put down what `encode` prepared, in the order that `write_order` says."""
+
+    @abstractmethod
+    def mark(self, extent: Extent, /) -> None:
+        """Say that a range is ZERO, HOLE, EXCLUDED or UNREADABLE; same order as `store`.
+
+        A format that cannot tell the kinds apart keeps zeros.  Ranges may begin and end inside
+        a unit that is also stored (its bytes there are zeros).
+        """
+
+    @abstractmethod
+    def finish(self, metadata: ImageMetadata, /) -> None:
+        """Complete the image: write what is left, flush, write the complete mark, flush."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let resources go.  Idempotent; without `finish` the image stays incomplete."""
+
+    def pwrite(self, data: memoryview, offset: int, /) -> int:
+        """`encode` and `store` in one call, for writing by hand."""
+        self.store(self.encode(data, offset))
+        return len(data)
+
+    def flattened(self) -> Mapping[str, int]:
+        """What the format could not say: extent kind to bytes kept as plain zeros."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a format sees of a file that may be its own.
+
+    Attributes:
+        head: Its first bytes, up to 64 KiB.
+        tail: Its last bytes, up to 64 KiB.
+        name: Its file name, or "".
+        size: Its size in bytes; None for a pipe.
+    """
+
+    head: bytes
+    tail: bytes
+    name: str = ""
+    size: int | None = None
+
+
+class ImageFormat(ABC):
+    """A driver for one image format; stateless, made without arguments.
+
+    Attributes:
+        api: Version of this contract that the class was written for.
+        name: Registry name, lower case.
+        suffixes: File name endings with their dot, the first one for new files.
+        options_type: Frozen dataclass of its create options.
+        features: What it can hold, of: "compression", "checksums", "holes", "metadata",
+            "parents", "streaming", "unreadable".
+    """
+
+    api: ClassVar[int] = FORMAT_API
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    options_type: ClassVar[type]
+    features: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def probe(self, seen: Probe, /) -> int:
+        """How sure this is of this format, 0 (no) to 100 (a magic and more agree).
+
+        By suffix alone: at most 10.  A format without a magic never gives more.
+        """
+
+    @abstractmethod
+    def open(
+        self, storage: Storage, /, *, resolve_parent: ResolveParent | None = None, recover: bool = False
+    ) -> ImageReader:
+        """Open an image; the reader owns ``storage`` from then on, also if this raises.
+
+        Args:
+            storage: Positional reads and a size.
+            resolve_parent: Opens a parent by its locator; None refuses images that need one.
+            recover: Read what can be read of an incomplete or damaged image.
+
+        Raises:
+            CorruptImageError: it breaks the format's rules.
+            UnsupportedFeatureError: it uses what this version does not know.
+            ParentMismatchError: the parent found is another image.
+        """
+
+    @abstractmethod
+    def create(
+        self,
+        storage: Storage,
+        size: int,
+        /,
+        *,
+        options: object = None,
+        parent: ImageReader | None = None,
+    ) -> ImageWriter:
+        """Begin an image in an empty storage; the writer owns ``storage`` from then on.
+
+        Args:
+            storage: `append`, and `pwrite` if the format needs it.
+            size: Bytes of the volume.
+            options: An ``options_type``, or None for its defaults (see `options_of`).
+            parent: What the new image is a child of.
+
+        Raises:
+            UsageError: the format cannot hold this size, these options or a parent.
+        """
+
+
+O = TypeVar("O")
+
+
+def options_of(kind: type[O], options: object, name: str) -> O:
+    """``options`` as the type a format takes, its defaults for None.
+
+    Raises:
+        UsageError: they are another format's.
+    """
+    if options is None:
+        return kind()
+    if not isinstance(options, kind):
+        raise UsageError(f"{type(options).__name__} is no options of {name!r}", hint=f"pass {kind.__name__}")
+    return options

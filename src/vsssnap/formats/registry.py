@@ -1,0 +1,88 @@
+"""Which formats there are, and which one a file or a name belongs to."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from vsssnap._registry import Registry
+from vsssnap.errors import UnknownFormatError
+from vsssnap.formats.base import FORMAT_API, ImageFormat, Probe
+
+__all__ = ["available", "by_name", "by_probe", "by_suffix"]
+
+_REGISTRY: Registry[Any] = Registry(
+    "image format",
+    "vsssnap.formats",
+    "vsssnap.formats.base:ImageFormat",
+    FORMAT_API,
+    {
+        "raw": "vsssnap.formats.raw:RawFormat",
+    },
+)
+
+_PLAIN = (".raw", ".dd")
+"""Suffixes that say raw whatever the content looks like.
+
+A raw image holds what its volume held, so whoever can write the volume's first sector can
+make it look like an image of another format that names a file of the host as its parent.
+A name that says raw is therefore believed before any magic.
+"""
+
+
+def by_name(name: str) -> ImageFormat:
+    """The format of a name.
+
+    Raises:
+        UsageError: there is none, two packages declare it, or it does not load.
+    """
+    driver: ImageFormat = _REGISTRY.get(name)()
+    return driver
+
+
+def available() -> dict[str, str]:
+    """Every format by name: "" if it can be used, else why not."""
+    problems = _REGISTRY.problems()
+    return {name: problems.get(name, "") for name in _REGISTRY.names()}
+
+
+def by_suffix(path: str) -> ImageFormat:
+    """The format that a new file of this name gets.
+
+    Raises:
+        UnknownFormatError: no format has the suffix.
+    """
+    name = os.path.basename(path).lower()
+    for driver in _drivers():
+        if name.endswith(driver.suffixes):
+            return driver
+    known = sorted(suffix for driver in _drivers() for suffix in driver.suffixes)
+    raise UnknownFormatError(
+        f"{path}: no image format has this suffix",
+        path=path,
+        hint=f"name format=, or use one of {', '.join(known)}",
+    )
+
+
+def by_probe(seen: Probe, path: str) -> ImageFormat:
+    """The format of an existing file: a name that says raw, else the surest probe.
+
+    Raises:
+        UnknownFormatError: no format recognises it.
+    """
+    if seen.name.lower().endswith(_PLAIN):
+        return by_name("raw")
+    scored = [(driver.probe(seen), driver) for driver in _drivers()]
+    best, driver = max(scored, key=lambda pair: pair[0])
+    if best <= 0:
+        tried = ", ".join(found.name for _, found in scored)
+        raise UnknownFormatError(
+            f"{path}: no image format recognises it (tried {tried})",
+            path=path,
+            hint='name format="raw" if it is raw',
+        )
+    return driver
+
+
+def _drivers() -> list[ImageFormat]:
+    return [driver() for driver in _REGISTRY.load().values()]

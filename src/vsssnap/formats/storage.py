@@ -1,0 +1,312 @@
+"""Where an image's bytes lie: the little that every format asks of a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from vsssnap import _files
+from vsssnap._uses import UseGate
+from vsssnap.blocks.extent import Extent, ExtentKind
+from vsssnap.errors import CorruptImageError, DeviceReadError, TargetError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["FileStorage", "MemoryStorage", "PipeStorage", "Storage"]
+
+
+class Storage(ABC):
+    """Bytes of one image.
+
+    Positional calls are thread-safe; `append`, `flush`, `truncate` and `close` are for one
+    thread at a time.  ``data`` is never kept after a call returns.
+
+    Attributes:
+        name: For messages; a path where there is one.
+        seekable: Whether `pread` and `pwrite` work; a pipe only appends.
+    """
+
+    name: str = ""
+    seekable: bool = True
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes now; on a pipe those appended so far."""
+
+    @abstractmethod
+    def pread(self, length: int, offset: int, /) -> bytes:
+        """Exactly ``length`` bytes.
+
+        Raises:
+            CorruptImageError: the storage ends before ``offset + length``.
+            DeviceReadError: it failed.
+        """
+
+    @abstractmethod
+    def append(self, parts: Sequence[bytes | bytearray | memoryview], /) -> int:
+        """Write pieces one behind the other at the end.
+
+        Returns:
+            The offset of the first one.
+
+        Raises:
+            TargetError: the target is full or failed.
+        """
+
+    @abstractmethod
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int, /) -> None:
+        """Write all of ``data`` at ``offset``; behind the end the storage grows, with zeros between.
+
+        Raises:
+            TargetError: the target is full or failed.
+            UsageError: it only appends.
+        """
+
+    @abstractmethod
+    def truncate(self, size: int, /) -> None:
+        """Cut or extend to ``size`` bytes; what is added reads as zeros and takes no space if possible."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Return when all is on stable storage."""
+
+    def extents(self, offset: int, length: int, /) -> Iterator[Extent]:
+        """DATA and ZERO of a range, gap-free: file holes are ZERO; all DATA if that cannot be told."""
+        if length:
+            yield Extent(offset, length)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let the resource go.  Idempotent; running calls finish."""
+
+    def _short(self, length: int, offset: int) -> CorruptImageError:
+        return CorruptImageError(
+            f"{self.name or 'the image'} ends at byte {self.size}, {length} bytes at {offset} were asked for",
+            path=self.name,
+            structure="file",
+            offset=offset,
+        )
+
+
+class FileStorage(Storage):
+    """A regular file, by descriptor; owns it.
+
+    Args of the constructor: the descriptor (readable, and writable to write) and a name.
+    """
+
+    def __init__(self, fd: int, name: str = "") -> None:
+        self.name = name
+        self._fd = fd
+        self._size = os.fstat(fd).st_size
+        self._lock = threading.Lock()
+        self._gate = UseGate(name or "the image file", self._let_go)
+
+    def _let_go(self) -> None:
+        os.close(self._fd)
+
+    @property
+    def size(self) -> int:
+        """Bytes: what the file had when opened, or as far as this object wrote."""
+        return self._size
+
+    def pread(self, length: int, offset: int, /) -> bytes:
+        """See `Storage`."""
+        if offset + length > self._size:
+            raise self._short(length, offset)
+        with self._gate:
+            data = self._read(length, offset)
+            if len(data) == length:
+                return data
+            pieces = [data]
+            while data and (length := length - len(data)):
+                offset += len(data)
+                data = self._read(length, offset)
+                pieces.append(data)
+        if length:
+            raise self._short(length, offset)
+        return b"".join(pieces)
+
+    def _read(self, length: int, offset: int) -> bytes:
+        try:
+            return _files.pread(self._fd, length, offset)
+        except OSError as exc:
+            raise DeviceReadError(
+                f"{self.name}: cannot read {length} bytes at {offset}: {exc.strerror}",
+                offset=offset,
+                length=length,
+                call="pread",
+                code=exc.errno,
+                hint="the disk that holds the image is failing",
+            ) from exc
+
+    def append(self, parts: Sequence[bytes | bytearray | memoryview], /) -> int:
+        """See `Storage`."""
+        start = at = self._size
+        for part in parts:
+            self.pwrite(part, at)
+            at += len(part)
+        return start
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int, /) -> None:
+        """See `Storage`."""
+        view = memoryview(data)
+        end = offset + len(view)
+        with self._gate:
+            while view:
+                try:
+                    count = _files.pwrite(self._fd, view, offset)
+                except OSError as exc:
+                    raise self._failed("pwrite", exc, f"cannot write {len(view)} bytes at {offset}") from exc
+                view = view[count:]
+                offset += count
+        with self._lock:
+            self._size = max(self._size, end)
+
+    def truncate(self, size: int, /) -> None:
+        """See `Storage`."""
+        with self._gate:
+            try:
+                os.ftruncate(self._fd, size)
+            except OSError as exc:
+                raise self._failed("ftruncate", exc, f"cannot make it {size} bytes long") from exc
+            self._size = size
+
+    def flush(self) -> None:
+        """See `Storage`."""
+        with self._gate:
+            try:
+                os.fsync(self._fd)
+            except OSError as exc:
+                raise self._failed("fsync", exc, "cannot be written out") from exc
+
+    def extents(self, offset: int, length: int, /) -> Iterator[Extent]:
+        """See `Storage`."""
+        for at, count, data in _files.ranges(self._fd, offset, length):
+            yield Extent(at, count, ExtentKind.DATA if data else ExtentKind.ZERO)
+
+    def close(self) -> None:
+        """See `Storage`."""
+        self._gate.close()
+
+    def _failed(self, call: str, exc: OSError, what: str) -> TargetError:
+        full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = "make room or choose another target" if full else "the target's disk is failing"
+        return TargetError(
+            f"{self.name}: {what}: {exc.strerror}", path=self.name, call=call, code=exc.errno, hint=hint
+        )
+
+
+class PipeStorage(Storage):
+    """A descriptor that only takes bytes in order: a pipe, a socket, standard output."""
+
+    seekable = False
+
+    def __init__(self, fd: int, name: str = "", *, owned: bool = True) -> None:
+        self.name = name or "pipe"
+        self._fd = fd
+        self._size = 0
+        self._gate = UseGate(self.name, self._let_go)
+        self._owned = owned
+
+    def _let_go(self) -> None:
+        if self._owned:
+            os.close(self._fd)
+
+    @property
+    def size(self) -> int:
+        """Bytes appended so far."""
+        return self._size
+
+    def pread(self, length: int, offset: int, /) -> bytes:
+        """Refused: see `Storage.seekable`."""
+        raise UsageError(
+            f"{self.name} cannot be read back", hint="save to a file to verify or open the image"
+        )
+
+    def append(self, parts: Sequence[bytes | bytearray | memoryview], /) -> int:
+        """See `Storage`."""
+        start = self._size
+        with self._gate:
+            for part in parts:
+                view = memoryview(part)
+                while view:
+                    try:
+                        count = os.write(self._fd, view)
+                    except OSError as exc:
+                        raise TargetError(
+                            f"{self.name}: cannot write: {exc.strerror}",
+                            path=self.name,
+                            call="write",
+                            code=exc.errno,
+                            hint="the program that reads the pipe has ended",
+                        ) from exc
+                    view = view[count:]
+                    self._size += count
+        return start
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int, /) -> None:
+        """Refused: see `Storage.seekable`."""
+        raise UsageError(f"{self.name} cannot seek", hint="choose a format that streams, such as vsnap")
+
+    def truncate(self, size: int, /) -> None:
+        """Refused: see `Storage.seekable`."""
+        raise UsageError(f"{self.name} cannot be resized", hint="choose a format that streams, such as vsnap")
+
+    def flush(self) -> None:
+        """Nothing to do: what was written is the reader's."""
+
+    def close(self) -> None:
+        """See `Storage`."""
+        self._gate.close()
+
+
+class MemoryStorage(Storage):
+    """Bytes in memory, for tests and small images; ``data`` is the content, shared with the caller."""
+
+    def __init__(self, data: bytes | bytearray = b"", name: str = "memory") -> None:
+        self.name = name
+        self.data = data if isinstance(data, bytearray) else bytearray(data)
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        """Bytes now."""
+        return len(self.data)
+
+    def pread(self, length: int, offset: int, /) -> bytes:
+        """See `Storage`."""
+        if offset + length > len(self.data):
+            raise self._short(length, offset)
+        return bytes(memoryview(self.data)[offset : offset + length])
+
+    def append(self, parts: Sequence[bytes | bytearray | memoryview], /) -> int:
+        """See `Storage`."""
+        with self._lock:
+            start = len(self.data)
+            for part in parts:
+                self.data += part
+        return start
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int, /) -> None:
+        """See `Storage`."""
+        with self._lock:
+            if offset > len(self.data):
+                self.data.extend(bytes(offset - len(self.data)))
+            self.data[offset : offset + len(data)] = data
+
+    def truncate(self, size: int, /) -> None:
+        """See `Storage`."""
+        with self._lock:
+            del self.data[size:]
+            self.data.extend(bytes(size - len(self.data)))
+
+    def flush(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do: the content is the caller's."""

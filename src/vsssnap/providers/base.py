@@ -1,0 +1,222 @@
+"""The contract of a snapshot provider.
+
+One object takes one snapshot (of one or several volumes at one instant)::
+
+    offer = provider.probe(request)        cheap, touches nothing, says why not
+    provider.prepare(request, deadline)    everything slow and reversible
+    taken = provider.take(deadline)        the instant; only this lies inside the quiesce managers
+    reader = provider.open(volume)         any number of times, any thread
+    provider.alive()                       raises SnapshotLostError if it no longer exists
+    provider.release(deadline)             whatever was begun, also after a failed step
+
+A provider keeps in its snapshot everything that was written to the volumes' files by
+calls that had returned before `take` was called: it flushes what must be flushed.
+``release`` is called exactly once, by the process that called `prepare`, even if `prepare`
+or `take` raised; it is given a budget of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from vsssnap.errors import ProviderUnavailableError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from vsssnap._deadline import Deadline
+    from vsssnap.blocks.reader import BlockReader
+    from vsssnap.consistency import Consistency
+    from vsssnap.metadata import WriterReport
+
+__all__ = [
+    "Offer",
+    "PROVIDER_API",
+    "Provider",
+    "SnapshotRecord",
+    "SnapshotRequest",
+    "SnapshotVolume",
+    "Taken",
+]
+
+PROVIDER_API = 1
+"""The version of this contract; a guest provider carries the same number in ``api``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotRequest:
+    """What is asked of a provider.
+
+    Attributes:
+        volumes: In the caller's order: paths as text, or objects such as a `CowVolume`.
+            Two spellings may mean one volume.
+        require: The least consistency.  What quiesce managers add is not the provider's affair.
+        quiesced: Whether quiesce managers raise the result to APPLICATION.
+        persistent: Whether the snapshot outlives this process until it is purged.
+        options: The provider's own options, or None.
+    """
+
+    volumes: tuple[object, ...]
+    require: Consistency
+    quiesced: bool = False
+    persistent: bool = False
+    options: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A provider's answer to a request.
+
+    Attributes:
+        level: The consistency it can give these volumes by itself, or None if it cannot.
+        reason: Why not, or why not more; a sentence for people.
+    """
+
+    level: Consistency | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotVolume:
+    """One volume of a snapshot.
+
+    Attributes:
+        name: The caller's spelling.
+        device: The device or file that was snapshotted; equal for two spellings of one volume.
+        size: Bytes.
+        sector_size: Logical sector size, bytes.
+        filesystem: Its type (``"ext4"``), or "" if none is known.
+        mount_point: Where it was mounted, or "".
+    """
+
+    name: str
+    device: str
+    size: int
+    sector_size: int = 512
+    filesystem: str = ""
+    mount_point: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A snapshot that exists.
+
+    Attributes:
+        snapshot_id: Its id, unique on this machine; what `Snapshot.attach` takes.
+        created: The instant, with time zone.
+        level: The consistency that was reached without quiesce managers.
+        volumes: One for each of the request's, in its order.
+        writers: Reports of the applications that took part.
+        documents: Attachments for the images' metadata.
+        notes: What a reader of the images should know, a sentence each.
+    """
+
+    snapshot_id: str
+    created: datetime
+    level: Consistency
+    volumes: tuple[SnapshotVolume, ...]
+    writers: tuple[WriterReport, ...] = ()
+    documents: Mapping[str, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotRecord:
+    """A snapshot that exists on this machine, whoever made it.
+
+    Attributes:
+        provider: Name of its provider.
+        snapshot_id: What `Snapshot.attach` takes.
+        volumes: What it is a snapshot of.
+        created: When, if known.
+        owned: Whether this library made it, so that `purge` may remove it.
+        owner_alive: Whether the process that made it still runs.
+    """
+
+    provider: str
+    snapshot_id: str
+    volumes: tuple[str, ...] = ()
+    created: datetime | None = None
+    owned: bool = False
+    owner_alive: bool = False
+
+
+class Provider(ABC):
+    """A driver that takes snapshots; made without arguments, one object per snapshot.
+
+    Attributes:
+        api: Version of this contract that the class was written for.
+        name: Registry name, lower case.
+        options_type: Frozen dataclass of its options, or None if it has none; passing such
+            options to `Snapshot` chooses the provider.
+    """
+
+    api: ClassVar[int] = PROVIDER_API
+    name: ClassVar[str]
+    options_type: ClassVar[type | None] = None
+
+    def unusable(self) -> str:
+        """Why this machine or process cannot use the provider at all, or ""; cheap."""
+        return ""
+
+    @abstractmethod
+    def probe(self, request: SnapshotRequest, /) -> Offer:
+        """Whether these volumes can be snapshotted, and how consistently.  Touches nothing."""
+
+    @abstractmethod
+    def prepare(self, request: SnapshotRequest, deadline: Deadline, /) -> None:
+        """Do all that is slow and can be undone by `release`.
+
+        Raises:
+            SnapshotError: the subclass that says what the caller can do.
+        """
+
+    @abstractmethod
+    def take(self, deadline: Deadline, /) -> Taken:
+        """The instant."""
+
+    @abstractmethod
+    def open(self, volume: SnapshotVolume, /) -> BlockReader:
+        """A reader of one volume as it was; closing it leaves the snapshot."""
+
+    def alive(self) -> None:
+        """Return if the snapshot still exists and holds.
+
+        Raises:
+            SnapshotLostError: it does not; so for every later call.
+        """
+
+    @abstractmethod
+    def release(self, deadline: Deadline, /) -> None:
+        """Undo what `prepare` and `take` did; readers are closed by then.
+
+        A persistent snapshot stays; only what this process holds of it goes.
+        """
+
+    def attach(self, snapshot_id: str, /, *, own: bool) -> Taken:
+        """Find a persistent snapshot again, instead of `prepare` and `take`.
+
+        Args:
+            snapshot_id: `Taken.snapshot_id`.
+            own: Whether `release` removes it.
+
+        Raises:
+            ProviderUnavailableError: there is none of this id, or the provider keeps none.
+        """
+        raise ProviderUnavailableError(
+            f"provider {self.name!r} keeps no snapshot {snapshot_id!r}",
+            reasons={self.name: "its snapshots end with the process that took them"},
+        )
+
+    def list(self) -> Sequence[SnapshotRecord]:
+        """The snapshots of this provider that exist on this machine."""
+        return ()
+
+    def purge(self, record: SnapshotRecord, deadline: Deadline, /) -> None:
+        """Remove a snapshot that `list` gave with ``owned``."""
+        raise ProviderUnavailableError(
+            f"provider {self.name!r} removes no snapshots", reasons={self.name: "it leaves none behind"}
+        )
