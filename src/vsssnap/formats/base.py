@@ -275,10 +275,10 @@ class ImageFormat(ABC):
         """
 
 
-O = TypeVar("O")
+OptionsT = TypeVar("OptionsT")
 
 
-def options_of(kind: type[O], options: object, name: str) -> O:
+def options_of(kind: type[OptionsT], options: object, name: str) -> OptionsT:
     """``options`` as the type a format takes, its defaults for None.
 
     Raises:

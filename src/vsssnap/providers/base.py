@@ -182,6 +182,7 @@ class Provider(ABC):
     def open(self, volume: SnapshotVolume, /) -> BlockReader:
         """A reader of one volume as it was; closing it leaves the snapshot."""
 
+    @abstractmethod
     def alive(self) -> None:
         """Return if the snapshot still exists and holds.
 
