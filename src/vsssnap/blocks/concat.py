@@ -40,6 +40,11 @@ class ConcatReader(BlockReader):
         )
         self._owned = owned
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Those of all parts."""
+        return tuple(dict.fromkeys(path for part in self._parts for path in part.origins))
+
     def _pieces(self, offset: int, length: int) -> Iterator[tuple[BlockReader, int, int, int]]:
         """The parts of a range: ``(part, offset in it, length, offset of the part)``."""
         index = bisect.bisect_right(self._ends, offset)

@@ -102,6 +102,11 @@ class BlockReader(io.RawIOBase):
 
     # What callers use.
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Paths of the files and devices whose bytes are read here; none of them may be a target."""
+        return ()
+
     def pread(self, length: int, offset: int, /) -> bytes:
         """Read at a place, in `os.pread`'s order of arguments.
 

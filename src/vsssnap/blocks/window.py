@@ -51,6 +51,11 @@ class WindowReader(BlockReader):
         self._source = source
         self._owned = owned
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Those of the reader behind it."""
+        return self._source.origins
+
     def _read_into(self, view: memoryview, offset: int) -> None:
         self._source.preadinto(view, self._base + offset)
 

@@ -116,6 +116,11 @@ class ImageReader(BlockReader):
     format: ClassVar[str]
     path: str = ""
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The image's file."""
+        return (self.path,) if self.path else ()
+
     def info(self) -> Mapping[str, Any]:
         """Facts of the format for people and ``vsssnap info --json``; JSON values only.
 
@@ -171,8 +176,8 @@ class ImageWriter(ABC):
     def mark(self, extent: Extent, /) -> None:
         """Say that a range is ZERO, HOLE, EXCLUDED or UNREADABLE; same order as `store`.
 
-        A format that cannot tell the kinds apart keeps zeros.  Ranges may begin and end inside
-        a unit that is also stored (its bytes there are zeros).
+        A format that cannot tell the kinds apart keeps zeros.  A range may begin and end inside
+        a unit that is also stored (its bytes there are zeros): it is marked before that.
         """
 
     @abstractmethod
@@ -234,6 +239,10 @@ class ImageFormat(ABC):
 
         By suffix alone: at most 10.  A format without a magic never gives more.
         """
+
+    def wants_sidecar(self, options: object, /) -> bool:
+        """Whether an image with these options gets a side-car for checksums and metadata."""
+        return False
 
     @abstractmethod
     def open(
