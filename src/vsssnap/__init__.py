@@ -1,5 +1,47 @@
-"""Consistent block-level images of live volumes: snapshot, read, store, verify, restore."""
+"""Consistent block-level images of live volumes: snapshot, read, store, verify, restore.
+
+::
+
+    from vsssnap import Snapshot, save_image
+
+    with Snapshot("/srv/data") as s:
+        save_image(s.open(), "data.raw")
+"""
 
 from __future__ import annotations
 
+import logging
+
+from vsssnap._inventory import list_snapshots as list_snapshots
+from vsssnap._inventory import purge as purge
+from vsssnap.blocks.extent import Extent as Extent
+from vsssnap.blocks.extent import ExtentKind as ExtentKind
+from vsssnap.blocks.reader import BlockReader as BlockReader
+from vsssnap.blocks.reader import SupportsPread as SupportsPread
+from vsssnap.consistency import Consistency as Consistency
+from vsssnap.formats.base import Depth as Depth
+from vsssnap.formats.base import Finding as Finding
+from vsssnap.formats.base import ImageReader as ImageReader
+from vsssnap.formats.base import ImageWriter as ImageWriter
+from vsssnap.formats.base import SupportsWrite as SupportsWrite
+from vsssnap.imaging.comparing import compare_blocks as compare_blocks
+from vsssnap.imaging.copying import copy_blocks as copy_blocks
+from vsssnap.imaging.copying import save_image as save_image
+from vsssnap.imaging.opening import create_image as create_image
+from vsssnap.imaging.opening import open_device as open_device
+from vsssnap.imaging.opening import open_image as open_image
+from vsssnap.imaging.reports import CopyOptions as CopyOptions
+from vsssnap.imaging.reports import CopyReport as CopyReport
+from vsssnap.imaging.reports import OnReadError as OnReadError
+from vsssnap.imaging.reports import Progress as Progress
+from vsssnap.imaging.reports import VerifyReport as VerifyReport
+from vsssnap.imaging.restoring import restore_image as restore_image
+from vsssnap.imaging.verifying import verify_image as verify_image
+from vsssnap.metadata import ImageMetadata as ImageMetadata
+from vsssnap.metadata import WriterReport as WriterReport
+from vsssnap.snapshot import Snapshot as Snapshot
+from vsssnap.snapshot import SnapshotEvent as SnapshotEvent
+
 __version__ = "0.1.0.dev0"
+
+logging.getLogger("vsssnap").addHandler(logging.NullHandler())

@@ -33,6 +33,10 @@ class Deadline:
         self._end = time.monotonic() + seconds
         self._cancelled = cancelled if cancelled is not None else threading.Event()
 
+    def child(self, seconds: float) -> Deadline:
+        """A budget for one step: at most ``seconds``, ending with this one, cancelled with it."""
+        return Deadline(max(0.001, min(seconds, self.left())), cancelled=self._cancelled)
+
     def left(self) -> float:
         """Seconds left, never negative."""
         return max(0.0, self._end - time.monotonic())

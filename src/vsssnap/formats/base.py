@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -31,6 +31,7 @@ from vsssnap.errors import UsageError
 
 if TYPE_CHECKING:
     from vsssnap.blocks.extent import Extent
+    from vsssnap.formats.sidecar import SidecarReader
     from vsssnap.formats.storage import Storage
     from vsssnap.metadata import ImageMetadata
 
@@ -101,8 +102,12 @@ class SupportsWrite(Protocol):
         """Write all of ``data``; must not keep a reference to it."""
 
 
-ResolveParent = Callable[[Mapping[str, Any]], "ImageReader"]
-"""Opens the parent that an image names; the mapping holds the locator's fields."""
+ResolveParent = Callable[[Sequence[str]], "ImageReader"]
+"""Opens the first of some paths that exists; relative ones begin at the child's folder.
+
+A name proves nothing: the format compares the identity of what it gets with the one it
+recorded and raises ParentMismatchError.
+"""
 
 
 class ImageReader(BlockReader):
@@ -111,10 +116,23 @@ class ImageReader(BlockReader):
     Attributes:
         format: Name of its format.
         path: Where it was opened, or "" if it has no name.
+        sidecar: Checksums and metadata beside the image, or None.
+        plain: Whether it stores the volume's bytes as they are, so that reading costs no decoding.
     """
 
     format: ClassVar[str]
     path: str = ""
+    sidecar: SidecarReader | None = None
+    plain: ClassVar[bool] = False
+
+    def attach(self, sidecar: SidecarReader) -> None:
+        """Take the metadata and states of a side-car; the reader owns it from then on.
+
+        Raises:
+            CorruptImageError: it is of another image.
+        """
+        self.sidecar = sidecar
+        self.metadata = sidecar.metadata
 
     @property
     def origins(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from vsssnap import _files
 from vsssnap._uses import UseGate
@@ -15,6 +15,7 @@ from vsssnap.errors import CorruptImageError, DeviceReadError, TargetError, Usag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from types import TracebackType
 
 __all__ = ["FileStorage", "MemoryStorage", "PipeStorage", "Storage"]
 
@@ -83,6 +84,14 @@ class Storage(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let the resource go.  Idempotent; running calls finish."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
 
     def _short(self, length: int, offset: int) -> CorruptImageError:
         return CorruptImageError(

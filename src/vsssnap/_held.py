@@ -1,0 +1,129 @@
+"""What keeps a snapshot alive, and the readers that do.
+
+A `Held` refers to a provider whose snapshot exists; `Snapshot` and every reader refer to the
+`Held`.  When the last of them is collected, or the interpreter exits, a finalizer releases
+the snapshot, in the process that took it and in no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from typing import TYPE_CHECKING
+
+from vsssnap._deadline import Deadline
+from vsssnap.blocks.reader import BlockReader
+from vsssnap.errors import DeviceReadError, SnapshotError, SnapshotLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vsssnap.blocks.extent import Extent
+    from vsssnap.metadata import ImageMetadata
+    from vsssnap.providers.base import Provider
+
+_log = logging.getLogger("vsssnap.snapshot")
+
+_RELEASE_BUDGET = 60.0  # seconds for giving back what a snapshot holds
+
+
+def _release(provider: Provider, pid: int, step: str) -> None:
+    """Give back what a provider holds, if this is the process that may."""
+    if os.getpid() == pid:
+        _log.debug("%s: release", step)
+        provider.release(Deadline(_RELEASE_BUDGET))
+
+
+class Held:
+    """A provider whose snapshot somebody still uses."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self.pid = os.getpid()
+        self.lost: SnapshotLostError | None = None
+        self.readers: weakref.WeakSet[SnapshotReader] = weakref.WeakSet()
+        self._finalizer = weakref.finalize(self, _release, provider, self.pid, "forgotten snapshot")
+
+    def alive(self) -> None:
+        """Raise SnapshotLostError if the snapshot is gone; once gone it stays gone."""
+        if self.lost is None:
+            try:
+                self.provider.alive()
+            except SnapshotLostError as exc:
+                self.lost = exc
+        if self.lost is not None:
+            raise self.lost.with_traceback(None)
+
+    def release(self) -> None:
+        """Close the readers, let running calls finish, give the snapshot back.  Idempotent."""
+        readers = list(self.readers)
+        for reader in readers:
+            reader.close()
+        if self._finalizer.detach() is None or os.getpid() != self.pid:
+            return
+        budget = Deadline(_RELEASE_BUDGET)
+        late: SnapshotError | None = None
+        for reader in readers:
+            try:
+                reader.wait_released(budget)
+            except SnapshotError as exc:
+                late = exc
+        try:
+            _release(self.provider, self.pid, "close")
+        except BaseException as exc:
+            if late is not None:
+                exc.add_note(f"before that: {late}")
+            raise
+        if late is not None:
+            raise late
+
+
+class SnapshotReader(BlockReader):
+    """A volume of a snapshot; keeps the snapshot alive."""
+
+    def __init__(
+        self, held: Held, inner: BlockReader, metadata: ImageMetadata, origins: tuple[str, ...]
+    ) -> None:
+        super().__init__(inner.size, sector_size=inner.sector_size, metadata=metadata)
+        self._held = held
+        self._inner = inner
+        self._origins = origins
+        held.readers.add(self)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The volume that was snapshotted, and what holds its blocks."""
+        return (*self._origins, *self._inner.origins)
+
+    def _read(self, length: int, offset: int) -> bytes:
+        if self._held.lost is not None:
+            self._held.alive()
+        try:
+            return self._inner.pread(length, offset)
+        except DeviceReadError:
+            self._held.alive()  # a lost snapshot shows itself as a failing device
+            raise
+
+    def _read_into(self, view: memoryview, offset: int) -> None:
+        if self._held.lost is not None:
+            self._held.alive()
+        try:
+            self._inner.preadinto(view, offset)
+        except DeviceReadError:
+            self._held.alive()
+            raise
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        return self._inner.extents(offset, length)
+
+    def _confirm(self) -> None:
+        self._inner.confirm()
+        self._held.alive()
+
+    def _release(self) -> None:
+        self._inner.close()
+
+    def wait_released(self, deadline: Deadline) -> None:
+        """Wait for the calls that run in a reader that was closed."""
+        self._gate.wait_released(deadline, "close snapshot: wait for running reads")

@@ -1,0 +1,55 @@
+"""The snapshots that exist on this machine, whoever took them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vsssnap._deadline import Deadline
+from vsssnap.errors import VssSnapError
+from vsssnap.providers import choice
+
+if TYPE_CHECKING:
+    from vsssnap.providers.base import SnapshotRecord
+
+
+def list_snapshots() -> list[SnapshotRecord]:
+    """The snapshots on this machine that the installed providers can see.
+
+    A provider that cannot be used here is left out; `vsssnap.providers.available` says why.
+    """
+    records: list[SnapshotRecord] = []
+    for name, problem in choice.available().items():
+        if not problem:
+            records += choice.by_name(name).list()
+    return records
+
+
+def purge(*, timeout: float = 600.0) -> list[SnapshotRecord]:
+    """Remove what killed runs of this library left: its snapshots whose process is gone.
+
+    Args:
+        timeout: Seconds for all of them.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        SnapshotError: one could not be removed; the others were.
+    """
+    deadline = Deadline(timeout)
+    removed: list[SnapshotRecord] = []
+    first: VssSnapError | None = None
+    for record in list_snapshots():
+        if not record.owned or record.owner_alive:
+            continue
+        try:
+            choice.by_name(record.provider).purge(record, deadline)
+            removed.append(record)
+        except VssSnapError as exc:
+            if first is None:
+                first = exc
+            else:
+                first.add_note(str(exc))
+    if first is not None:
+        raise first
+    return removed

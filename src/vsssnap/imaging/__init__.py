@@ -1,0 +1,1 @@
+"""Open, create, save, copy, verify, restore and compare (floor 6)."""

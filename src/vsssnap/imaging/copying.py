@@ -1,0 +1,321 @@
+"""Copy the blocks of a source into an image or any other target."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from vsssnap._units import MIB
+from vsssnap.blocks.extent import Extent, ExtentKind
+from vsssnap.blocks.pipeline import Unit, plan, pump
+from vsssnap.blocks.reader import as_reader
+from vsssnap.errors import DeviceReadError, UsageError
+from vsssnap.formats.base import ImageWriter, SupportsWrite, WriteOrder
+from vsssnap.imaging.opening import PathWriter, begin_image
+from vsssnap.imaging.reports import CopyOptions, CopyReport, Meter, OnReadError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vsssnap.blocks.reader import BlockReader, SupportsPread
+    from vsssnap.formats.base import ImageReader
+    from vsssnap.formats.storage import Storage
+    from vsssnap.imaging.reports import ProgressCallback
+    from vsssnap.metadata import ImageMetadata
+
+_ZEROS = memoryview(bytes(MIB))
+
+
+def save_image(
+    source: SupportsPread,
+    target: str | os.PathLike[str] | Storage,
+    *,
+    format: str | None = None,
+    options: object = None,
+    parent: ImageReader | None = None,
+    metadata: ImageMetadata | None = None,
+    replace: bool = False,
+    on_read_error: OnReadError = OnReadError.RAISE,
+    copy: CopyOptions | None = None,
+    progress: ProgressCallback | None = None,
+) -> CopyReport:
+    """Save a source as an image: complete under its name, or not there at all.
+
+    The image is written to ``<target>.partial``, flushed, and renamed only after the source has
+    confirmed that it still exists, so a lost snapshot never makes a good-looking image.
+
+    Args:
+        source: A reader (``Snapshot.open()``, `open_device`, `open_image`), or anything with
+            ``size`` and ``pread(length, offset)``.
+        target: The image's name, or a `Storage` such as a `PipeStorage` (then with ``format``).
+        format: Name of the format; by default that of the suffix.
+        options: The format's options.
+        parent: The image of which this is an increment.
+        metadata: Kept with the image in place of the source's own.
+        replace: Whether an existing image of the name is replaced when this one is complete.
+        on_read_error: What to do when the source cannot be read.
+        copy: How the copy runs.
+        progress: Called with a `Progress` about ten times a second, in this thread.
+
+    Raises:
+        TargetRefusedError: the name exists, is a link or is being read; nothing was touched.
+        TargetError: the target's disk is full or failing.
+        DeviceReadError: the source failed.
+        SnapshotLostError: the snapshot was lost.
+        SourceChangedError: the source was written while it had to be still.
+    """
+    reader = as_reader(source)
+    started = time.monotonic()
+    origins = (*reader.origins, *(parent.origins if parent else ()))
+    writer = begin_image(
+        target, reader.size, format=format, options=options, parent=parent, replace=replace, origins=origins
+    )
+    try:
+        meter = Meter(progress, reader.size, "copy")
+        counts = _transfer(reader, writer, copy or CopyOptions(), on_read_error, meter)
+        meter.enter("finish")
+        writer.finish(metadata if metadata is not None else reader.metadata)
+        meter.enter("done")
+    finally:
+        writer.close()
+    stored = os.stat(writer.path).st_size if not _is_storage(target) else None
+    return counts.report(reader.size, writer, started, stored)
+
+
+def copy_blocks(
+    source: SupportsPread,
+    writer: ImageWriter | SupportsWrite,
+    *,
+    on_read_error: OnReadError = OnReadError.RAISE,
+    copy: CopyOptions | None = None,
+    progress: ProgressCallback | None = None,
+) -> CopyReport:
+    """Copy all blocks into a writer that is already open; ends with the source's ``confirm``.
+
+    An `ImageWriter` is left for its owner to ``finish``.  Any other target (``size`` and
+    ``pwrite(data, offset)``) gets every byte by rising offset, zeros too, unless it has a
+    ``mark(extent)`` that takes what is not DATA.
+
+    Args:
+        source: See `save_image`.
+        writer: The target; of the same size.
+        on_read_error: What to do when the source cannot be read; MARK needs a ``mark``.
+        copy: How the copy runs.
+        progress: Called with a `Progress` about ten times a second, in this thread.
+
+    Raises:
+        UsageError: the sizes differ.
+        DeviceReadError: the source failed.
+        SnapshotLostError: the snapshot was lost: throw the copy away.
+    """
+    reader = as_reader(source)
+    started = time.monotonic()
+    if writer.size != reader.size:
+        raise UsageError(
+            f"the source has {reader.size} bytes, the writer takes {writer.size}",
+            hint="create the writer with the source's size",
+        )
+    if isinstance(writer, ImageWriter):
+        sink = writer
+    elif isinstance(writer, SupportsWrite):
+        sink = _PlainWriter(writer)
+    else:
+        raise UsageError(
+            f"{type(writer).__name__} is no target", hint="it needs size and pwrite(data, offset)"
+        )
+    if on_read_error is OnReadError.MARK and isinstance(sink, _PlainWriter) and not sink.marks:
+        raise UsageError(
+            f"{type(writer).__name__} cannot mark unreadable ranges",
+            hint="give it mark(extent), or use RAISE",
+        )
+    meter = Meter(progress, reader.size, "copy")
+    counts = _transfer(reader, sink, copy or CopyOptions(), on_read_error, meter)
+    meter.enter("done")
+    return counts.report(reader.size, sink, started, None)
+
+
+class _PlainWriter(ImageWriter):
+    """A caller's target as an `ImageWriter`; one call at a time, by rising offset."""
+
+    write_order = WriteOrder.ASCENDING
+
+    def __init__(self, target: SupportsWrite) -> None:
+        self._target = target
+        self.size = target.size
+        self.marks = hasattr(target, "mark")
+
+    def encode(self, data: memoryview, offset: int, /) -> tuple[memoryview, int]:
+        return data, offset
+
+    def store(self, encoded: tuple[memoryview, int], /) -> None:
+        data, offset = encoded
+        count = self._target.pwrite(data, offset)
+        if count != len(data):
+            raise UsageError(
+                f"{type(self._target).__name__}.pwrite wrote {count} of {len(data)} bytes at {offset}",
+                hint="a target must write all it is given, or raise",
+            )
+
+    def mark(self, extent: Extent, /) -> None:
+        if self.marks:
+            self._target.mark(extent)  # type: ignore[attr-defined]  # optional: looked for above
+            return
+        for offset in range(extent.offset, extent.end, len(_ZEROS)):
+            self.store((_ZEROS[: min(len(_ZEROS), extent.end - offset)], offset))
+
+    def finish(self, metadata: ImageMetadata, /) -> None:
+        """Nothing: the target is its owner's."""
+
+    def close(self) -> None:
+        """Nothing: the target is its owner's."""
+
+
+class _Counts:
+    """What a transfer counted, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes = dict.fromkeys(ExtentKind, 0)
+        self._unreadable: list[Extent] = []
+
+    def add(self, kind: ExtentKind, count: int) -> None:
+        with self._lock:
+            self._bytes[kind] += count
+
+    def mark(self, extent: Extent) -> None:
+        with self._lock:
+            self._bytes[extent.kind] += extent.length
+            if extent.kind is ExtentKind.UNREADABLE:
+                self._unreadable.append(extent)
+
+    def report(self, size: int, writer: ImageWriter, started: float, stored: int | None) -> CopyReport:
+        flattened: Mapping[str, int] = writer.flattened()
+        return CopyReport(
+            size=size,
+            data=self._bytes[ExtentKind.DATA],
+            zero=self._bytes[ExtentKind.ZERO],
+            hole=self._bytes[ExtentKind.HOLE],
+            excluded=self._bytes[ExtentKind.EXCLUDED],
+            unreadable=tuple(sorted(self._unreadable, key=lambda extent: extent.offset)),
+            stored=stored,
+            flattened=flattened,
+            format=writer.format if isinstance(writer, PathWriter) else "",
+            path=writer.path if isinstance(writer, PathWriter) else "",
+            seconds=time.monotonic() - started,
+        )
+
+
+def _transfer(
+    reader: BlockReader, writer: ImageWriter, copy: CopyOptions, on_read_error: OnReadError, meter: Meter
+) -> _Counts:
+    """Move everything, then ask the source whether all that was true."""
+    counts = _Counts()
+
+    def work(item: Unit | Extent, buffer: bytearray) -> tuple[tuple[Extent, ...], Any] | None:
+        if isinstance(item, Extent):
+            if item.kind is ExtentKind.UNREADABLE and on_read_error is OnReadError.RAISE:
+                raise _unreadable(item)
+            return None
+        view = memoryview(buffer)[: item.length]
+        if on_read_error is OnReadError.RAISE:
+            for mark in item.marks:
+                if mark.kind is ExtentKind.UNREADABLE:
+                    raise _unreadable(mark)
+        bad = read_unit(reader, item, view, mark=on_read_error is OnReadError.MARK)
+        marks = tuple(sorted((*item.marks, *bad), key=lambda extent: extent.offset))
+        return marks, writer.encode(view, item.offset)
+
+    def done(item: Unit | Extent, result: tuple[tuple[Extent, ...], Any] | None) -> None:
+        if isinstance(item, Extent) or result is None:
+            assert isinstance(item, Extent)  # noqa: S101 - work gives None for extents alone
+            writer.mark(item)
+            counts.mark(item)
+            meter.add(item.length)
+            return
+        marks, encoded = result
+        for mark in marks:
+            writer.mark(mark)
+            counts.mark(mark)
+        writer.store(encoded)
+        read = sum(length for _, length in item.parts)
+        lost = sum(mark.length for mark in marks if mark not in item.marks)
+        counts.add(ExtentKind.DATA, read - lost)
+        counts.add(ExtentKind.ZERO, item.length - read - sum(mark.length for mark in item.marks))
+        meter.add(item.length)
+
+    pump(
+        plan(reader.extents(), writer.unit, reader.size),
+        work,
+        done,
+        buffer_size=min(writer.unit, max(1, reader.size)),
+        workers=copy.workers,
+        ordered=writer.write_order is WriteOrder.ASCENDING,
+        tick=meter.tick,
+    )
+    reader.confirm()
+    return counts
+
+
+def read_unit(reader: BlockReader, unit: Unit, view: memoryview, *, mark: bool = False) -> list[Extent]:
+    """Fill ``view`` with a unit: its parts from the reader, zeros between them.
+
+    Args:
+        reader: The source.
+        unit: What to read.
+        view: As long as the unit.
+        mark: Whether ranges that fail are zeroed and returned instead of raised.
+
+    Returns:
+        The UNREADABLE ranges, ascending.
+    """
+    at = unit.offset
+    bad: list[Extent] = []
+    for offset, length in unit.parts:
+        if offset > at:
+            view[at - unit.offset : offset - unit.offset] = bytes(offset - at)
+        part = view[offset - unit.offset : offset - unit.offset + length]
+        try:
+            reader.preadinto(part, offset)
+        except DeviceReadError:
+            if not mark:
+                raise
+            bad += _salvage(reader, part, offset)
+        at = offset + length
+    if at < unit.offset + unit.length:
+        view[at - unit.offset :] = bytes(unit.offset + unit.length - at)
+    return bad
+
+
+def _salvage(reader: BlockReader, view: memoryview, offset: int) -> list[Extent]:
+    """Read what can be read of a failing range, sector by sector."""
+    step = reader.sector_size
+    bad: list[Extent] = []
+    at, end = offset, offset + len(view)
+    while at < end:
+        stop = min(end, at - at % step + step)
+        part = view[at - offset : stop - offset]
+        try:
+            reader.preadinto(part, at)
+        except DeviceReadError:
+            part[:] = bytes(len(part))
+            if bad and bad[-1].end == at:
+                bad[-1] = Extent(bad[-1].offset, stop - bad[-1].offset, ExtentKind.UNREADABLE)
+            else:
+                bad.append(Extent(at, stop - at, ExtentKind.UNREADABLE))
+        at = stop
+    return bad
+
+
+def _unreadable(extent: Extent) -> DeviceReadError:
+    return DeviceReadError(
+        f"bytes {extent.offset} to {extent.end} are marked unreadable in the source",
+        offset=extent.offset,
+        length=extent.length,
+        hint="pass on_read_error=OnReadError.MARK to keep the rest",
+    )
+
+
+def _is_storage(target: object) -> bool:
+    return not isinstance(target, str | os.PathLike)

@@ -1,0 +1,341 @@
+"""Open a device or an image; begin an image."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from vsssnap._units import whole
+from vsssnap.errors import (
+    CorruptImageError,
+    ImageError,
+    ImageNotFoundError,
+    SnapshotPermissionError,
+    UsageError,
+)
+from vsssnap.formats import registry
+from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, Probe
+from vsssnap.formats.sidecar import SUFFIX as SIDECAR_SUFFIX
+from vsssnap.formats.sidecar import SidecarReader, SidecarWriter, with_sidecar
+from vsssnap.formats.storage import FileStorage, Storage
+from vsssnap.imaging.partial import PartialFile
+from vsssnap.metadata import ImageMetadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from vsssnap.blocks.extent import Extent
+    from vsssnap.blocks.reader import BlockReader
+
+__all__ = ["PathWriter", "create_image", "open_device", "open_image"]
+
+_PROBED = 64 << 10  # bytes of head and tail that formats see
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_MAX_CHAIN = 4096  # images behind one another; formats that resolve directly never come near
+
+
+def open_device(path: str | os.PathLike[str], *, writable: bool = False) -> BlockReader:
+    """Open a block device or a file as it is, without a snapshot.
+
+    What is written while you read it is seen partly: an image of a volume in use is torn.
+    Use it for volumes that nobody writes, and to write one (`writable`).
+
+    Args:
+        path: A block device or a regular file.
+        writable: Open it for writing too; the reader then has ``pwrite`` and ``flush``, and a
+            block device must be free: not mounted and held by nobody.
+
+    Raises:
+        DeviceReadError: there is no such device, it is neither, or it cannot be opened.
+        SnapshotPermissionError: the process may not read it.
+        TargetRefusedError: it is to be written and in use.
+    """
+    from vsssnap.blocks import device  # opens system modules that an import of the library does not need
+
+    name = os.fspath(path)
+    return device.open_writable(name) if writable else device.open_path(name)
+
+
+def open_image(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    recover: bool = False,
+) -> ImageReader:
+    """Open an image of any installed format, read-only.
+
+    Args:
+        path: The image file.
+        format: Name of its format; by default it is recognised.  A name that ends in ``.raw`` or
+            ``.dd`` is raw whatever it holds.
+        recover: Read what can be read of an incomplete or damaged image.
+
+    Raises:
+        ImageNotFoundError: there is no such file.
+        UnknownFormatError: no installed format recognises it.
+        CorruptImageError: it, or the side-car beside it, is damaged.
+        UnsupportedFeatureError: it uses what this version does not know.
+        ParentMismatchError: its parent on disk is another image.
+    """
+    return _open(os.fspath(path), format, recover, ())
+
+
+def _open(path: str, name: str | None, recover: bool, children: tuple[tuple[int, int], ...]) -> ImageReader:
+    storage = open_storage(path)
+    try:
+        driver = find_format(storage, path, name)
+        found = os.stat(path)
+        chain = (*children, (found.st_dev, found.st_ino))
+    except BaseException:
+        storage.close()
+        raise
+
+    def resolve(candidates: Sequence[str]) -> ImageReader:
+        return _open_parent(path, candidates, recover, chain)
+
+    try:
+        reader = driver.open(storage, resolve_parent=resolve, recover=recover)
+    except ImageError as exc:
+        exc.path = exc.path or path
+        raise
+    reader.path = path
+    try:
+        _attach_sidecar(reader, path, recover)
+    except BaseException:
+        reader.close()
+        raise
+    return reader
+
+
+def open_storage(path: str) -> FileStorage:
+    """Open an image's file for reading.
+
+    Raises:
+        ImageNotFoundError: there is none.
+        SnapshotPermissionError: the process may not read it.
+        ImageError: it is no regular file.
+    """
+    try:
+        fd = os.open(path, _FLAGS)
+    except FileNotFoundError as exc:
+        raise ImageNotFoundError(
+            f"there is no image {path}", path=path, call="open", code=exc.errno, hint="check the name"
+        ) from None
+    except PermissionError as exc:
+        raise SnapshotPermissionError(
+            f"{path} may not be read by this user",
+            call="open",
+            code=exc.errno,
+            hint="change its mode or user",
+        ) from None
+    except (OSError, ValueError) as exc:
+        raise ImageError(
+            f"{path} cannot be opened: {exc}", path=path, call="open", code=getattr(exc, "errno", None)
+        ) from exc
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ImageError(f"{path} is no regular file", path=path, hint="open devices with open_device")
+    return FileStorage(fd, path)
+
+
+def find_format(storage: Storage, path: str, name: str | None) -> ImageFormat:
+    """The named format, or the one that recognises the file."""
+    if name is not None:
+        return registry.by_name(name)
+    size = storage.size
+    head = storage.pread(min(size, _PROBED), 0)
+    tail = storage.pread(min(size, _PROBED), max(0, size - _PROBED))
+    return registry.by_probe(Probe(head, tail, os.path.basename(path), size), path)
+
+
+def _open_parent(
+    child: str, candidates: Sequence[str], recover: bool, chain: tuple[tuple[int, int], ...]
+) -> ImageReader:
+    if len(chain) > _MAX_CHAIN:
+        raise CorruptImageError(f"{child}: more than {_MAX_CHAIN} parents behind one another", path=child)
+    tried = []
+    for candidate in candidates:
+        path = os.path.join(os.path.dirname(child), candidate)
+        tried.append(path)
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):
+            continue
+        if (found.st_dev, found.st_ino) in chain:
+            raise CorruptImageError(f"{child}: its parent {path} is its own descendant", path=child)
+        return _open(path, None, recover, chain)
+    raise ImageNotFoundError(
+        f"{child}: its parent is not there (looked for {', '.join(tried) or 'no name at all'})",
+        path=child,
+        hint="put the parent beside it",
+    )
+
+
+def _attach_sidecar(reader: ImageReader, path: str, recover: bool) -> None:
+    beside = path + SIDECAR_SUFFIX
+    if not os.path.isfile(beside):
+        return
+    try:
+        reader.attach(SidecarReader.open(open_storage(beside)))
+    except CorruptImageError as exc:
+        exc.path = beside
+        if not recover:
+            exc.hint = (
+                exc.hint or "remove the side-car to use the image without checksums, or pass recover=True"
+            )
+            raise
+
+
+class PathWriter(ImageWriter):
+    """An image under way to its final name: `finish` puts it there, `close` before that removes it."""
+
+    def __init__(
+        self,
+        writer: ImageWriter,
+        files: Sequence[PartialFile],
+        driver: ImageFormat,
+        path: str,
+        *,
+        replace: bool,
+    ) -> None:
+        self._writer = writer
+        self._files = files
+        self._replace = replace
+        self.format = driver.name
+        self.path = path
+        self.size = writer.size
+        self.unit = writer.unit
+        self.write_order = writer.write_order
+        # No wrapper between the pipeline and the format on the hot path.
+        self.encode: Callable[[memoryview, int], Any] = writer.encode  # type: ignore[method-assign]
+        self.store: Callable[[Any], None] = writer.store  # type: ignore[method-assign]
+
+    def encode(self, data: memoryview, offset: int, /) -> Any:  # noqa: ANN401, D102 - see the constructor
+        return self._writer.encode(data, offset)
+
+    def store(self, encoded: Any, /) -> None:  # noqa: ANN401, D102 - see the constructor
+        self._writer.store(encoded)
+
+    def mark(self, extent: Extent, /) -> None:
+        """See `ImageWriter`."""
+        self._writer.mark(extent)
+
+    def flattened(self) -> Mapping[str, int]:
+        """See `ImageWriter`."""
+        return self._writer.flattened()
+
+    def finish(self, metadata: ImageMetadata | None = None, /) -> None:
+        """Complete the image and give it its name; then the writer is closed.
+
+        Raises:
+            TargetError: the disk is full or failing; the image is not there.
+        """
+        try:
+            self._writer.finish(metadata if metadata is not None else ImageMetadata())
+            self._writer.close()
+            if self._files:
+                self._commit()
+        finally:
+            self.close()
+
+    def _commit(self) -> None:
+        """Rename image and side-car so that a power cut between never leaves a wrong pair."""
+        *sidecars, image = self._files
+        if self._replace:
+            # The old image may stand without its checksums for an instant, never beside new ones.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path + SIDECAR_SUFFIX)
+            image.commit()
+        for sidecar in sidecars:
+            sidecar.commit()
+        if not self._replace:
+            image.commit()
+
+    def close(self) -> None:
+        """Give up: nothing stays under either name.  Idempotent, and nothing after `finish`."""
+        try:
+            self._writer.close()
+        finally:
+            for file in self._files:
+                file.discard()
+
+
+def create_image(
+    path: str | os.PathLike[str] | Storage,
+    size: int,
+    *,
+    format: str | None = None,
+    options: object = None,
+    parent: ImageReader | None = None,
+    replace: bool = False,
+) -> PathWriter:
+    """Begin an image; write it with `copy_blocks` or by hand, then call its ``finish``.
+
+    Args:
+        path: The final name, complete or absent; meanwhile ``<path>.partial`` is written.  Or a
+            `Storage`, such as a `PipeStorage`, which is written as it is and then closed.
+        size: Bytes of the volume.
+        format: Name of the format; by default that of the suffix.
+        options: The format's options.
+        parent: The image of which this is an increment.
+        replace: Whether an existing file of the name is replaced when the image is complete.
+
+    Raises:
+        UsageError: the format cannot hold this size, these options or a parent.
+        UnknownFormatError: no format has the suffix.
+        TargetRefusedError: the name exists, is a link, or is no place for a file.
+        TargetError: the folder cannot be written.
+    """
+    return begin_image(
+        path,
+        size,
+        format=format,
+        options=options,
+        parent=parent,
+        replace=replace,
+        origins=parent.origins if parent else (),
+    )
+
+
+def begin_image(
+    path: str | os.PathLike[str] | Storage,
+    size: int,
+    *,
+    format: str | None,
+    options: object,
+    parent: ImageReader | None,
+    replace: bool,
+    origins: Iterable[str],
+) -> PathWriter:
+    """`create_image` with the files that must not be replaced."""
+    size = whole(size, "size")
+    if isinstance(path, Storage):
+        if format is None:
+            path.close()
+            raise UsageError(
+                "an image that is written to a Storage needs format=", hint='such as format="vsnap"'
+            )
+        driver = registry.by_name(format)
+        return PathWriter(
+            driver.create(path, size, options=options, parent=parent), (), driver, path.name, replace=False
+        )
+    name = os.fspath(path)
+    driver = registry.by_name(format) if format is not None else registry.by_suffix(name)
+    files: list[PartialFile] = []
+    try:
+        sidecar = driver.wants_sidecar(options)
+        if sidecar:
+            files.append(PartialFile(name + SIDECAR_SUFFIX, replace=replace))
+        files.append(PartialFile(name, replace=replace, origins=origins))
+        writer = driver.create(FileStorage(files[-1].fd, name), size, options=options, parent=parent)
+        if sidecar:
+            writer = with_sidecar(
+                writer, SidecarWriter(FileStorage(files[0].fd, files[0].path), size, driver.name)
+            )
+    except BaseException:
+        for file in files:
+            file.discard()
+        raise
+    return PathWriter(writer, files, driver, name, replace=replace)

@@ -1,0 +1,207 @@
+"""A file that appears under its final name complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+from vsssnap.errors import TargetError, TargetRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+if sys.platform != "win32":
+    import fcntl
+
+SUFFIX = ".partial"
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_FLAGS |= getattr(os, "O_BINARY", 0)
+
+
+class PartialFile:
+    """``<path>.partial``, renamed to ``<path>`` by `commit` and removed by `discard`.
+
+    The file is locked while it is written, so that a second save to the same name, and one
+    that was killed earlier, are told apart.  Mode 0600.
+
+    Attributes:
+        path: The final name.
+        fd: Descriptor of the file; whoever writes it owns it and may close it.
+    """
+
+    def __init__(self, path: str, *, replace: bool, origins: Iterable[str] = ()) -> None:
+        """Create the partial file.
+
+        Args:
+            path: The final name.
+            replace: Whether an existing file of that name, or one that a killed save left, goes.
+            origins: Files that are being read and must not be replaced.
+
+        Raises:
+            TargetRefusedError: the name exists without ``replace``, is a link, a folder or a
+                device, is one of ``origins``, or is being written by another process.
+            TargetError: the folder does not exist or cannot be written.
+        """
+        self.path = path
+        self._partial = path + SUFFIX
+        self._replace = replace
+        _check_target(path, replace=replace, origins=origins)
+        self._remove_stale()
+        try:
+            self.fd = os.open(self._partial, _FLAGS, 0o600)
+        except FileExistsError:
+            raise _being_written(self._partial) from None
+        except OSError as exc:
+            raise _failed(self._partial, "open", exc, "cannot be created") from exc
+        # A descriptor of its own keeps the lock, however the writer treats `fd`.
+        self._lock = os.dup(self.fd)
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):  # a file system without locks: then there is none
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._pending = True
+
+    def _remove_stale(self) -> None:
+        """Remove what a killed save left, if that is asked for and nobody writes it."""
+        try:
+            found = os.open(self._partial, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise TargetRefusedError(
+                f"{self._partial} is in the way: {exc.strerror}",
+                path=self._partial,
+                call="open",
+                code=exc.errno,
+                hint="remove it",
+            ) from exc
+        try:
+            if sys.platform != "win32":
+                try:
+                    fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise _being_written(self._partial) from None
+                except OSError:
+                    pass  # no locks here: the file is taken as left behind
+            if not self._replace:
+                raise TargetRefusedError(
+                    f"{self._partial} exists: a save to {self.path} was killed before it was complete",
+                    path=self._partial,
+                    hint="remove it, or pass replace=True",
+                )
+            os.unlink(self._partial)
+        finally:
+            os.close(found)
+
+    def commit(self) -> None:
+        """Give the file its final name; it was flushed by its writer.
+
+        Raises:
+            TargetRefusedError: the name came into being meanwhile and ``replace`` was not given.
+            TargetError: the rename failed.
+        """
+        try:
+            if self._replace:
+                os.replace(self._partial, self.path)
+            elif sys.platform == "win32":
+                os.rename(self._partial, self.path)
+            else:
+                _rename_to_new(self._partial, self.path)
+            self._pending = False
+        except FileExistsError:
+            raise TargetRefusedError(
+                f"{self.path} came into being while the image was written",
+                path=self.path,
+                hint="choose another name, or pass replace=True",
+            ) from None
+        except OSError as exc:
+            raise _failed(self.path, "rename", exc, "cannot be given its name") from exc
+        finally:
+            self._unlock()
+        flush_folder(self.path)
+
+    def discard(self) -> None:
+        """Remove the file unless it was committed.  Idempotent."""
+        if self._pending:
+            self._pending = False
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._partial)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def flush_folder(path: str) -> None:
+    """Make a rename or removal in the folder of ``path`` survive a power cut."""
+    if sys.platform == "win32":
+        return
+    try:
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # a folder that can be written but not listed; its entry goes out with the journal
+    try:
+        os.fsync(folder)
+    except OSError as exc:
+        raise _failed(path, "fsync", exc, "its folder cannot be written out") from exc
+    finally:
+        os.close(folder)
+
+
+def _rename_to_new(old: str, new: str) -> None:
+    """Rename without ever replacing, as link and unlink; plain rename where there are no links."""
+    try:
+        os.link(old, new, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(new):
+            raise FileExistsError(new) from None
+        os.rename(old, new)
+        return
+    os.unlink(old)
+
+
+def _check_target(path: str, *, replace: bool, origins: Iterable[str]) -> None:
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise _failed(path, "lstat", exc, "cannot be looked at") from exc
+    if stat.S_ISLNK(found.st_mode):
+        raise TargetRefusedError(
+            f"{path} is a symbolic link to {os.readlink(path)}", path=path, hint="name the file itself"
+        )
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        raise TargetRefusedError(f"{path} is {kind}", path=path, hint="name a file")
+    for origin in origins:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(origin), found):
+                raise TargetRefusedError(f"{path} is what is being read", path=path, hint="name another file")
+    if not replace:
+        raise TargetRefusedError(
+            f"{path} exists", path=path, hint="choose another name, or pass replace=True"
+        )
+
+
+def _being_written(path: str) -> TargetRefusedError:
+    return TargetRefusedError(
+        f"{path} is being written by another process", path=path, hint="wait until it is done, or stop it"
+    )
+
+
+def _failed(path: str, call: str, exc: OSError, what: str) -> TargetError:
+    hints = {"open": "the folder must exist and be writable"}
+    return TargetError(
+        f"{path} {what}: {exc.strerror}",
+        path=path,
+        call=call,
+        code=exc.errno,
+        hint=hints.get(call, "check the disk that holds it"),
+    )

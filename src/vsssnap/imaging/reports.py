@@ -1,0 +1,184 @@
+"""Options, progress and results of the imaging calls."""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vsssnap._units import whole
+
+if TYPE_CHECKING:
+    from vsssnap.blocks.extent import Extent
+    from vsssnap.formats.base import Depth, Finding
+
+__all__ = [
+    "CopyOptions",
+    "CopyReport",
+    "OnReadError",
+    "Progress",
+    "ProgressCallback",
+    "VerifyReport",
+]
+
+
+class OnReadError(enum.StrEnum):
+    """What a copy does when the source fails to deliver a range."""
+
+    RAISE = "raise"
+    """Stop: DeviceReadError, and no image."""
+    MARK = "mark"
+    """Mark the failing sectors UNREADABLE, keep all others and go on; the report lists them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOptions:
+    """How a copy runs.
+
+    Attributes:
+        workers: Threads, 1 to 64; None for one a processor.
+    """
+
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            whole(self.workers, "workers", least=1, most=64)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an operation is; passed to the ``progress`` callback about ten times a second.
+
+    Attributes:
+        done: Bytes of the volume that are settled, holes included.
+        total: Bytes of the volume.
+        rate: Bytes a second, over the last seconds; 0 until known.
+        state: ``"copy"``, ``"verify"``, ``"read back"``, ``"compare"``, ``"finish"`` or ``"done"``.
+    """
+
+    done: int
+    total: int
+    rate: float
+    state: str
+
+
+ProgressCallback = Callable[[Progress], None]
+"""Called in the thread that called the operation; what it raises ends the operation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyReport:
+    """What a copy did.
+
+    Attributes:
+        size: Bytes of the volume.
+        data: Bytes that were read and stored as data.
+        zero: Bytes known to be zero without reading them.
+        hole: Bytes that the source did not promise; zeros in the copy.
+        excluded: Bytes left out on purpose; zeros in the copy.
+        unreadable: Ranges the source failed to deliver; only with `OnReadError.MARK`.
+        stored: Bytes of the finished image file; None if it is no file.
+        flattened: Kinds that the target cannot tell from plain zeros, with their bytes.
+        format: Name of the target's format, or "".
+        path: The target, or "".
+        seconds: Wall time.
+        verified: Whether the target was read back and compared.
+    """
+
+    size: int
+    data: int = 0
+    zero: int = 0
+    hole: int = 0
+    excluded: int = 0
+    unreadable: tuple[Extent, ...] = ()
+    stored: int | None = None
+    flattened: Mapping[str, int] = field(default_factory=dict)
+    format: str = ""
+    path: str = ""
+    seconds: float = 0.0
+    verified: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What a verification found.
+
+    Attributes:
+        path: The image.
+        format: Name of its format.
+        depth: How deep it was looked; ``ok`` speaks of that and of nothing deeper.
+        depths: The depths that can be had for this image.
+        findings: What is wrong, at most 1000 of them.
+        count: How many things are wrong, those beyond 1000 too.
+        size: Bytes of the volume.
+        checked: Bytes that were read and compared.
+        sidecar: Whether checksums of a side-car file were used.
+        seconds: Wall time.
+    """
+
+    path: str
+    format: str
+    depth: Depth
+    depths: tuple[Depth, ...]
+    findings: tuple[Finding, ...] = ()
+    count: int = 0
+    size: int = 0
+    checked: int = 0
+    sidecar: bool = False
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong down to ``depth``."""
+        return not self.count
+
+
+class Meter:
+    """Counts settled bytes from any thread and reports them from one."""
+
+    def __init__(self, callback: ProgressCallback | None, total: int, state: str) -> None:
+        self._callback = callback
+        self._total = total
+        self._state = state
+        self._lock = threading.Lock()
+        self._done = 0
+        self._history: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def add(self, count: int) -> None:
+        """Settle ``count`` more bytes; any thread."""
+        with self._lock:
+            self._done += count
+
+    def reach(self, offset: int) -> None:
+        """Settle all bytes below ``offset``; one thread at a time."""
+        self._done = max(self._done, offset)
+
+    @property
+    def done(self) -> int:
+        """Bytes settled so far."""
+        return self._done
+
+    def tick(self) -> None:
+        """Report; only in the thread that called the operation."""
+        if self._callback is None:
+            return
+        now = time.monotonic()
+        self._history.append((now, self._done))
+        while len(self._history) > 2 and now - self._history[0][0] > 3:
+            self._history.popleft()
+        since, before = self._history[0]
+        rate = (self._done - before) / (now - since) if now > since else 0.0
+        self._callback(Progress(self._done, self._total, rate, self._state))
+
+    def enter(self, state: str, *, restart: bool = False) -> None:
+        """Begin the next state, and report it."""
+        self._state = state
+        if restart:
+            self._done = 0
+            self._history = deque([(time.monotonic(), 0)])
+        self.tick()

@@ -1,0 +1,124 @@
+"""Verify an image: damage is reported, never raised."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError, ParentMismatchError, UsageError
+from vsssnap.formats.base import Depth, Finding, ImageReader
+from vsssnap.formats.sidecar import verify_with_sidecar
+from vsssnap.imaging.opening import find_format, open_image, open_storage
+from vsssnap.imaging.reports import Meter, VerifyReport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vsssnap.imaging.reports import ProgressCallback
+
+_MOST = 1000  # findings that a report lists; it counts all
+
+
+def verify_image(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    depth: Depth | None = None,
+    progress: ProgressCallback | None = None,
+) -> VerifyReport:
+    """Check an image against the checksums it carries or has beside it.
+
+    Args:
+        path: The image.
+        format: Name of its format; by default it is recognised.
+        depth: How deep to look; by default as deep as can be without decompressing.
+        progress: Called with a `Progress` about ten times a second, in this thread.
+
+    Returns:
+        What was found; ``ok`` speaks of ``depth``, the depth that was reached.
+
+    Raises:
+        UsageError: ``depth`` cannot be had for this image.
+        ImageNotFoundError: there is no such image.
+        UnknownFormatError: no format recognises it.
+        UnsupportedFeatureError: it uses what this version does not know.
+    """
+    name = os.fspath(path)
+    started = time.monotonic()
+    try:
+        reader = open_image(name, format=format)
+    except (CorruptImageError, ParentMismatchError) as exc:
+        return _broken(name, format, exc, started)
+    with reader:
+        sidecar = reader.sidecar
+        own = reader.depths()
+        depths = tuple(sorted({*own, Depth.CONTENT})) if sidecar is not None else own
+        # Content by a side-car needs no decompression exactly where the format stores plain bytes.
+        plain = sidecar is not None and reader.plain
+        chosen = depth
+        if chosen is None:
+            chosen = max((d for d in depths if d < Depth.CONTENT or plain), default=depths[0])
+        if chosen not in depths:
+            have = ", ".join(d.name for d in depths)
+            raise UsageError(
+                f"{name}: depth {chosen.name} cannot be had for format {reader.format!r}",
+                hint=f"it has {have}" + ("" if sidecar else "; a side-car would give CONTENT"),
+            )
+        meter = Meter(progress, reader.size, "verify")
+        found: list[Finding] = []
+        count = 0
+        for finding in _findings(reader, chosen, own, meter):
+            count += 1
+            if len(found) < _MOST:
+                found.append(finding)
+        meter.enter("done")
+        return VerifyReport(
+            path=name,
+            format=reader.format,
+            depth=chosen,
+            depths=depths,
+            findings=tuple(found),
+            count=count,
+            size=reader.size,
+            checked=meter.done,
+            sidecar=sidecar is not None and chosen is Depth.CONTENT,
+            seconds=time.monotonic() - started,
+        )
+
+
+def _findings(reader: ImageReader, depth: Depth, own: tuple[Depth, ...], meter: Meter) -> Iterator[Finding]:
+    def settle(count: int) -> None:
+        meter.add(count)
+        meter.tick()
+
+    try:
+        yield from reader.verify(max(d for d in own if d <= depth), settle)
+        if reader.sidecar is not None and depth is Depth.CONTENT:
+            yield from verify_with_sidecar(reader, reader.sidecar, settle)
+    except (CorruptImageError, DeviceReadError) as exc:
+        # A format should report and go on; what it raises all the same is damage too.
+        yield _finding(exc)
+
+
+def _finding(exc: ImageError | DeviceReadError) -> Finding:
+    if isinstance(exc, CorruptImageError):
+        return Finding(exc.structure or "image", exc.offset, str(exc))
+    if isinstance(exc, DeviceReadError):
+        return Finding("file", exc.offset, str(exc))
+    return Finding("parent", None, str(exc))
+
+
+def _broken(name: str, format: str | None, exc: ImageError, started: float) -> VerifyReport:
+    """An image that does not even open."""
+    with open_storage(name) as storage:
+        found = find_format(storage, name, format).name
+    return VerifyReport(
+        path=name,
+        format=found,
+        depth=Depth.STRUCTURE,
+        depths=(Depth.STRUCTURE,),
+        findings=(_finding(exc),),
+        count=1,
+        seconds=time.monotonic() - started,
+    )

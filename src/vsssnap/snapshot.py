@@ -1,0 +1,448 @@
+"""`Snapshot`: volumes as they were at one instant.
+
+Who keeps what alive: a `Snapshot` and each of its readers refer to one `Held`, which refers
+to the provider.  While any of them lives, the snapshot does; garbage collection therefore
+never ends a snapshot under a reader.  When the last one goes, or the interpreter exits, a
+finalizer releases it.  `Snapshot.close` does so earlier: it closes the readers, waits for
+calls that run in them, and releases.  A forked child has the same objects but not the right:
+only the process that took a snapshot releases it.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import random
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from vsssnap._deadline import Deadline
+from vsssnap._held import Held, SnapshotReader
+from vsssnap._inventory import list_snapshots
+from vsssnap.consistency import Consistency
+from vsssnap.errors import (
+    ClosedError,
+    ConsistencyError,
+    SnapshotBusyError,
+    SnapshotError,
+    UsageError,
+)
+from vsssnap.metadata import ImageMetadata, WriterReport
+from vsssnap.providers import choice
+from vsssnap.providers.base import Provider, SnapshotRequest, SnapshotVolume, Taken
+from vsssnap.quiesce import QuiesceManager, Quieted, all_claim
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from types import TracebackType
+
+    from vsssnap.blocks.reader import BlockReader
+
+__all__ = ["Snapshot", "SnapshotEvent"]
+
+_log = logging.getLogger("vsssnap.snapshot")
+
+_RETRY_FIRST, _RETRY_MOST = 0.5, 10.0  # seconds between two tries at a busy volume, rising
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotEvent:
+    """A step of a snapshot, for the ``on_event`` callback.
+
+    Attributes:
+        step: ``"probe"``, ``"prepare"``, ``"quiesce"``, ``"take"``, ``"resume"``, ``"ready"``,
+            ``"busy"`` or ``"release"``.
+        seconds: Since `Snapshot.create` began, or since `Snapshot.close` did.
+        detail: More, for people; never a volume's content.
+    """
+
+    step: str
+    seconds: float
+    detail: str = ""
+
+
+class _State(enum.Enum):
+    NEW = "not created"
+    CREATING = "being created"
+    LIVE = "live"
+    CLOSED = "closed"
+
+
+class Snapshot:
+    """One or several volumes as they were at one instant, while they go on being written.
+
+    ::
+
+        with Snapshot("/dev/vg0/data") as s:
+            save_image(s.open(), "data.vsnap")
+
+    The constructor touches nothing; `create` (or ``with``) takes the snapshot and `close` gives
+    it back.  If the asked-for consistency cannot be had, it raises: there is no fallback to the
+    live volume.  Use from one thread, but for `cancel`, `open` and the readers.
+    """
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError("Snapshot is final: write a provider instead")
+
+    def __init__(
+        self,
+        volume: str | os.PathLike[str] | object,
+        /,
+        *more: str | os.PathLike[str] | object,
+        provider: str | None = None,
+        require: Consistency = Consistency.CRASH,
+        quiesce: Sequence[QuiesceManager] = (),
+        timeout: float = 600.0,
+        persistent: bool = False,
+        options: object = None,
+        on_event: Callable[[SnapshotEvent], None] | None = None,
+    ) -> None:
+        """Describe a snapshot.
+
+        Args:
+            volume: A device, a mount point, a file, a drive letter; or an object that a provider
+                knows, such as a `CowVolume`.
+            *more: Further volumes, of the same instant.
+            provider: Name of the only provider to ask; by default the first that offers enough.
+            require: The least consistency; `create` raises ConsistencyError if it cannot be had.
+            quiesce: Context managers that quiet applications for the instant; see `vsssnap.quiesce`.
+            timeout: Seconds for `create` as a whole.
+            persistent: Keep the snapshot when this process ends; `attach` finds it again.
+            options: A provider's options; choose that provider.
+            on_event: Called at each step, in the thread that creates or closes.
+
+        Raises:
+            UsageError: an argument is wrong in itself.
+        """
+        self._state = _State.NEW  # first, for __del__ after a failed constructor
+        self._held: Held | None = None
+        self._names: dict[str, object] = {}
+        for item in (volume, *more):
+            self._names.setdefault(_name(item), item)
+        self._require = _consistency(require)
+        self._quiesce = tuple(quiesce)
+        for manager in self._quiesce:
+            if not isinstance(manager, QuiesceManager):
+                raise UsageError(f"quiesce: {type(manager).__name__} is no context manager")
+        self._timeout = Deadline(timeout).seconds
+        self._only = provider if provider is not None or options is None else choice.for_options(options)
+        self._persistent = bool(persistent)
+        self._options = options
+        self._on_event = on_event
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._started = 0.0
+        self._taken: Taken | None = None
+        self._volumes: Mapping[str, SnapshotVolume] = MappingProxyType({})
+        self._consistency: Consistency | None = None
+        self._provider_name = ""
+
+    # Life.
+
+    def create(self) -> None:
+        """Take the snapshot; what ``with`` does.
+
+        A busy volume is tried again until the time is up, with the applications running meanwhile.
+
+        Raises:
+            ProviderUnavailableError: no provider can; ``.reasons`` says why for each.
+            ConsistencyError: not as consistently as required.
+            SnapshotTimeoutError: not within ``timeout``.
+            CancelledError: `cancel` was called.
+            SnapshotError: otherwise not; the subclass and ``hint`` say what to do.
+            QuiesceError: an application could not be quieted or let go.
+        """
+        with self._lock:
+            if self._state is not _State.NEW:
+                raise UsageError(f"the snapshot is {self._state.value}", hint="make a new Snapshot")
+            self._state = _State.CREATING
+        self._started = time.monotonic()
+        deadline = Deadline(self._timeout, cancelled=self._cancelled)
+        pause = _RETRY_FIRST
+        try:
+            while not self._attempt(deadline, pause):
+                pause = min(pause * 2, _RETRY_MOST)
+        except BaseException as exc:
+            self._undo(exc)
+            self._state = _State.CLOSED
+            raise
+        self._state = _State.LIVE
+        self._event("ready", str(self._consistency and self._consistency.name))
+
+    def _attempt(self, deadline: Deadline, pause: float) -> bool:
+        """Try once; False if the volume was busy and there is time for another try."""
+        deadline.check("create snapshot")
+        request = SnapshotRequest(
+            volumes=tuple(self._names.values()),
+            require=self._require,
+            quiesced=all_claim(self._quiesce, Consistency.APPLICATION),
+            persistent=self._persistent,
+            options=self._options,
+        )
+        self._event("probe")
+        provider = choice.choose(request, only=self._only)
+        self._held = Held(provider)
+        self._provider_name = provider.name
+        try:
+            self._event("prepare", provider.name)
+            provider.prepare(request, deadline)
+            taken = self._take(provider, deadline)
+        except SnapshotBusyError as exc:
+            self._undo(exc)
+            wait = pause * random.uniform(0.5, 1.5)  # noqa: S311 - so that two waiters do not meet for ever
+            if deadline.left() <= wait:
+                exc.add_note(f"tried for {self._timeout:g} s")
+                raise
+            self._event("busy", str(exc))
+            deadline.sleep(wait, "wait for a busy volume")
+            return False
+        self._accept(taken, quiesced=request.quiesced)
+        return True
+
+    def _take(self, provider: Provider, deadline: Deadline) -> Taken:
+        if not self._quiesce:
+            self._event("take")
+            return provider.take(deadline)
+        self._event("quiesce")
+        with Quieted(self._quiesce, deadline):
+            self._event("take")
+            taken = provider.take(deadline)
+        self._event("resume")
+        return taken
+
+    def _accept(self, taken: Taken, *, quiesced: bool) -> None:
+        level = Consistency.APPLICATION if quiesced else taken.level
+        if level < self._require:
+            raise ConsistencyError(
+                f"{self._require.name} is required and only {level.name} was reached",
+                wanted=self._require.name,
+                offered=level.name,
+                hint="look at the writers' reports, or lower require=",
+            )
+        if len(taken.volumes) != len(self._names):
+            raise SnapshotError(f"the provider gave {len(taken.volumes)} volumes for {len(self._names)}")
+        self._taken = taken
+        self._consistency = level
+        self._volumes = MappingProxyType(dict(zip(self._names, taken.volumes, strict=True)))
+
+    def _undo(self, first: BaseException) -> None:
+        """Release after a failure; what fails here becomes a note of the first error."""
+        held, self._held = self._held, None
+        if held is not None:
+            try:
+                held.release()
+            except Exception as exc:  # the first error is the one that is raised
+                first.add_note(f"releasing it failed too: {exc}")
+
+    def close(self) -> None:
+        """Close the readers and give the snapshot back.  Idempotent; not bound by ``timeout``.
+
+        Calls that run in readers finish first.  In a forked child only the child's own descriptors
+        are closed.
+
+        Raises:
+            SnapshotError: the system did not take it back; it says what is left.
+        """
+        with self._lock:
+            state, self._state = self._state, _State.CLOSED
+            held, self._held = self._held, None
+        if held is not None:
+            if state is _State.LIVE:
+                self._started = time.monotonic()
+                self._event("release")
+            held.release()
+
+    def cancel(self) -> None:
+        """Make a `create` that runs in another thread, or comes later, raise CancelledError."""
+        self._cancelled.set()
+
+    def __enter__(self) -> Self:
+        if self._state is _State.NEW:
+            self.create()
+        elif self._state is not _State.LIVE:
+            raise ClosedError(f"the snapshot is {self._state.value}", hint="make a new Snapshot")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        try:
+            self.close()
+        except Exception as exc:
+            if value is None:
+                raise
+            value.add_note(f"closing the snapshot failed too: {exc}")
+
+    def __del__(self) -> None:
+        if self._state is _State.LIVE and self._held is not None and os.getpid() == self._held.pid:
+            warnings.warn(f"forgotten {self!r}", ResourceWarning, stacklevel=2, source=self)
+
+    def __reduce_ex__(self, protocol: Any, /) -> Any:  # noqa: ANN401 - object's own signature
+        """Snapshots hold system resources and cannot be copied or pickled."""
+        raise UsageError(
+            "a Snapshot cannot be pickled or copied", hint="make it persistent and attach by its id"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Snapshot of {', '.join(self._names)}: {self._state.value}>"
+
+    @classmethod
+    def attach(cls, snapshot_id: str, /, *, provider: str | None = None, own: bool = False) -> Snapshot:
+        """A persistent snapshot that was taken earlier, by any process.
+
+        Args:
+            snapshot_id: Its `id`.
+            provider: Name of its provider; by default all are asked.
+            own: Whether `close` removes it.
+
+        Raises:
+            SnapshotError: no provider has it.
+        """
+        if provider is None:
+            provider = next(
+                (record.provider for record in list_snapshots() if record.snapshot_id == snapshot_id), None
+            )
+            if provider is None:
+                raise SnapshotError(
+                    f"there is no snapshot {snapshot_id!r}", hint="list_snapshots() shows those there are"
+                )
+        driver = choice.by_name(provider)
+        held = Held(driver)
+        try:
+            taken = driver.attach(snapshot_id, own=own)
+            self = cls(*(volume.name for volume in taken.volumes), provider=provider)
+            self._accept(taken, quiesced=False)
+        except BaseException:
+            held.release()
+            raise
+        self._held = held
+        self._provider_name = provider
+        self._state = _State.LIVE
+        return self
+
+    # Reading.
+
+    def open(self, volume: str | os.PathLike[str] | object = None, /) -> BlockReader:
+        """A reader of one volume as it was at the instant; any number, any thread.
+
+        Every block is DATA or, where the provider knows it, ZERO: free blocks are read like others.
+        The reader keeps the snapshot alive; `close` closes it.
+
+        Args:
+            volume: One of those given to the constructor, in the same spelling; may be left out if
+                there is only one.
+
+        Raises:
+            UsageError: the snapshot has no such volume, or several and none is named.
+            ClosedError: the snapshot is not live.
+            SnapshotLostError: it no longer exists.
+        """
+        held, taken = self._held, self._taken
+        if self._state is not _State.LIVE or held is None or taken is None:
+            raise ClosedError(
+                f"the snapshot is {self._state.value}", hint="open readers inside the with block"
+            )
+        chosen = self._find(volume)
+        held.alive()
+        metadata = ImageMetadata(
+            volume=chosen.name,
+            device=chosen.device,
+            filesystem=chosen.filesystem,
+            provider=held.provider.name,
+            snapshot_id=taken.snapshot_id,
+            created=taken.created,
+            consistency=self._consistency,
+            writers=taken.writers,
+            notes=taken.notes,
+            documents=taken.documents,
+        )
+        return SnapshotReader(held, held.provider.open(chosen), metadata, (chosen.device,))
+
+    def _find(self, volume: object) -> SnapshotVolume:
+        if volume is None:
+            if len({found.device for found in self._volumes.values()}) > 1:
+                raise UsageError(
+                    f"the snapshot has several volumes: {', '.join(self._volumes)}", hint="name one to open"
+                )
+            return next(iter(self._volumes.values()))
+        name = _name(volume)
+        if name not in self._volumes:
+            raise UsageError(
+                f"the snapshot has no volume {name!r}", hint=f"it has {', '.join(self._volumes)}"
+            )
+        return self._volumes[name]
+
+    # Facts.
+
+    @property
+    def id(self) -> str:
+        """The snapshot's id; all volumes of one snapshot have the same."""
+        return self._made().snapshot_id
+
+    @property
+    def volumes(self) -> Mapping[str, SnapshotVolume]:
+        """The volumes by the caller's spelling, in the caller's order."""
+        self._made()
+        return self._volumes
+
+    @property
+    def provider(self) -> str:
+        """Name of the provider that took it."""
+        self._made()
+        return self._provider_name
+
+    @property
+    def consistency(self) -> Consistency:
+        """What was reached; at least what was required."""
+        self._made()
+        return cast("Consistency", self._consistency)
+
+    @property
+    def created(self) -> datetime:
+        """The instant, with time zone."""
+        return self._made().created
+
+    @property
+    def writers(self) -> Sequence[WriterReport]:
+        """Reports of the applications that took part."""
+        return self._made().writers
+
+    def _made(self) -> Taken:
+        if self._taken is None:
+            raise UsageError(
+                f"the snapshot is {self._state.value}", hint="call create() or use it in a with block"
+            )
+        return self._taken
+
+    def _event(self, step: str, detail: str = "") -> None:
+        event = SnapshotEvent(step, time.monotonic() - self._started, detail)
+        _log.debug("%s %s %s", ", ".join(self._names), step, detail)
+        if self._on_event is not None:
+            self._on_event(event)
+
+
+def _name(volume: object) -> str:
+    if isinstance(volume, str | bytes | os.PathLike):
+        text = os.fsdecode(volume)
+        if not text or "\0" in text:
+            raise UsageError(f"{volume!r} is no volume", hint="name a device, a mount point or a file")
+        return text
+    name = getattr(volume, "name", None)
+    if not isinstance(name, str):
+        raise UsageError(
+            f"{type(volume).__name__} is no volume", hint="pass a path, or an object such as a CowVolume"
+        )
+    return name
+
+
+def _consistency(value: int) -> Consistency:
+    try:
+        return Consistency(value)
+    except ValueError:
+        raise UsageError(f"require is {value!r}", hint="use a member of vsssnap.Consistency") from None
