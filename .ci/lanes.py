@@ -31,6 +31,7 @@ PYTEST = (
     "--durations=5",
     "-p",
     "no:cacheprovider",
+    "--continue-on-collection-errors",
 )
 MINUTE = 60.0
 LANES = ("lint", "types", "unit", "labs", "wheel", "long")

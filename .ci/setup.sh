@@ -93,7 +93,7 @@ make_venv() {
         say "making the Python environment $folder"
         rm -rf "$folder"
         "$python" -m venv "$folder" || die "venv failed: install python3-venv"
-        "$folder/bin/python" -m pip install -q "$@" </dev/null ||
+        "$folder/bin/python" -m pip install -qq "$@" </dev/null ||
             die "pip could not install what is needed (network?); run the same command again"
         touch "$folder/.complete"
     fi
