@@ -19,17 +19,20 @@ FLOORS = {
     **dict.fromkeys(("_win32", "_posix", "_process", "_files"), 2),
     "blocks": 3,
     **dict.fromkeys(("volumes", "providers", "formats"), 4),
-    **dict.fromkeys(("snapshot", "quiesce", "increments", "vss"), 5),
+    **dict.fromkeys(("snapshot", "_held", "_inventory", "quiesce", "increments", "vss"), 5),
     **dict.fromkeys(("imaging", "disk"), 6),
     "__init__": 6.5,  # gathers the public names of all below it
     **dict.fromkeys(("serve", "testing", "cli"), 7),
     "__main__": 8,
 }
 
-# Pure modules of one floor that may see each other, importer first; no circle among them.
+# Modules of one floor that may see each other, importer first; no circle among them.
 SIDEWAYS = {
     ("metadata", "consistency"),
     ("_uses", "_deadline"),
+    ("snapshot", "_held"),
+    ("snapshot", "_inventory"),
+    ("snapshot", "quiesce"),
 }
 
 KNOWS_CFFI = "_win32"
