@@ -41,7 +41,7 @@ def metadata(wheel: zipfile.Path) -> email.message.Message:
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel: zipfile.Path) -> None:
-    inside = {name for name in wheel.root.namelist() if ".dist-info/" not in name}
+    inside = {name for name in wheel.root.namelist() if ".dist-info/" not in name and not name.endswith("/")}
     tracked = {path.relative_to("src").as_posix() for path in public_files() if path.parts[0] == "src"}
     assert inside == tracked
 
