@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
@@ -48,6 +50,10 @@ class Storage(ABC):
             DeviceReadError: it failed.
         """
 
+    def preadinto(self, view: memoryview, offset: int, /) -> None:
+        """Fill ``view`` (writable single bytes) from ``offset``; raises as `pread` does."""
+        view[:] = self.pread(len(view), offset)
+
     @abstractmethod
     def append(self, parts: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Write pieces one behind the other at the end.
@@ -71,6 +77,15 @@ class Storage(ABC):
     @abstractmethod
     def truncate(self, size: int, /) -> None:
         """Cut or extend to ``size`` bytes; what is added reads as zeros and takes no space if possible."""
+
+    def allocate(self, size: int, /) -> None:
+        """Extend to ``size`` bytes of zeros whose space is reserved.
+
+        Raises:
+            TargetError: there is not that much room.
+            UsageError: this storage cannot reserve space.
+        """
+        raise UsageError(f"{self.name or 'this storage'} cannot reserve space", hint="do not preallocate")
 
     @abstractmethod
     def flush(self) -> None:
@@ -128,30 +143,51 @@ class FileStorage(Storage):
         if offset + length > self._size:
             raise self._short(length, offset)
         with self._gate:
-            data = self._read(length, offset)
+            try:
+                data = _files.pread(self._fd, length, offset)
+            except OSError as exc:
+                raise self._unread(exc, length, offset) from exc
             if len(data) == length:
                 return data
-            pieces = [data]
-            while data and (length := length - len(data)):
-                offset += len(data)
-                data = self._read(length, offset)
-                pieces.append(data)
-        if length:
-            raise self._short(length, offset)
-        return b"".join(pieces)
+            # Linux reads at most 2 GiB at once, and a file may have been cut short by somebody else.
+            whole = bytearray(length)
+            whole[: len(data)] = data
+            self._fill(memoryview(whole)[len(data) :], offset + len(data))
+            return bytes(whole)
 
-    def _read(self, length: int, offset: int) -> bytes:
-        try:
-            return _files.pread(self._fd, length, offset)
-        except OSError as exc:
-            raise DeviceReadError(
-                f"{self.name}: cannot read {length} bytes at {offset}: {exc.strerror}",
-                offset=offset,
-                length=length,
-                call="pread",
-                code=exc.errno,
-                hint="the disk that holds the image is failing",
-            ) from exc
+    def preadinto(self, view: memoryview, offset: int, /) -> None:
+        """See `Storage`."""
+        if offset + len(view) > self._size:
+            raise self._short(len(view), offset)
+        with self._gate:
+            self._fill(view, offset)
+
+    def _fill(self, view: memoryview, offset: int) -> None:
+        while view:
+            try:
+                count = _files.preadinto(self._fd, view, offset)
+            except OSError as exc:
+                raise self._unread(exc, len(view), offset) from exc
+            if not count:
+                raise CorruptImageError(
+                    f"{self.name or 'the image'} was cut to {offset} bytes while it was open,"
+                    f" {len(view)} more were asked for",
+                    path=self.name,
+                    structure="file",
+                    offset=offset,
+                )
+            view = view[count:]
+            offset += count
+
+    def _unread(self, exc: OSError, length: int, offset: int) -> DeviceReadError:
+        return DeviceReadError(
+            f"{self.name}: cannot read {length} bytes at {offset}: {exc.strerror}",
+            offset=offset,
+            length=length,
+            call="pread",
+            code=exc.errno,
+            hint="the disk that holds the image is failing",
+        )
 
     def append(self, parts: Sequence[bytes | bytearray | memoryview], /) -> int:
         """See `Storage`."""
@@ -185,6 +221,20 @@ class FileStorage(Storage):
                 raise self._failed("ftruncate", exc, f"cannot make it {size} bytes long") from exc
             self._size = size
 
+    def allocate(self, size: int, /) -> None:
+        """See `Storage`."""
+        if sys.platform == "win32":
+            self.truncate(size)  # reserves clusters, unless the file was made sparse, which we never do
+        else:
+            with self._gate:
+                try:
+                    if size:  # a length of 0 is EINVAL: posix_fallocate(3)
+                        os.posix_fallocate(self._fd, 0, size)
+                except OSError as exc:
+                    raise self._failed("posix_fallocate", exc, f"cannot reserve {size} bytes") from exc
+                with self._lock:
+                    self._size = max(self._size, size)
+
     def flush(self) -> None:
         """See `Storage`."""
         with self._gate:
@@ -195,7 +245,16 @@ class FileStorage(Storage):
 
     def extents(self, offset: int, length: int, /) -> Iterator[Extent]:
         """See `Storage`."""
-        for at, count, data in _files.ranges(self._fd, offset, length):
+        source = _files.ranges(self._fd, offset, length)
+        while True:
+            try:
+                with self._gate:  # for each step: the descriptor may be another file's after close
+                    found = next(source, None)
+            except OSError as exc:
+                raise self._unread(exc, length, offset) from exc
+            if found is None:
+                return
+            at, count, data = found
             yield Extent(at, count, ExtentKind.DATA if data else ExtentKind.ZERO)
 
     def close(self) -> None:
@@ -244,19 +303,31 @@ class PipeStorage(Storage):
             for part in parts:
                 view = memoryview(part)
                 while view:
-                    try:
-                        count = os.write(self._fd, view)
-                    except OSError as exc:
-                        raise TargetError(
-                            f"{self.name}: cannot write: {exc.strerror}",
-                            path=self.name,
-                            call="write",
-                            code=exc.errno,
-                            hint="the program that reads the pipe has ended",
-                        ) from exc
+                    count = self._write(view)
                     view = view[count:]
                     self._size += count
         return start
+
+    def _write(self, view: memoryview) -> int:
+        while True:
+            try:
+                return os.write(self._fd, view)
+            except BlockingIOError:
+                # Whoever shares our end of the pipe made it non-blocking; select(2) would wait better,
+                # but takes no pipes on Windows and no descriptor above 1023.
+                time.sleep(0.001)
+            except OSError as exc:
+                hints = {
+                    errno.EPIPE: "the program that reads the pipe has ended",
+                    errno.ENOSPC: "make room or choose another target",
+                }
+                raise TargetError(
+                    f"{self.name}: cannot write at byte {self._size}: {exc.strerror}",
+                    path=self.name,
+                    call="write",
+                    code=exc.errno,
+                    hint=hints.get(exc.errno or 0, "check what it is connected to"),
+                ) from exc
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int, /) -> None:
         """Refused: see `Storage.seekable`."""
@@ -289,9 +360,10 @@ class MemoryStorage(Storage):
 
     def pread(self, length: int, offset: int, /) -> bytes:
         """See `Storage`."""
-        if offset + length > len(self.data):
-            raise self._short(length, offset)
-        return bytes(memoryview(self.data)[offset : offset + length])
+        with self._lock:  # a view that lives on another thread keeps a bytearray from growing
+            if offset + length > len(self.data):
+                raise self._short(length, offset)
+            return bytes(self.data[offset : offset + length])
 
     def append(self, parts: Sequence[bytes | bytearray | memoryview], /) -> int:
         """See `Storage`."""
@@ -313,6 +385,11 @@ class MemoryStorage(Storage):
         with self._lock:
             del self.data[size:]
             self.data.extend(bytes(size - len(self.data)))
+
+    def allocate(self, size: int, /) -> None:
+        """See `Storage`."""
+        with self._lock:
+            self.data.extend(bytes(max(0, size - len(self.data))))
 
     def flush(self) -> None:
         """Nothing to do."""
