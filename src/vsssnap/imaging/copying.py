@@ -13,15 +13,13 @@ from vsssnap.blocks.pipeline import Unit, plan, pump
 from vsssnap.blocks.reader import as_reader
 from vsssnap.errors import DeviceReadError, UsageError
 from vsssnap.formats.base import ImageWriter, SupportsWrite, WriteOrder
-from vsssnap.imaging.opening import PathWriter, begin_image
+from vsssnap.formats.storage import Storage
+from vsssnap.imaging.opening import begin_image
 from vsssnap.imaging.reports import CopyOptions, CopyReport, Meter, OnReadError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from vsssnap.blocks.reader import BlockReader, SupportsPread
     from vsssnap.formats.base import ImageReader
-    from vsssnap.formats.storage import Storage
     from vsssnap.imaging.reports import ProgressCallback
     from vsssnap.metadata import ImageMetadata
 
@@ -74,14 +72,14 @@ def save_image(
     )
     try:
         meter = Meter(progress, reader.size, "copy")
-        counts = _transfer(reader, writer, copy or CopyOptions(), on_read_error, meter)
+        counts = transfer(reader, writer, copy or CopyOptions(), on_read_error, meter)
         meter.enter("finish")
         writer.finish(metadata if metadata is not None else reader.metadata)
         meter.enter("done")
     finally:
         writer.close()
-    stored = os.stat(writer.path).st_size if not _is_storage(target) else None
-    return counts.report(reader.size, writer, started, stored)
+    stored = None if isinstance(target, Storage) else os.stat(writer.path).st_size
+    return counts.report(reader.size, writer, started, path=writer.path, format=writer.format, stored=stored)
 
 
 def copy_blocks(
@@ -131,9 +129,9 @@ def copy_blocks(
             hint="give it mark(extent), or use RAISE",
         )
     meter = Meter(progress, reader.size, "copy")
-    counts = _transfer(reader, sink, copy or CopyOptions(), on_read_error, meter)
+    counts = transfer(reader, sink, copy or CopyOptions(), on_read_error, meter)
     meter.enter("done")
-    return counts.report(reader.size, sink, started, None)
+    return counts.report(reader.size, sink, started)
 
 
 class _PlainWriter(ImageWriter):
@@ -172,7 +170,7 @@ class _PlainWriter(ImageWriter):
         """Nothing: the target is its owner's."""
 
 
-class _Counts:
+class Counts:
     """What a transfer counted, from any thread."""
 
     def __init__(self) -> None:
@@ -181,17 +179,29 @@ class _Counts:
         self._unreadable: list[Extent] = []
 
     def add(self, kind: ExtentKind, count: int) -> None:
+        """Count bytes of a kind."""
         with self._lock:
             self._bytes[kind] += count
 
     def mark(self, extent: Extent) -> None:
+        """Count a range that was marked."""
         with self._lock:
             self._bytes[extent.kind] += extent.length
             if extent.kind is ExtentKind.UNREADABLE:
                 self._unreadable.append(extent)
 
-    def report(self, size: int, writer: ImageWriter, started: float, stored: int | None) -> CopyReport:
-        flattened: Mapping[str, int] = writer.flattened()
+    def report(
+        self,
+        size: int,
+        writer: ImageWriter,
+        started: float,
+        *,
+        path: str = "",
+        format: str = "",
+        stored: int | None = None,
+        verified: bool = False,
+    ) -> CopyReport:
+        """What was counted, with what the caller knows of the target."""
         return CopyReport(
             size=size,
             data=self._bytes[ExtentKind.DATA],
@@ -200,18 +210,19 @@ class _Counts:
             excluded=self._bytes[ExtentKind.EXCLUDED],
             unreadable=tuple(sorted(self._unreadable, key=lambda extent: extent.offset)),
             stored=stored,
-            flattened=flattened,
-            format=writer.format if isinstance(writer, PathWriter) else "",
-            path=writer.path if isinstance(writer, PathWriter) else "",
+            flattened=dict(writer.flattened()),
+            format=format,
+            path=path,
             seconds=time.monotonic() - started,
+            verified=verified,
         )
 
 
-def _transfer(
+def transfer(
     reader: BlockReader, writer: ImageWriter, copy: CopyOptions, on_read_error: OnReadError, meter: Meter
-) -> _Counts:
+) -> Counts:
     """Move everything, then ask the source whether all that was true."""
-    counts = _Counts()
+    counts = Counts()
 
     def work(item: Unit | Extent, buffer: bytearray) -> tuple[tuple[Extent, ...], Any] | None:
         if isinstance(item, Extent):
@@ -315,7 +326,3 @@ def _unreadable(extent: Extent) -> DeviceReadError:
         length=extent.length,
         hint="pass on_read_error=OnReadError.MARK to keep the rest",
     )
-
-
-def _is_storage(target: object) -> bool:
-    return not isinstance(target, str | os.PathLike)

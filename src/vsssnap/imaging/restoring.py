@@ -1,0 +1,266 @@
+"""Restore an image to a file or a block device.
+
+To a file: a sparse raw copy that appears under its name complete or not at all.
+
+To a device: it must be free, and at no moment may a half-restored one look valid, because what
+looks valid gets mounted.  So its first and last MiB, where partition tables and boot sectors
+lie, are zeroed and flushed before anything else, and written last, the first one at the very
+end.  Zeros are written, not skipped: a device keeps what it held before.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from vsssnap._units import MIB
+from vsssnap.blocks.reader import BlockReader, as_reader
+from vsssnap.errors import TargetError, TargetRefusedError, UsageError
+from vsssnap.formats.base import ImageWriter, WriteOrder
+from vsssnap.formats.raw import RawFormat, RawOptions
+from vsssnap.formats.storage import FileStorage
+from vsssnap.imaging.comparing import compare_blocks
+from vsssnap.imaging.copying import transfer
+from vsssnap.imaging.opening import open_image
+from vsssnap.imaging.partial import PartialFile
+from vsssnap.imaging.reports import CopyOptions, CopyReport, Meter, OnReadError, Progress
+from vsssnap.metadata import ImageMetadata
+
+if TYPE_CHECKING:
+    from vsssnap.blocks.extent import Extent
+    from vsssnap.blocks.reader import SupportsPread
+    from vsssnap.blocks.target import DeviceWriter
+    from vsssnap.imaging.reports import ProgressCallback
+
+GUARD = MIB
+"""Bytes at both ends of a device that are written last."""
+
+
+def restore_image(
+    image: str | os.PathLike[str] | SupportsPread,
+    target: str | os.PathLike[str],
+    *,
+    verify: bool = False,
+    replace: bool = False,
+    copy: CopyOptions | None = None,
+    progress: ProgressCallback | None = None,
+) -> CopyReport:
+    """Write an image's volume to a file or a block device.
+
+    A block device must be free: not mounted, not swap, held by nobody; what it holds is lost
+    from the first moment, and what lies behind the image's end stays.
+
+    Args:
+        image: An image's path, or any reader.
+        target: A file's name, or a block device.
+        verify: Read the target back from the disk and compare it with the image.
+        replace: Whether an existing file is replaced when the new one is complete; a block
+            device is written without it.
+        copy: How the copy runs.
+        progress: Called with a `Progress` about ten times a second, in this thread.
+
+    Raises:
+        TargetRefusedError: the target is mounted, in use, too small, a link, the image itself, or
+            a file that exists; nothing was touched.
+        TargetError: the target is full or failing, or does not hold what was written.
+        DeviceReadError: a range of the image is unreadable.
+        CorruptImageError: the image is damaged.
+    """
+    name = os.fspath(target)
+    opened = isinstance(image, str | os.PathLike)
+    reader = open_image(image) if isinstance(image, str | os.PathLike) else as_reader(image)
+    try:
+        options = copy or CopyOptions()
+        if _is_block_device(name):
+            return _to_device(reader, name, verify, options, progress)
+        return _to_file(reader, name, verify, replace, options, progress)
+    finally:
+        if opened:
+            reader.close()
+
+
+def _is_block_device(name: str) -> bool:
+    try:
+        return stat.S_ISBLK(os.stat(name).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _to_file(
+    reader: BlockReader,
+    name: str,
+    verify: bool,
+    replace: bool,
+    options: CopyOptions,
+    progress: ProgressCallback | None,
+) -> CopyReport:
+    started = time.monotonic()
+    meter = Meter(progress, reader.size, "copy")
+    file = PartialFile(name, replace=replace, origins=reader.origins)
+    try:
+        storage = FileStorage(file.fd, name)
+        writer = RawFormat().create(storage, reader.size, options=RawOptions(sidecar=False))
+        try:
+            counts = transfer(reader, writer, options, OnReadError.RAISE, meter)
+            meter.enter("finish")
+            writer.finish(ImageMetadata())
+            if verify:
+                _drop_cache(file.fd)
+                with RawFormat().open(FileStorage(os.dup(file.fd), name)) as written:
+                    _read_back(reader, written, (0, reader.size), name, progress)
+        finally:
+            writer.close()
+        file.commit()
+    finally:
+        file.discard()
+    meter.enter("done")
+    return counts.report(
+        reader.size, writer, started, path=name, format="raw", stored=os.stat(name).st_size, verified=verify
+    )
+
+
+def _to_device(
+    reader: BlockReader, name: str, verify: bool, options: CopyOptions, progress: ProgressCallback | None
+) -> CopyReport:
+    if sys.platform == "win32":
+        raise UsageError(
+            f"{name}: restoring to a volume is not there on Windows yet", hint="restore to a file"
+        )
+    from vsssnap.blocks.target import open_target
+
+    started = time.monotonic()
+    _refuse_origin(reader, name)
+    device = open_target(name)
+    try:
+        if device.size < reader.size:
+            raise TargetRefusedError(
+                f"{name} has {device.size} bytes, the image needs {reader.size}",
+                path=name,
+                hint="choose a device that is at least as large",
+            )
+        meter = Meter(progress, reader.size, "copy")
+        sink = _DeviceSink(device, reader.size)
+        sink.blank()
+        counts = transfer(reader, sink, options, OnReadError.RAISE, meter)
+        if verify:
+            # Both ends are still blank: a device that fails this never looks valid.
+            _read_back(reader, device, sink.body, name, progress)
+        meter.enter("finish")
+        sink.finish(ImageMetadata())
+        if verify:
+            try:
+                for guard in sink.guards:
+                    _read_back(reader, device, guard, name, None)
+            except BaseException:
+                sink.blank()
+                raise
+        meter.enter("done")
+        return counts.report(reader.size, sink, started, path=name, verified=verify)
+    finally:
+        device.close()
+
+
+class _DeviceSink(ImageWriter):
+    """A device as the target of a transfer; holds both ends back until `finish`."""
+
+    write_order = WriteOrder.ANY
+
+    def __init__(self, device: DeviceWriter, size: int) -> None:
+        self.size = size
+        self._device = device
+        first, last = min(GUARD, size), max(min(GUARD, size), size - GUARD)
+        self.guards = ((last, size - last), (0, first))  # in the order they are written
+        self.body = (first, last - first)
+        self._lock = threading.Lock()
+        self._kept: list[tuple[int, bytes]] = []
+
+    def blank(self) -> None:
+        """Make sure that the device looks like nothing."""
+        for offset, length in self.guards:
+            self._device.zero(offset, length)
+        self._device.flush()
+
+    def encode(self, data: memoryview, offset: int, /) -> tuple[memoryview, int]:
+        return data, offset
+
+    def store(self, encoded: tuple[memoryview, int], /) -> None:
+        data, offset = encoded
+        start, length = self.body
+        first, last = max(offset, start), min(offset + len(data), start + length)
+        if first < last:
+            self._device.pwrite(data[first - offset : last - offset], first)
+        for at, count in self.guards:
+            begin, end = max(offset, at), min(offset + len(data), at + count)
+            if begin < end:
+                with self._lock:
+                    self._kept.append((begin, bytes(data[begin - offset : end - offset])))
+
+    def mark(self, extent: Extent, /) -> None:
+        start, length = self.body
+        first, last = max(extent.offset, start), min(extent.end, start + length)
+        if first < last:
+            self._device.zero(first, last - first)
+
+    def finish(self, metadata: ImageMetadata, /) -> None:
+        self._device.flush()
+        for at, count in self.guards:
+            for offset, data in self._kept:
+                if at <= offset < at + count:
+                    self._device.pwrite(memoryview(data), offset)
+            self._device.flush()
+
+    def close(self) -> None:
+        """The device is closed by whoever opened it."""
+
+
+def _read_back(
+    reader: BlockReader,
+    written: BlockReader | DeviceWriter,
+    part: tuple[int, int],
+    name: str,
+    progress: ProgressCallback | None,
+) -> None:
+    """Compare what the disk holds with what it was given.
+
+    Raises:
+        TargetError: they differ.
+    """
+    back = written if isinstance(written, BlockReader) else written.reader()
+
+    def shown(seen: Progress) -> None:
+        if progress is not None:
+            progress(Progress(seen.done, seen.total, seen.rate, "read back"))
+
+    with reader.window(*part) as wanted, back.window(*part) as got:
+        wrong = next(compare_blocks(wanted, got, progress=shown), None)
+    if wrong is not None:
+        raise TargetError(
+            f"{name} does not hold what was written: {wrong.length} bytes differ at {part[0] + wrong.offset}",
+            path=name,
+            hint="the target is failing; use another one",
+        )
+
+
+def _drop_cache(fd: int) -> None:
+    """Make the next reads of a flushed file come from the disk."""
+    if sys.platform != "win32":
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _refuse_origin(reader: BlockReader, name: str) -> None:
+    target = os.stat(name)
+    for origin in reader.origins:
+        try:
+            found = os.stat(origin)
+        except OSError:
+            continue
+        if os.path.samestat(found, target) or (
+            stat.S_ISBLK(found.st_mode) and found.st_rdev == target.st_rdev
+        ):
+            raise TargetRefusedError(
+                f"{name} is what is being read", path=name, hint="restore to another device"
+            )
