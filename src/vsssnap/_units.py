@@ -17,7 +17,9 @@ MAX_SIZE = (1 << 63) - 1
 """Largest byte address: what off_t and LARGE_INTEGER hold."""
 
 _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB, "P": 1 << 50}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?\s*", re.IGNORECASE)
+# ASCII: without it "\d" takes digits of every script and, case ignored, "K" the Kelvin sign.
+# At most 40 digits: `int` refuses some thousands with an error of its own.
+_SIZE = re.compile(r"\s*(\d{1,40}(?:\.\d{1,40})?)\s*(?:([KMGTP])(?:i?B)?|B)?\s*", re.IGNORECASE | re.ASCII)
 
 
 def parse_size(text: str) -> int:
@@ -31,7 +33,7 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
         raise UsageError(f"{text!r} is no size", hint='write a number and a unit, such as "64K" or "1.5GiB"')
-    number, unit = match.group(1), _UNITS[match.group(2).upper()]
+    number, unit = match.group(1), _UNITS[(match.group(2) or "").upper()]
     whole, _, fraction = number.partition(".")
     size, rest = divmod(int(whole + fraction) * unit, int("1" + "0" * len(fraction)))
     if rest or size > MAX_SIZE:
@@ -41,7 +43,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: float) -> str:
-    """Write a size for people: three significant digits and a binary unit (``"1.50 GiB"``)."""
+    """Write a size for people: about three significant digits and a binary unit (``"1.50 GiB"``)."""
     if abs(size) < KIB:
         return f"{size:.0f} B"
     value = float(size)
@@ -65,7 +67,9 @@ def whole(value: SupportsIndex, name: str, *, least: int = 0, most: int = MAX_SI
     except TypeError:
         raise UsageError(f"{name} is {value!r}, no whole number") from None
     if not least <= number <= most:
-        raise UsageError(f"{name} is {number}, outside {least}..{most}")
+        # Some thousands of digits are more than `str` writes.
+        shown = str(number) if number.bit_length() <= 256 else f"a number of {number.bit_length()} bits"
+        raise UsageError(f"{name} is {shown}, outside {least}..{most}")
     return number
 
 
