@@ -23,7 +23,7 @@ class UseGate:
     that was begun on it still runs.
     """
 
-    __slots__ = ("_closed", "_idle", "_release", "_released", "_users", "_what")
+    __slots__ = ("_closed", "_idle", "_lock", "_release", "_released", "_users", "_what")
 
     def __init__(self, what: str, release: Callable[[], None]) -> None:
         """Guard a resource.
@@ -34,7 +34,10 @@ class UseGate:
         """
         self._what = what
         self._release: Callable[[], None] | None = release
-        self._idle = threading.Condition(threading.Lock())
+        # Re-entrant: a collection that runs in here may close this very gate, through the
+        # finalizer of a view that owns the resource.
+        self._lock = threading.RLock()
+        self._idle = threading.Condition(self._lock)
         self._users = 0
         self._closed = False
         self._released = False
@@ -45,15 +48,17 @@ class UseGate:
         return self._closed
 
     def __enter__(self) -> None:
-        with self._idle:
-            if self._closed:
-                raise ClosedError(f"{self._what} is closed", hint="open it again")
-            self._users += 1
+        with self._lock:
+            self._users += 1  # before the look at `_closed`, so that a close in between leaves the release
+            if not self._closed:
+                return
+        self.__exit__(None, None, None)
+        raise ClosedError(f"{self._what} is closed", hint="open it again")
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        with self._idle:
+        with self._lock:
             self._users -= 1
             last = self._closed and not self._users
         if last:
@@ -61,7 +66,7 @@ class UseGate:
 
     def close(self) -> None:
         """Refuse new uses; release now if there is no user, else leave that to the last one."""
-        with self._idle:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
@@ -83,10 +88,12 @@ class UseGate:
             deadline.check(step)
 
     def _let_go(self) -> None:
-        release, self._release = self._release, None
+        with self._lock:  # a use that was refused may find the gate empty a second time
+            release, self._release = self._release, None
+        if release is None:
+            return
         try:
-            if release is not None:
-                release()
+            release()
         finally:
             with self._idle:
                 self._released = True
