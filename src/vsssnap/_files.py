@@ -69,7 +69,12 @@ else:
             if data > at:
                 yield at, data - at, False
             if data < end:
-                hole = min(end, os.lseek(fd, data, os.SEEK_HOLE))
+                try:
+                    hole = min(end, os.lseek(fd, data, os.SEEK_HOLE))
+                except OSError as exc:
+                    if exc.errno != errno.ENXIO:
+                        raise
+                    hole = end  # the file was cut meanwhile: reading it as data is what shows that
                 # A file that is written meanwhile may show its hole at or before its data.
                 hole = max(hole, data + 1)
                 yield data, hole - data, True
