@@ -37,6 +37,7 @@ class Record:
     SIZE: ClassVar[int]
     OFFSETS: ClassVar[dict[str, int]]
     _struct: ClassVar[struct.Struct]
+    _widths: ClassVar[dict[str, int]]  # bytes of the fields that are bytes, 0 for numbers
 
     def __init_subclass__(cls, *, size: int, byteorder: Literal["<", ">"]) -> None:
         """Build the layout from the annotations.
@@ -45,6 +46,8 @@ class Record:
             TypeError: the fields do not add up to ``size``, or one has no format.
         """
         super().__init_subclass__()
+        if any("OFFSETS" in vars(base) for base in cls.__mro__[1:]):
+            raise TypeError(f"{cls.__name__} extends a record; its layout would not be in one place")
         formats: list[str] = []
         offsets: dict[str, int] = {}
         hints = get_type_hints(cls, include_extras=True)
@@ -60,6 +63,10 @@ class Record:
         cls.SIZE = size
         cls.OFFSETS = offsets
         cls._struct = layout
+        cls._widths = {
+            name: struct.calcsize(code) if code.endswith("s") else 0
+            for name, code in zip(offsets, formats, strict=True)
+        }
         dataclasses.dataclass(frozen=True)(cls)
 
     def pack(self) -> bytes:
@@ -68,7 +75,12 @@ class Record:
         Raises:
             struct.error: a field does not fit; a bug in the caller, never bad input.
         """
-        return self._struct.pack(*(getattr(self, name) for name in self.OFFSETS))
+        values = [getattr(self, name) for name in self.OFFSETS]
+        for (name, width), value in zip(self._widths.items(), values, strict=True):
+            # `struct` cuts long bytes and pads short ones without a word.
+            if width and len(value) != width:
+                raise struct.error(f"{type(self).__name__}.{name} is {len(value)} bytes, not {width}")
+        return self._struct.pack(*values)
 
     @classmethod
     def unpack(cls, data: bytes | bytearray | memoryview, offset: int = 0) -> Self:
