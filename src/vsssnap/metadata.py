@@ -6,15 +6,19 @@ import base64
 import binascii
 import dataclasses
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from vsssnap.consistency import Consistency
 from vsssnap.errors import CorruptImageError, UsageError
 
 __all__ = ["ImageMetadata", "WriterReport"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 MAX_ENCODED = 256 << 20
 """Most bytes that encoded metadata may have; a reader refuses more before it allocates."""
@@ -77,7 +81,7 @@ class ImageMetadata:
     user: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.created is not None and self.created.tzinfo is None:
+        if self.created is not None and self.created.utcoffset() is None:
             raise UsageError("metadata.created has no time zone", hint="use datetime.now(timezone.utc)")
 
     def replace(self, **changes: Any) -> Self:  # noqa: ANN401 - any field, checked by the constructor
@@ -88,33 +92,19 @@ class ImageMetadata:
             raise UsageError(f"metadata: {exc}") from None
 
     def encode(self) -> bytes:
-        """The metadata as UTF-8 JSON, the same bytes for equal metadata.
+        """The metadata as UTF-8 JSON, the same bytes for the same values; ``created`` in UTC.
 
         Raises:
             UsageError: ``user`` holds something JSON cannot, or the whole is above 256 MiB.
         """
-        values: dict[str, Any] = {}
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if value is None or value == item.default or (item.name in ("documents", "user") and not value):
-                continue
-            values[item.name] = value
-        if self.created is not None:
-            values["created"] = self.created.isoformat()
-        if self.consistency is not None:
-            values["consistency"] = self.consistency.name
-        if self.writers:
-            values["writers"] = [dataclasses.asdict(writer) for writer in self.writers]
-        if self.documents:
-            values["documents"] = {
-                name: base64.b64encode(data).decode("ascii") for name, data in self.documents.items()
-            }
         try:
             text = json.dumps(
-                values, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+                self._values(), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
             )
-            data = text.encode("utf-8")
-        except (TypeError, ValueError, RecursionError) as exc:
+            # A file name that is no UTF-8 holds lone surrogates (os.fsdecode); only escaped can
+            # they stand in UTF-8.
+            data = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode("utf-8")
+        except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as exc:
             raise UsageError(
                 f"metadata cannot be written as JSON: {exc}", hint="use plain values in user"
             ) from None
@@ -123,6 +113,28 @@ class ImageMetadata:
                 f"metadata is {len(data)} bytes, above {MAX_ENCODED}", hint="attach smaller documents"
             )
         return data
+
+    def _values(self) -> dict[str, Any]:
+        """The fields that say something, as JSON has them."""
+        values: dict[str, Any] = {}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value is None or value == item.default or (item.name in ("documents", "user") and not value):
+                continue
+            values[item.name] = value
+        if self.created is not None:
+            values["created"] = self.created.astimezone(UTC).isoformat()
+        if self.consistency is not None:
+            values["consistency"] = self.consistency.name
+        if self.writers:
+            values["writers"] = [dataclasses.asdict(writer) for writer in self.writers]
+        if self.documents:
+            values["documents"] = {
+                name: base64.b64encode(data).decode("ascii") for name, data in self.documents.items()
+            }
+        if self.user:
+            values["user"] = _plain(self.user)
+        return values
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -136,7 +148,7 @@ class ImageMetadata:
                 f"metadata is {len(data)} bytes, above {MAX_ENCODED}", structure="metadata"
             )
         try:
-            values = json.loads(data.decode("utf-8"))
+            values = json.loads(data.decode("utf-8"), parse_constant=_number, parse_float=_number)
             return cls(**_decoded(values))
         except (ValueError, TypeError, KeyError, RecursionError, binascii.Error) as exc:
             raise CorruptImageError(f"metadata cannot be read: {exc}", structure="metadata") from exc
@@ -169,6 +181,30 @@ def _decoded(values: object) -> dict[str, Any]:
     return result
 
 
+def _number(text: str) -> float:
+    """A number as every JSON reader takes it: JSON knows no NaN and no infinity."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number of JSON")
+    return number
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401 - any JSON value
+    """A caller's value with mappings and sequences as JSON knows them; others pass for `json` to judge.
+
+    Raises:
+        TypeError: a key is no text; JSON would make it one and give back another mapping.
+    """
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is no text")
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
 def _writer(value: object) -> WriterReport:
     item = _object(value, "writers")
     texts = {
@@ -177,8 +213,8 @@ def _writer(value: object) -> WriterReport:
         if name in item
     }
     code = item.get("code", 0)
-    if not isinstance(code, int) or isinstance(code, bool):
-        raise TypeError("code is no number")
+    if not isinstance(code, int) or isinstance(code, bool) or not 0 <= code <= 0xFFFF_FFFF:
+        raise TypeError("code is no unsigned number of 32 bits")
     return WriterReport(**texts, code=code)
 
 
