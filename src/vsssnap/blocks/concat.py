@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from contextlib import ExitStack
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -74,5 +75,6 @@ class ConcatReader(BlockReader):
 
     def _release(self) -> None:
         if self._owned:
-            for part in self._parts:
-                part.close()
+            with ExitStack() as stack:  # closes them all, also if one fails
+                for part in self._parts:
+                    stack.callback(part.close)

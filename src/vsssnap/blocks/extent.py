@@ -86,6 +86,8 @@ def clip(extents: Iterable[Extent], offset: int, length: int) -> Iterator[Extent
         first, last = max(extent.offset, offset), min(extent.end, end)
         if first < last:
             yield extent if last - first == extent.length else Extent(first, last - first, extent.kind)
+        if extent.end >= end:
+            return
 
 
 def shift(extents: Iterable[Extent], by: int) -> Iterator[Extent]:
@@ -112,7 +114,7 @@ def overlay(base: Iterable[Extent], top: Iterable[Extent]) -> Iterator[Extent]:
     for below in base:
         at = below.offset
         while at < below.end:
-            while above is not None and above.end <= at:
+            while above is not None and (above.end <= at or above.length <= 0):
                 above = next(upper, None)
             if above is None or above.offset >= below.end:
                 yield Extent(at, below.end - at, below.kind)
@@ -157,7 +159,7 @@ def grid(extents: Iterable[Extent], unit: int, size: int) -> Iterator[tuple[int,
     """
     done = 0  # blocks below this offset were given out
     for extent in extents:
-        if extent.reads_as_zero:
+        if extent.reads_as_zero or extent.length <= 0:
             continue
         first = max(extent.offset - extent.offset % unit, done)
         for offset in range(first, min(extent.end, size), unit):
@@ -165,24 +167,45 @@ def grid(extents: Iterable[Extent], unit: int, size: int) -> Iterator[tuple[int,
             done = offset + unit
 
 
-def checked(extents: Iterable[Extent], offset: int, length: int, what: str) -> Iterator[Extent]:
-    """Pass a foreign sequence on, holding it to the contract.
+def checked(extents: Iterable[object], offset: int, length: int, what: str) -> Iterator[Extent]:
+    """Pass a foreign sequence on, clipped to a range and held to the contract.
+
+    It may begin before the range and end behind it.
 
     Raises:
-        UsageError: it is not ascending and gap-free over exactly the range; named by ``what``.
+        UsageError: it is not ascending and gap-free over the range, or not of extents; named by ``what``.
     """
-    at = offset
+    if not length:
+        return
+    end = offset + length
+    at: int | None = None
     for extent in extents:
-        if extent.offset != at or extent.length <= 0 or extent.end > offset + length:
+        # A kind that is merely equal to a member would pass for DATA in one place and not in another.
+        if not (isinstance(extent, Extent) and isinstance(extent.kind, ExtentKind)):
             raise UsageError(
-                f"{what}: extents() gave {extent.offset}+{extent.length} where {at} had to begin"
-                f" and {offset + length} is the end",
+                f"{what}: extents() gave {extent!r}", hint="give Extent objects with an ExtentKind"
+            )
+        start = _index(extent.offset, what)
+        size = _index(extent.length, what)
+        if size <= 0 or (start > offset if at is None else start != at):
+            expected = offset if at is None else at
+            raise UsageError(
+                f"{what}: extents() gave {start}+{size} where {expected} had to begin and {end} is the end",
                 hint="extents must be ascending and gap-free over the range asked for",
             )
-        yield extent
-        at = extent.end
-    if at != offset + length:
-        raise UsageError(
-            f"{what}: extents() ended at {at}, not at {offset + length}",
-            hint="extents must be ascending and gap-free over the range asked for",
-        )
+        at = start + size
+        first, last = max(start, offset), min(at, end)
+        if first < last:
+            yield Extent(first, last - first, extent.kind)
+        if at >= end:
+            return
+    raise UsageError(
+        f"{what}: extents() ended at {offset if at is None else at}, not at {end}",
+        hint="extents must be ascending and gap-free over the range asked for",
+    )
+
+
+def _index(value: object, what: str) -> int:
+    if not isinstance(value, int):
+        raise UsageError(f"{what}: extents() gave {value!r} for a number of bytes", hint="give whole numbers")
+    return value

@@ -14,11 +14,11 @@ valid, non-empty ranges and run on any thread, several at once:
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-from vsssnap._units import MIB, is_power_of_two, whole
+from vsssnap._units import MAX_SIZE, is_power_of_two, whole
 from vsssnap._uses import UseGate
-from vsssnap.blocks.extent import Extent, ExtentKind, checked, clip, grid
+from vsssnap.blocks.extent import Extent, ExtentKind, checked, grid
 from vsssnap.errors import DeviceReadError, UsageError
 from vsssnap.metadata import ImageMetadata
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["BlockReader", "SupportsPread", "as_reader"]
-
-_PIECE = 4 * MIB  # bytes that `readall` asks for at once
 
 
 @runtime_checkable
@@ -70,13 +68,14 @@ class BlockReader(io.RawIOBase):
 
     def __init__(self, size: int, *, sector_size: int = 512, metadata: ImageMetadata | None = None) -> None:
         super().__init__()
-        self._gate = UseGate(type(self).__name__, self._release)
         self._position = 0
         self.size = whole(size, "size")
         self.sector_size = whole(sector_size, "sector_size", least=1)
-        if not is_power_of_two(sector_size):
-            raise UsageError(f"sector_size is {sector_size}, no power of two")
+        if not is_power_of_two(self.sector_size):
+            raise UsageError(f"sector_size is {self.sector_size}, no power of two")
         self.metadata = metadata if metadata is not None else ImageMetadata()
+        # Last: what has a gate is closed when it is collected, and what failed above holds nothing.
+        self._gate = UseGate(type(self).__name__, self._release)
 
     # What drivers extend.
 
@@ -87,7 +86,8 @@ class BlockReader(io.RawIOBase):
     def _read(self, length: int, offset: int) -> bytes:
         """``length`` bytes from ``offset``, all of it inside the volume, at least 1."""
         buffer = bytearray(length)
-        self._read_into(memoryview(buffer), offset)
+        with memoryview(buffer) as view:
+            self._read_into(view, offset)
         return bytes(buffer)
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
@@ -125,7 +125,10 @@ class BlockReader(io.RawIOBase):
         """
         length = min(whole(length, "length"), max(0, self.size - whole(offset, "offset")))
         with self._gate:
-            return self._read(length, offset) if length else b""
+            try:
+                return self._read(length, offset) if length else b""
+            except OverflowError as exc:  # what `bytes` raises beyond the address space
+                raise MemoryError(f"cannot hold {length} bytes") from exc
 
     def preadinto(self, buffer: Buffer, offset: int, /) -> int:
         """Read into ``buffer`` from ``offset``.
@@ -145,7 +148,7 @@ class BlockReader(io.RawIOBase):
         """
         try:
             view = memoryview(buffer).cast("B")
-        except TypeError as exc:
+        except (TypeError, ValueError, BufferError) as exc:  # not a buffer, not in one piece, released
             raise UsageError(f"buffer is not contiguous bytes: {exc}") from None
         if view.readonly:
             raise UsageError("buffer is read-only", hint="pass a bytearray or another writable buffer")
@@ -177,7 +180,8 @@ class BlockReader(io.RawIOBase):
     def _walk(self, offset: int, length: int) -> Iterator[Extent]:
         if not length:
             return
-        source = iter(self._extents(offset, length))
+        with self._gate:
+            source = iter(self._extents(offset, length))
         while True:
             with self._gate:
                 extent = next(source, None)
@@ -245,6 +249,22 @@ class BlockReader(io.RawIOBase):
         if gate is not None:
             gate.close()
 
+    def __enter__(self) -> Self:
+        with self._gate:  # IOBase would say it with an error that is not ours
+            return self
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The lines, as of any binary file; read through `io.BufferedReader` if they are many."""
+        with self._gate:
+            return self
+
+    def flush(self) -> None:
+        """Nothing to do."""
+
+    def isatty(self) -> bool:
+        """Always false."""
+        return False
+
     def readable(self) -> bool:
         """Always true."""
         return True
@@ -255,11 +275,12 @@ class BlockReader(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Move the cursor of the file interface; behind the end is allowed and reads nothing."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}.get(whence)
-        if base is None:
+        if whence not in (io.SEEK_SET, io.SEEK_CUR, io.SEEK_END):
             raise UsageError(f"whence is {whence!r}", hint="use io.SEEK_SET, io.SEEK_CUR or io.SEEK_END")
+        by = whole(offset, "offset", least=-MAX_SIZE)
         with self._gate:
-            self._position = whole(base + offset, "offset")
+            base = (0, self._position, self.size)[whence]
+            self._position = whole(base + by, "the position")
         return self._position
 
     def tell(self) -> int:
@@ -273,13 +294,20 @@ class BlockReader(io.RawIOBase):
         self._position += count
         return count
 
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to ``size`` bytes from the cursor, all to the end if negative or None; moves it."""
+        # IOBase's own would allocate `size` bytes, however little there is to read.
+        if size is None or whole(size, "size", least=-MAX_SIZE) < 0:
+            return self.readall()
+        data = self.pread(size, self._position)
+        self._position += len(data)
+        return data
+
     def readall(self) -> bytes:
         """Everything from the cursor to the end, in one piece of memory."""
-        result = bytearray()
-        while piece := self.pread(_PIECE, self._position):
-            result += piece
-            self._position += len(piece)
-        return bytes(result)
+        data = self.pread(self.size, self._position)
+        self._position += len(data)
+        return data
 
     def __reduce_ex__(self, protocol: Any, /) -> Any:  # noqa: ANN401 - object's own signature
         """Readers hold system resources and cannot be copied or pickled."""
@@ -292,15 +320,24 @@ class _ForeignReader(BlockReader):
     """A `SupportsPread` of the caller's, held to the contract; its exceptions pass unchanged."""
 
     def __init__(self, source: SupportsPread) -> None:
+        metadata = getattr(source, "metadata", None)
         super().__init__(
             source.size,
             sector_size=getattr(source, "sector_size", 512),
-            metadata=getattr(source, "metadata", None),
+            metadata=metadata if isinstance(metadata, ImageMetadata) else None,
         )
         self._source = source
 
     def _read(self, length: int, offset: int) -> bytes:
-        data = self._source.pread(length, offset)
+        given = self._source.pread(length, offset)
+        try:
+            # A copy of anything but bytes: a bytearray may be the source's own buffer.
+            data = given if type(given) is bytes else bytes(memoryview(given))
+        except TypeError:
+            raise UsageError(
+                f"{type(self._source).__name__}.pread gave {type(given).__name__}, no bytes",
+                hint="a source must give exactly what is asked for, or raise",
+            ) from None
         if len(data) != length:
             raise DeviceReadError(
                 f"{type(self._source).__name__}.pread gave {len(data)} of {length} bytes at {offset}",
@@ -315,7 +352,7 @@ class _ForeignReader(BlockReader):
         if method is None:
             return super()._extents(offset, length)
         name = type(self._source).__name__
-        return checked(clip(method(offset, length), offset, length), offset, length, name)
+        return checked(method(offset, length), offset, length, name)
 
     def _confirm(self) -> None:
         method = getattr(self._source, "confirm", None)

@@ -42,7 +42,7 @@ class WindowReader(BlockReader):
             UsageError: the range is not inside ``source``.
         """
         self._base = whole(offset, "offset", most=source.size)
-        length = whole(length, "length", most=source.size - offset)
+        length = whole(length, "length", most=source.size - self._base)
         super().__init__(
             length,
             sector_size=source.sector_size,
