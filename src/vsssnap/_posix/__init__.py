@@ -1,0 +1,1 @@
+"""What is particular to Linux; nothing here is imported on Windows."""
