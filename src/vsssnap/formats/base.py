@@ -25,11 +25,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from vsssnap._units import MIB
+from vsssnap._units import MIB, whole
 from vsssnap.blocks.reader import BlockReader
 from vsssnap.errors import UsageError
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from vsssnap.blocks.extent import Extent
     from vsssnap.formats.sidecar import SidecarReader
     from vsssnap.formats.storage import Storage
@@ -113,6 +115,9 @@ recorded and raises ParentMismatchError.
 class ImageReader(BlockReader):
     """An image as a reader.
 
+    With a side-car attached `extents` tells the states it holds, and what was UNREADABLE when the
+    image was made raises DeviceReadError; a driver need not know of it.
+
     Attributes:
         format: Name of its format.
         path: Where it was opened, or "" if it has no name.
@@ -129,10 +134,38 @@ class ImageReader(BlockReader):
         """Take the metadata and states of a side-car; the reader owns it from then on.
 
         Raises:
-            CorruptImageError: it is of another image.
+            CorruptImageError: it is of another image; it is closed then.
         """
+        try:
+            sidecar.require(self.size, self.format)
+        except BaseException:
+            sidecar.close()
+            raise
         self.sidecar = sidecar
         self.metadata = sidecar.metadata
+
+    def pread(self, length: int, offset: int, /) -> bytes:
+        """See `BlockReader`."""
+        if self.sidecar is not None:
+            self.sidecar.states.require_readable(whole(offset, "offset"), whole(length, "length"))
+        return super().pread(length, offset)
+
+    def preadinto(self, buffer: Buffer, offset: int, /) -> int:
+        """See `BlockReader`."""
+        if self.sidecar is not None:
+            with memoryview(buffer) as view:
+                self.sidecar.states.require_readable(whole(offset, "offset"), view.nbytes)
+        return super().preadinto(buffer, offset)
+
+    def _walk(self, offset: int, length: int) -> Iterator[Extent]:
+        known = super()._walk(offset, length)
+        return known if self.sidecar is None else self.sidecar.states.over(known, offset, length)
+
+    def close(self) -> None:
+        """See `BlockReader`."""
+        super().close()
+        if self.sidecar is not None:
+            self.sidecar.close()
 
     @property
     def origins(self) -> tuple[str, ...]:
