@@ -97,7 +97,7 @@ class SidecarWriter:
             compatible=0,
             volume_size=self.size,
             identity=self.identity.bytes,
-            format=encoded,
+            format=encoded.ljust(structs.MAX_NAME, b"\0"),
         )
         storage.pwrite(structs.sealed(header, self.identity.bytes, 0), 0)
         storage.truncate(self._geometry.states_at)
