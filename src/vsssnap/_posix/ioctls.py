@@ -1,0 +1,63 @@
+"""Linux ioctl numbers, a flat list, each with its header; and the few ways to call them.
+
+The encoding of a number is that of <asm-generic/ioctl.h>; PowerPC, MIPS, SPARC and Alpha
+have one of their own (their <asm/ioctl.h>).
+"""
+
+from __future__ import annotations
+
+import sys
+
+assert sys.platform != "win32"
+
+import fcntl
+import os
+import struct
+
+_OWN = os.uname().machine.startswith(("ppc", "mips", "sparc", "alpha"))
+_NONE, _WRITE, _READ = (1, 4, 2) if _OWN else (0, 1, 2)
+_DIRECTION_SHIFT = 29 if _OWN else 30
+
+
+def _ioc(direction: int, kind: int, number: int, size: int) -> int:
+    return direction << _DIRECTION_SHIFT | size << 16 | kind << 8 | number
+
+
+_LONG = struct.calcsize("l")
+
+# <linux/fs.h>, block devices.  BLKGETSIZE64 is declared with size_t but fills 64 bits.
+BLKROSET = _ioc(_NONE, 0x12, 93, 0)
+BLKROGET = _ioc(_NONE, 0x12, 94, 0)
+BLKFLSBUF = _ioc(_NONE, 0x12, 97, 0)
+BLKSSZGET = _ioc(_NONE, 0x12, 104, 0)
+BLKGETSIZE64 = _ioc(_READ, 0x12, 114, _LONG)
+BLKDISCARD = _ioc(_NONE, 0x12, 119, 0)
+BLKPBSZGET = _ioc(_NONE, 0x12, 123, 0)
+BLKZEROOUT = _ioc(_NONE, 0x12, 127, 0)
+
+
+def get_int(fd: int, request: int) -> int:
+    """Call a request that fills an ``int``.
+
+    Raises:
+        OSError: as ioctl(2) reports it.
+    """
+    return int(struct.unpack("i", fcntl.ioctl(fd, request, bytes(4)))[0])
+
+
+def get_u64(fd: int, request: int) -> int:
+    """Call a request that fills a ``u64``.
+
+    Raises:
+        OSError: as ioctl(2) reports it.
+    """
+    return int(struct.unpack("Q", fcntl.ioctl(fd, request, bytes(8)))[0])
+
+
+def on_range(fd: int, request: int, offset: int, length: int) -> None:
+    """Call a request on ``uint64_t range[2]``, such as BLKZEROOUT.
+
+    Raises:
+        OSError: as ioctl(2) reports it.
+    """
+    fcntl.ioctl(fd, request, struct.pack("QQ", offset, length))
