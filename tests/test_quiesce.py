@@ -11,9 +11,10 @@ import pytest
 
 from vsssnap import _process
 from vsssnap._deadline import Deadline
+from vsssnap._quieted import Quieted, all_claim
 from vsssnap.consistency import Consistency
 from vsssnap.errors import CancelledError, QuiesceError, SnapshotTimeoutError, UsageError
-from vsssnap.quiesce import Quieted, all_claim, claiming, run_commands, service_stopped
+from vsssnap.quiesce import claiming, run_commands, service_stopped
 
 
 class Recorder:

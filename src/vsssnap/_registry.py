@@ -4,21 +4,28 @@ A built-in is a dotted path that is imported at first use, so that importing the
 loads no driver.  A guest is a distribution that declares an entry point in the group; its
 class carries an integer ``api``.  A guest that fails to load, or was made for another
 ``api``, is left out and `Registry.problems` says why: one broken guest never breaks the
-others.  Two drivers of one name are an error that names both, raised when that name is asked
-for.
+others, nor does a distribution whose list of entry points cannot be read.  Two drivers of one
+name are an error that names both, raised when that name is asked for.
+
+No lock is held while a driver is imported: its module may ask for drivers itself, on a thread
+that holds its import lock.  Two threads that load one driver at once get the same class.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any, Generic, TypeVar, cast
 
 from vsssnap.errors import UsageError
 
 T = TypeVar("T")
+
+_log = logging.getLogger("vsssnap.registry")
 
 
 class Registry(Generic[T]):
@@ -54,24 +61,32 @@ class Registry(Generic[T]):
         Raises:
             UsageError: no driver has this name, two have it, or the guest does not load.
         """
-        with self._lock:
-            if name in self._loaded:
-                return self._loaded[name]
-            guests = self._entries().get(name, [])
-            owners = [f"vsssnap ({self._builtins[name]})"] if name in self._builtins else []
-            owners += [_owner(entry) for entry in guests]
-            if not owners:
-                raise UsageError(
-                    f"there is no {self._kind} {name!r}", hint=f"known are {', '.join(self.names())}"
-                )
-            if len(owners) > 1:
-                raise UsageError(
-                    f"{self._kind} {name!r} is declared by {' and by '.join(owners)}",
-                    hint="uninstall all but one",
-                )
-            driver = self._builtin(name) if name in self._builtins else self._guest(name, guests[0])
-            self._loaded[name] = driver
-            return driver
+        if name in self._loaded:
+            return self._loaded[name]
+        guests = self._entries().get(name, [])
+        owners = [f"vsssnap ({self._builtins[name]})"] if name in self._builtins else []
+        owners += [_owner(entry) for entry in guests]
+        if not owners:
+            raise UsageError(
+                f"there is no {self._kind} {name!r}", hint=f"known are {', '.join(self.names())}"
+            )
+        if len(owners) > 1:
+            raise UsageError(
+                f"{self._kind} {name!r} is declared by {' and by '.join(owners)}",
+                hint="uninstall all but one",
+            )
+        if name not in self._problems:
+            try:
+                driver = self._checked(name, guests[0].load() if guests else _load(self._builtins[name]))
+            except (Exception, SystemExit) as exc:  # a module that is imported may raise anything
+                self._problems[name] = f"{owners[0]}: {type(exc).__name__}: {exc}"
+                _log.info("%s %r does not load", self._kind, name, exc_info=True)
+            else:
+                return self._loaded.setdefault(name, driver)
+        raise UsageError(
+            f"{self._kind} {name!r} does not load: {self._problems[name]}",
+            hint="upgrade the package that declares it" if guests else "reinstall vsssnap",
+        )
 
     def load(self) -> dict[str, type[T]]:
         """Every driver that loads, by name; what does not is in `problems` afterwards."""
@@ -92,38 +107,50 @@ class Registry(Generic[T]):
         with self._lock:
             if self._guests is None:
                 self._guests = {}
-                for entry in metadata.entry_points(group=self._group):
+                for entry in _declared(self._group):
                     known = self._guests.setdefault(entry.name, [])
                     # A distribution that is on sys.path twice shows every entry twice.
                     if all((other.value, _owner(other)) != (entry.value, _owner(entry)) for other in known):
                         known.append(entry)
             return self._guests
 
-    def _builtin(self, name: str) -> type[T]:
-        return cast("type[T]", _load(self._builtins[name]))
-
-    def _guest(self, name: str, entry: metadata.EntryPoint) -> type[T]:
-        if name not in self._problems:
-            try:
-                return self._checked(entry)
-            except Exception as exc:  # a guest's import may raise anything
-                self._problems[name] = f"{_owner(entry)}: {type(exc).__name__}: {exc}"
-        raise UsageError(f"{self._kind} {name!r} does not load: {self._problems[name]}")
-
-    def _checked(self, entry: metadata.EntryPoint) -> type[T]:
-        driver = entry.load()
+    def _checked(self, name: str, driver: object) -> type[T]:
         base = _load(self._base)
         if not (isinstance(driver, type) and issubclass(driver, base)):
-            raise TypeError(f"{entry.value} is no subclass of {self._base.replace(':', '.')}")
+            raise TypeError(f"{driver!r} is no subclass of {self._base.replace(':', '.')}")
         api = getattr(driver, "api", None)
         if api != self._api:
             raise TypeError(f"made for api {api}, this vsssnap has api {self._api}")
+        if getattr(driver, "name", None) != name:
+            raise TypeError(f"its class calls itself {getattr(driver, 'name', None)!r}")
+        if inspect.isabstract(driver):
+            raise TypeError(f"it lacks {', '.join(sorted(driver.__abstractmethods__))}")
         return cast("type[T]", driver)
 
 
+def _declared(group: str) -> Iterator[metadata.EntryPoint]:
+    try:
+        yield from metadata.entry_points(group=group)
+        return
+    except Exception:  # some distribution, not necessarily a guest, has a list that cannot be parsed
+        _log.info("entry points cannot be listed at once", exc_info=True)
+    seen = set()
+    for dist in metadata.distributions():
+        try:
+            if dist.name in seen:
+                continue  # shadowed by one that is earlier on sys.path
+            seen.add(dist.name)
+            yield from dist.entry_points.select(group=group)
+        except Exception:
+            _log.warning("the entry points of %s cannot be read", getattr(dist, "_path", dist), exc_info=True)
+
+
 def _owner(entry: metadata.EntryPoint) -> str:
-    dist = entry.dist
-    return f"{dist.name} {dist.version} ({entry.value})" if dist is not None else entry.value
+    try:
+        dist = entry.dist
+        return f"{dist.name} {dist.version} ({entry.value})" if dist is not None else entry.value
+    except Exception:  # its metadata is not there or cannot be read
+        return entry.value
 
 
 def _load(path: str) -> Any:  # noqa: ANN401 - a class found by name

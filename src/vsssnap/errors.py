@@ -65,6 +65,15 @@ __all__ = [
 ]
 
 
+_MAX_ERRNO = 0xFFFF  # larger codes are HRESULTs
+
+
+def _set_errno(error: BaseException, code: int) -> None:
+    """Fill in what callers of `OSError` look at."""
+    if isinstance(error, OSError):
+        error.errno = code
+
+
 def _rebuild(
     cls: type[VssSnapError], message: str, data: dict[str, Any], extra: dict[str, Any]
 ) -> VssSnapError:
@@ -92,12 +101,18 @@ class VssSnapError(Exception):
         self.call = call
         self.code = code
         self.hint = hint
+        if code is not None and code <= _MAX_ERRNO:
+            _set_errno(self, code)
 
     def __str__(self) -> str:
         text = self.message
         if self.call or self.code is not None:
             number = (
-                "" if self.code is None else f"0x{self.code:08x}" if self.code > 0xFFFF else str(self.code)
+                ""
+                if self.code is None
+                else f"0x{self.code:08x}"
+                if self.code > _MAX_ERRNO
+                else str(self.code)
             )
             where = " ".join(part for part in (self.call, f"error {number}" if number else "") if part)
             text += f" [{where}]"

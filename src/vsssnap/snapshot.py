@@ -1,12 +1,4 @@
-"""`Snapshot`: volumes as they were at one instant.
-
-Who keeps what alive: a `Snapshot` and each of its readers refer to one `Held`, which refers
-to the provider.  While any of them lives, the snapshot does; garbage collection therefore
-never ends a snapshot under a reader.  When the last one goes, or the interpreter exits, a
-finalizer releases it.  `Snapshot.close` does so earlier: it closes the readers, waits for
-calls that run in them, and releases.  A forked child has the same objects but not the right:
-only the process that took a snapshot releases it.
-"""
+"""`Snapshot`: volumes as they were at one instant; `vsssnap._held` tells who keeps it alive."""
 
 from __future__ import annotations
 
@@ -18,13 +10,15 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from vsssnap._deadline import Deadline
+from vsssnap._event import SnapshotEvent
 from vsssnap._held import Held, SnapshotReader
 from vsssnap._inventory import list_snapshots
+from vsssnap._quieted import Quieted, all_claim
+from vsssnap._volume import find, name_of
 from vsssnap.consistency import Consistency
 from vsssnap.errors import (
     ClosedError,
@@ -36,7 +30,7 @@ from vsssnap.errors import (
 from vsssnap.metadata import ImageMetadata, WriterReport
 from vsssnap.providers import choice
 from vsssnap.providers.base import Provider, SnapshotRequest, SnapshotVolume, Taken
-from vsssnap.quiesce import QuiesceManager, Quieted, all_claim
+from vsssnap.quiesce import QuiesceManager
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -49,22 +43,6 @@ __all__ = ["Snapshot", "SnapshotEvent"]
 _log = logging.getLogger("vsssnap.snapshot")
 
 _RETRY_FIRST, _RETRY_MOST = 0.5, 10.0  # seconds between two tries at a busy volume, rising
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotEvent:
-    """A step of a snapshot, for the ``on_event`` callback.
-
-    Attributes:
-        step: ``"probe"``, ``"prepare"``, ``"quiesce"``, ``"take"``, ``"resume"``, ``"ready"``,
-            ``"busy"`` or ``"release"``.
-        seconds: Since `Snapshot.create` began, or since `Snapshot.close` did.
-        detail: More, for people; never a volume's content.
-    """
-
-    step: str
-    seconds: float
-    detail: str = ""
 
 
 class _State(enum.Enum):
@@ -124,7 +102,7 @@ class Snapshot:
         self._held: Held | None = None
         self._names: dict[str, object] = {}
         for item in (volume, *more):
-            self._names.setdefault(_name(item), item)
+            self._names.setdefault(name_of(item), item)
         self._require = _consistency(require)
         self._quiesce = tuple(quiesce)
         for manager in self._quiesce:
@@ -348,7 +326,7 @@ class Snapshot:
             raise ClosedError(
                 f"the snapshot is {self._state.value}", hint="open readers inside the with block"
             )
-        chosen = self._find(volume)
+        chosen = find(self._volumes, volume)
         held.alive()
         metadata = ImageMetadata(
             volume=chosen.name,
@@ -363,20 +341,6 @@ class Snapshot:
             documents=taken.documents,
         )
         return SnapshotReader(held, held.provider.open(chosen), metadata, (chosen.device,))
-
-    def _find(self, volume: object) -> SnapshotVolume:
-        if volume is None:
-            if len({found.device for found in self._volumes.values()}) > 1:
-                raise UsageError(
-                    f"the snapshot has several volumes: {', '.join(self._volumes)}", hint="name one to open"
-                )
-            return next(iter(self._volumes.values()))
-        name = _name(volume)
-        if name not in self._volumes:
-            raise UsageError(
-                f"the snapshot has no volume {name!r}", hint=f"it has {', '.join(self._volumes)}"
-            )
-        return self._volumes[name]
 
     # Facts.
 
@@ -425,20 +389,6 @@ class Snapshot:
         _log.debug("%s %s %s", ", ".join(self._names), step, detail)
         if self._on_event is not None:
             self._on_event(event)
-
-
-def _name(volume: object) -> str:
-    if isinstance(volume, str | bytes | os.PathLike):
-        text = os.fsdecode(volume)
-        if not text or "\0" in text:
-            raise UsageError(f"{volume!r} is no volume", hint="name a device, a mount point or a file")
-        return text
-    name = getattr(volume, "name", None)
-    if not isinstance(name, str):
-        raise UsageError(
-            f"{type(volume).__name__} is no volume", hint="pass a path, or an object such as a CowVolume"
-        )
-    return name
 
 
 def _consistency(value: int) -> Consistency:

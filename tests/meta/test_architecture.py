@@ -19,11 +19,12 @@ FLOORS = {
     **dict.fromkeys(("_win32", "_posix", "_process", "_files"), 2),
     "blocks": 3,
     **dict.fromkeys(("volumes", "providers", "formats"), 4),
-    **dict.fromkeys(("snapshot", "_held", "_inventory", "quiesce", "increments", "vss"), 5),
+    **dict.fromkeys(("snapshot", "_event", "_held", "_inventory", "_quieted", "_volume"), 5),
+    **dict.fromkeys(("quiesce", "increments", "vss"), 5),
     **dict.fromkeys(("imaging", "disk"), 6),
     "__init__": 6.5,  # gathers the public names of all below it
-    **dict.fromkeys(("serve", "testing", "cli"), 7),
-    "__main__": 8,
+    **dict.fromkeys(("serve", "testing"), 7),
+    **dict.fromkeys(("cli", "__main__"), 8),
 }
 
 # Modules of one floor that may see each other, importer first; no circle among them.
@@ -32,7 +33,11 @@ SIDEWAYS = {
     ("_uses", "_deadline"),
     ("snapshot", "_held"),
     ("snapshot", "_inventory"),
+    ("snapshot", "_event"),
+    ("snapshot", "_quieted"),
+    ("snapshot", "_volume"),
     ("snapshot", "quiesce"),
+    ("_quieted", "quiesce"),
 }
 
 KNOWS_CFFI = "_win32"

@@ -138,18 +138,17 @@ class PartialFile:
 
 def flush_folder(path: str) -> None:
     """Make a rename or removal in the folder of ``path`` survive a power cut."""
-    if sys.platform == "win32":
-        return
-    try:
-        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
-        return  # a folder that can be written but not listed; its entry goes out with the journal
-    try:
-        os.fsync(folder)
-    except OSError as exc:
-        raise _failed(path, "fsync", exc, "its folder cannot be written out") from exc
-    finally:
-        os.close(folder)
+    if sys.platform != "win32":
+        try:
+            folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            return  # a folder that can be written but not listed; its entry goes out with the journal
+        try:
+            os.fsync(folder)
+        except OSError as exc:
+            raise _failed(path, "fsync", exc, "its folder cannot be written out") from exc
+        finally:
+            os.close(folder)
 
 
 def _rename_to_new(old: str, new: str) -> None:

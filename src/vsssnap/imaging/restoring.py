@@ -84,6 +84,10 @@ def restore_image(
 
 
 def _is_block_device(name: str) -> bool:
+    if name.startswith("\\\\.\\"):
+        raise UsageError(
+            f"{name}: restoring to a volume is not there on Windows yet", hint="restore to a file"
+        )
     try:
         return stat.S_ISBLK(os.stat(name).st_mode)
     except (OSError, ValueError):
