@@ -124,7 +124,8 @@ class Registry(Generic[T]):
         if getattr(driver, "name", None) != name:
             raise TypeError(f"its class calls itself {getattr(driver, 'name', None)!r}")
         if inspect.isabstract(driver):
-            raise TypeError(f"it lacks {', '.join(sorted(driver.__abstractmethods__))}")
+            lacking: frozenset[str] = getattr(driver, "__abstractmethods__", frozenset())
+            raise TypeError(f"it lacks {', '.join(sorted(lacking))}")
         return cast("type[T]", driver)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -10,6 +11,8 @@ from vsssnap.errors import UnknownFormatError
 from vsssnap.formats.base import FORMAT_API, ImageFormat, Probe
 
 __all__ = ["available", "by_name", "by_probe", "by_suffix"]
+
+_log = logging.getLogger("vsssnap.formats")
 
 _REGISTRY: Registry[Any] = Registry(
     "image format",
@@ -47,16 +50,19 @@ def available() -> dict[str, str]:
 
 
 def by_suffix(path: str) -> ImageFormat:
-    """The format that a new file of this name gets.
+    """The format that a new file of this name gets: the one with the longest suffix that fits.
 
     Raises:
         UnknownFormatError: no format has the suffix.
     """
     name = os.path.basename(path).lower()
-    for driver in _drivers():
-        if name.endswith(driver.suffixes):
-            return driver
-    known = sorted(suffix for driver in _drivers() for suffix in driver.suffixes)
+    drivers = _drivers()
+    fitting = [
+        (len(suffix), driver) for driver in drivers for suffix in driver.suffixes if name.endswith(suffix)
+    ]
+    if fitting:
+        return max(fitting, key=lambda pair: pair[0])[1]  # the first of several: built-ins
+    known = sorted({suffix for driver in drivers for suffix in driver.suffixes})
     raise UnknownFormatError(
         f"{path}: no image format has this suffix",
         path=path,
@@ -72,7 +78,7 @@ def by_probe(seen: Probe, path: str) -> ImageFormat:
     """
     if seen.name.lower().endswith(_PLAIN):
         return by_name("raw")
-    scored = [(driver.probe(seen), driver) for driver in _drivers()]
+    scored = [(_score(driver, seen), driver) for driver in _drivers()]
     best, driver = max(scored, key=lambda pair: pair[0])
     if best <= 0:
         tried = ", ".join(found.name for _, found in scored)
@@ -84,5 +90,19 @@ def by_probe(seen: Probe, path: str) -> ImageFormat:
     return driver
 
 
+def _score(driver: ImageFormat, seen: Probe) -> int:
+    try:
+        return driver.probe(seen)
+    except Exception:  # a guest's bug must not keep other formats from being recognised
+        _log.warning("format %r failed to probe a file", driver.name, exc_info=True)
+        return 0
+
+
 def _drivers() -> list[ImageFormat]:
-    return [driver() for driver in _REGISTRY.load().values()]
+    found = []
+    for name, driver in _REGISTRY.load().items():
+        try:
+            found.append(driver())
+        except Exception:  # as above
+            _log.warning("format %r cannot be made", name, exc_info=True)
+    return found
