@@ -1,1 +1,1 @@
-"""What the POSIX system below gives (floor 2); importable only there."""
+"""What is particular to Linux; nothing here is imported on Windows."""

@@ -6,13 +6,13 @@ have one of their own (their <asm/ioctl.h>).
 
 from __future__ import annotations
 
-import sys
-
-assert sys.platform != "win32"
-
-import fcntl
 import os
 import struct
+import sys
+
+assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
+
+import fcntl  # noqa: E402 - there is none on Windows
 
 _OWN = os.uname().machine.startswith(("ppc", "mips", "sparc", "alpha"))
 _NONE, _WRITE, _READ = (1, 4, 2) if _OWN else (0, 1, 2)
