@@ -21,6 +21,7 @@ _REGISTRY: Registry[Any] = Registry(
     FORMAT_API,
     {
         "raw": "vsssnap.formats.raw:RawFormat",
+        "vsnap": "vsssnap.formats.vsnap:VsnapFormat",
     },
 )
 

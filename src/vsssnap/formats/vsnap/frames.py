@@ -65,9 +65,7 @@ def build(
     """The pieces of a box, ready for `Storage.append`; the outer payload is the caller's to add."""
     length = HEAD - 8 + sum(map(len, body))
     flags = (structs.CRITICAL if critical else 0) | (structs.OUTER if outer_length else 0)
-    head = _HEAD.pack(
-        structs.SKIPPABLE, length, structs.MAGIC, kind, flags, outer_length, position, image_id
-    )
+    head = _HEAD.pack(structs.SKIPPABLE, length, structs.MAGIC, kind, flags, outer_length, position, image_id)
     check = xxhash.xxh3_128(head)
     for part in body:
         check.update(part)
@@ -94,6 +92,7 @@ def parse_head(data: bytes, offset: int, size: int, image_id: bytes | None, path
         offset: Where they lie in the file.
         size: Bytes of the file; the frame must end inside.
         image_id: The file's id; None to take any.
+        path: The file, for messages.
 
     Raises:
         CorruptImageError: no frame of this file begins here.
@@ -137,6 +136,8 @@ def check_box(head: FrameHead, box: bytes | memoryview, offset: int, path: str =
             hint="use a newer vsssnap",
         )
     if head.type not in structs.WITH_BODY:
+        if head.flags or head.outer_length:
+            raise corrupt(f"flags {head.flags} do not suit an optional frame", "frame", offset, path)
         return
     if head.flags & structs.ENCRYPTED:
         raise UnsupportedFeatureError(
@@ -170,7 +171,9 @@ def read_frame(
     """
     path = storage.name
     if offset < 0 or offset + max(length, HEAD) > size or (length and length < HEAD):
-        raise corrupt(f"frame of {max(length, HEAD)} bytes reaches behind the end at {size}", "frame", offset, path)
+        raise corrupt(
+            f"frame of {max(length, HEAD)} bytes reaches behind the end at {size}", "frame", offset, path
+        )
     box = storage.pread(length or HEAD, offset)
     head = parse_head(box[:HEAD], offset, size, image_id, path)
     if length and head.box_length + 8 != length:

@@ -223,5 +223,3 @@ class FooterBody(Record, size=192, byteorder="<"):
     def root(self) -> Reference:
         """The reference to the top page."""
         return Reference.unpack(self.root_head + self.root_place + self.root_value)
-
-

@@ -1,0 +1,227 @@
+"""The files of an image: its own, and those of its ancestors that its index refers to.
+
+Source: docs/formats/vsnap.md, section 8.  Ancestors are opened when something in them is
+first needed, so that opening the last of many links costs what opening one image costs.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vsssnap.errors import CorruptImageError, ParentMismatchError
+from vsssnap.formats.vsnap import structs
+from vsssnap.formats.vsnap.frames import Frame, corrupt, finish_frame, parse_head, read_frame
+from vsssnap.formats.vsnap.payload import DataFrame, parse_data
+from vsssnap.formats.vsnap.structs import DATA_FRAME, HEAD, FileBody
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vsssnap.formats.base import ImageReader, ResolveParent
+    from vsssnap.formats.storage import Storage
+    from vsssnap.formats.vsnap.layout import Geometry
+
+_COUNT = struct.Struct("<II")
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """An ancestor, as the file table names it.
+
+    Attributes:
+        image_id: Of its file.
+        content_root: Of its content.
+        length: Of its file.
+        used: Whether something reachable lies in it.
+        name: Where it was, a hint.
+    """
+
+    image_id: bytes
+    content_root: bytes
+    length: int
+    used: bool
+    name: str
+
+    def candidates(self) -> tuple[str, ...]:
+        """Names for `ResolveParent`: where it was, then the same name beside the child."""
+        base = self.name.rsplit("/", 1)[-1]
+        return tuple(dict.fromkeys(name for name in (self.name, base) if name))
+
+
+def pack_table(entries: Sequence[FileEntry]) -> list[bytes]:
+    """The body of a file table."""
+    parts = [_COUNT.pack(len(entries), 0)]
+    for entry in entries:
+        name = entry.name.encode("utf-8", "surrogateescape")[: structs.MAX_NAME]
+        parts += [
+            FileBody(entry.image_id, entry.content_root, entry.length, entry.used, len(name)).pack(),
+            name,
+        ]
+    return parts
+
+
+def parse_table(body: bytes, number: int) -> tuple[FileEntry, ...]:
+    """Read a file table.
+
+    Raises:
+        CorruptImageError: it breaks a rule of section 8.
+    """
+    count, reserved = _COUNT.unpack_from(body) if len(body) >= _COUNT.size else (0, 1)
+    if reserved or count != number or count * FileBody.SIZE > len(body):
+        raise _broken(f"{count} files in {len(body)} bytes, {number} were due")
+    at, entries = _COUNT.size, []
+    for _ in range(count):
+        found = FileBody.unpack(body, at)
+        at += FileBody.SIZE
+        if found.flags > 1 or found.name_length > structs.MAX_NAME or at + found.name_length > len(body):
+            raise _broken(f"flags {found.flags}, name of {found.name_length} bytes")
+        name = body[at : at + found.name_length].decode("utf-8", "surrogateescape")
+        at += found.name_length
+        entries.append(FileEntry(found.image_id, found.content_root, found.length, bool(found.flags), name))
+    if at != len(body):
+        raise _broken(f"{len(body) - at} bytes behind the last file")
+    return tuple(entries)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """One file of the chain, open.
+
+    Attributes:
+        storage: Its bytes.
+        image_id: Its id.
+        geometry: Its own; segment sizes may differ along a chain.
+        size: Bytes of the file.
+    """
+
+    storage: Storage
+    image_id: bytes
+    geometry: Geometry
+    size: int
+
+    def frame(self, offset: int, length: int, kind: int) -> Frame:
+        """Read and check a frame that a reference names; see `read_frame`."""
+        return read_frame(self.storage, offset, self.size, self.image_id, length=length, kind=kind)
+
+    def read(self, length: int, offset: int) -> bytes:
+        """Bytes whose place a checked frame names."""
+        return self.storage.pread(length, offset)
+
+    def whole_data_frame(self, offset: int, box: int, outer: int) -> tuple[DataFrame, memoryview]:
+        """A data frame and its payload with one read."""
+        path = self.storage.name
+        if offset + box + outer > self.size:
+            raise corrupt(f"{box} and {outer} bytes reach behind the end", "data frame", offset, path)
+        data = memoryview(self.storage.pread(box + outer, offset))
+        head = parse_head(bytes(data[:HEAD]), offset, self.size, self.image_id, path)
+        if head.box_length + 8 != box or head.outer_length != outer:
+            raise corrupt(f"box is {head.box_length + 8} bytes long, not {box}", "data frame", offset, path)
+        frame = finish_frame(head, data[:box], offset, DATA_FRAME, path)
+        return self._parsed(frame), data[box:]
+
+    def data_frame(self, offset: int, length: int) -> DataFrame:
+        """Read and check the box of a data frame that a piece names."""
+        return self._parsed(self.frame(offset, length, structs.DATA_FRAME))
+
+    def _parsed(self, frame: Frame) -> DataFrame:
+        try:
+            return parse_data(frame, self.geometry, self.storage.name)
+        except CorruptImageError as exc:
+            raise exc if exc.path else exc.at(self.storage.name, frame.offset) from None
+
+
+class Chain:
+    """Files by number.  Thread-safe."""
+
+    def __init__(
+        self, own: OpenFile, entries: Sequence[FileEntry], resolve: ResolveParent | None,
+        opened: Callable[[ImageReader], OpenFile | None],
+    ) -> None:  # fmt: skip
+        """Describe a chain.
+
+        Args:
+            own: The image's own file, the last number.
+            entries: Its ancestors.
+            resolve: Opens one of them.
+            opened: Its own file out of a reader, None if that is no image of this format.
+        """
+        self.entries = tuple(entries)
+        self.number = len(self.entries)
+        self.own = own
+        self._resolve = resolve
+        self._opened = opened
+        self._lock = threading.RLock()
+        self._files: dict[int, OpenFile] = {self.number: own}
+        self._readers: list[ImageReader] = []
+        self._by_number: dict[int, ImageReader] = {}
+
+    def __getitem__(self, number: int) -> OpenFile:
+        """A file, opened if need be.
+
+        Raises:
+            CorruptImageError: there is no such number.
+            ParentMismatchError: what was found in its place is another image.
+        """
+        found = self._files.get(number)
+        if found is not None:
+            return found
+        if not 0 <= number < self.number:
+            raise _broken(f"file number {number} of {self.number + 1}")
+        with self._lock:
+            if number not in self._files:
+                self._files[number] = self._open(number)
+            return self._files[number]
+
+    def _open(self, number: int) -> OpenFile:
+        entry = self.entries[number]
+        name = entry.name or entry.image_id.hex()
+        what = f"{self.own.storage.name or 'the image'}: ancestor {number} ({name})"
+        if self._resolve is None:
+            raise ParentMismatchError(
+                f"{what} is needed and there is no way to open it",
+                path=self.own.storage.name,
+                hint="open the image by its path",
+            )
+        reader = self._resolve(entry.candidates())
+        self._readers.append(reader)
+        found = self._opened(reader)
+        if found is None:
+            raise ParentMismatchError(f"{what} is no vsnap image", path=reader.path)
+        wanted = (entry.image_id, entry.length)
+        if (found.image_id, found.size) != wanted or not found.geometry.same_grid(self.own.geometry):
+            raise ParentMismatchError(
+                f"{what}: found image {found.image_id.hex()} of {found.size} bytes, wanted"
+                f" {entry.image_id.hex()} of {entry.length}",
+                path=reader.path or found.storage.name,
+                hint="put the image back that this one was made against",
+            )
+        self._by_number[number] = reader
+        return found
+
+    def parent(self) -> ImageReader:
+        """The direct parent as a reader; it stays the chain's.
+
+        Raises:
+            ParentMismatchError: it is another image, or there is none.
+        """
+        self[self.number - 1]
+        return self._by_number[self.number - 1]
+
+    def paths(self) -> tuple[str, ...]:
+        """Names of the files that are open, its own first."""
+        with self._lock:
+            return tuple(name for name in (self.own.storage.name, *(r.path for r in self._readers)) if name)
+
+    def close(self) -> None:
+        """Close every file."""
+        with self._lock:
+            for reader in self._readers:
+                reader.close()
+            self.own.storage.close()
+
+
+def _broken(message: str) -> CorruptImageError:
+    return CorruptImageError(f"file table: {message}", structure="file table")

@@ -1,0 +1,255 @@
+"""Verification of `.vsnap` images: damage is yielded, never raised.
+
+Source: docs/formats/vsnap.md, section 11, "verify".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vsssnap.blocks.extent import Extent
+from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError
+from vsssnap.formats.base import Depth, Finding
+from vsssnap.formats.vsnap import merkle, structs
+from vsssnap.formats.vsnap.codec import DIGESTS
+from vsssnap.formats.vsnap.layout import parse_header
+from vsssnap.formats.vsnap.metadata_frames import read_metadata
+from vsssnap.formats.vsnap.opening import read_copy, same_footer
+from vsssnap.formats.vsnap.payload import parse_data
+from vsssnap.formats.vsnap.rebuild import damaged_cells
+from vsssnap.formats.vsnap.scan import Lost, frames_of
+from vsssnap.formats.vsnap.state_frames import parse_states
+from vsssnap.formats.vsnap.states import cells_of
+from vsssnap.formats.vsnap.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from vsssnap.formats.vsnap.chain import OpenFile
+    from vsssnap.formats.vsnap.frames import Frame
+    from vsssnap.formats.vsnap.index import Entry
+    from vsssnap.formats.vsnap.reader import VsnapReader
+    from vsssnap.formats.vsnap.structs import Reference
+
+    Report = Callable[[int], None]
+
+
+def verify(reader: VsnapReader, depth: Depth, progress: Report) -> Iterator[Finding]:
+    """See `ImageReader.verify`; ancestors are checked as deep as the image itself.
+
+    ``progress`` counts bytes of the volume at every depth.
+    """
+    files: list[OpenFile] = []
+    for number in range(reader.chain.number + 1):
+        if number == reader.chain.number or reader.chain.entries[number].used:
+            try:
+                files.append(reader.chain[number])
+            except (ImageError, DeviceReadError) as exc:
+                yield _finding(exc, "file table")
+    for file in files:
+        yield from _ends(file)
+    yield from _metadata(reader)
+    stored = depth >= Depth.STORED
+    content = depth >= Depth.CONTENT
+    if isinstance(reader.tree, Tree):
+        yield from _Walk(
+            reader, reader.tree, content=content, progress=_nothing if stored and not content else progress
+        ).run()
+    if stored:
+        total = sum(file.size for file in files)
+        report = _nothing if content else _scaled(progress, reader.size, total)
+        for file in files:
+            yield from _stored(file, report)
+
+
+def _nothing(count: int) -> None:
+    """Progress is counted elsewhere."""
+
+
+def _scaled(progress: Report, size: int, total: int) -> Report:
+    """Turn bytes of files into bytes of the volume, so that they add up to its size."""
+    done = shown = 0
+
+    def report(count: int) -> None:
+        nonlocal done, shown
+        done += count
+        now = size * done // total
+        progress(now - shown)
+        shown = now
+
+    return report
+
+
+def _finding(exc: ImageError | DeviceReadError, structure: str, extent: Extent | None = None) -> Finding:
+    offset = exc.offset if isinstance(exc, CorruptImageError | DeviceReadError) else None
+    if isinstance(exc, CorruptImageError):
+        structure = exc.structure or structure
+    return Finding(structure, offset, exc.message, extent)
+
+
+def _ends(file: OpenFile) -> Iterator[Finding]:
+    """Header and both footers."""
+    copies = []
+    for copy in (0, 1):
+        try:
+            copies.append(read_copy(file.storage, copy))
+        except (ImageError, DeviceReadError) as exc:
+            yield _finding(exc, "footer")
+    if len(copies) == 2 and not same_footer(*copies):
+        yield Finding("footer", file.size - structs.TAIL, "the two copies differ")
+    try:
+        header, names = parse_header(file.frame(0, 0, structs.HEADER).body)
+    except (ImageError, DeviceReadError) as exc:
+        yield _finding(exc, "header")
+        return
+    for footer, _ in copies[:1]:
+        if footer.header != header or footer.names != names:
+            yield Finding("header", 0, "the footer's copy of the header differs")
+
+
+def _metadata(reader: VsnapReader) -> Iterator[Finding]:
+    if reader.footer is None:
+        yield Finding("footer", reader.chain.own.size, "there is no valid footer: the image is incomplete")
+        return
+    body = reader.footer.body
+    try:
+        read_metadata(reader.chain.own, body.metadata_offset, body.metadata_length)
+    except (ImageError, DeviceReadError) as exc:
+        yield _finding(exc, "metadata")
+
+
+class _Walk:
+    """All pages that can be reached, with their values; with ``content``, all chunks too."""
+
+    def __init__(self, reader: VsnapReader, tree: Tree, *, content: bool, progress: Report) -> None:
+        self._reader = reader
+        self._tree = tree
+        self._content = content
+        self._progress = progress
+        self._grid = reader.geometry
+
+    def run(self) -> Iterator[Finding]:
+        if self._grid.chunk_count:
+            yield from self._below(self._tree.root, self._grid.levels - 1, 0)
+        root = merkle.content_root(self._grid.header, self._tree.root.value)
+        if self._reader.footer is not None and root != self._reader.content_root:
+            yield Finding("footer", None, "the content root is not that of the top page")
+
+    def _extent(self, level: int, number: int) -> Extent:
+        span = structs.FAN_OUT ** (level + 1) * self._grid.chunk_size
+        return Extent(number * span, min(span, self._grid.size - number * span))
+
+    def _below(self, reference: Reference, level: int, number: int) -> Iterator[Finding]:
+        extent = self._extent(level, number)
+        try:
+            if self._tree.flat(reference) is not None:
+                self._progress(extent.length)
+                return
+            page = self._tree.page(reference, level, number)
+            if page.computed_value() != page.value:
+                raise CorruptImageError(
+                    "the value of the page is not that of its entries",
+                    structure="index page",
+                    offset=reference.offset,
+                )
+        except (ImageError, DeviceReadError) as exc:
+            yield _finding(exc, "index page", extent)
+            self._progress(extent.length)
+            return
+        for index in range(page.count):
+            child = number * structs.FAN_OUT + index
+            if level:
+                yield from self._below(page.reference(index), level - 1, child)
+            else:
+                yield from self._chunk(child, page.entry(index))
+
+    def _chunk(self, chunk: int, entry: Entry) -> Iterator[Finding]:
+        grid = self._grid
+        extent = Extent(chunk * grid.chunk_size, grid.length(chunk))
+        try:
+            for piece in entry.pieces:
+                file = self._reader.chain[piece.file]
+                if piece.offset + piece.box_length + piece.outer_length > file.size - structs.TAIL:
+                    raise CorruptImageError(
+                        f"a piece of chunk {chunk} at {piece.offset} reaches behind the end of its file",
+                        structure="index page",
+                    )
+            if self._content and entry.flat is None:
+                data = self._reader.read_chunk(chunk)
+                if DIGESTS[grid.digest](data) != entry.digest:
+                    offset = entry.pieces[-1].offset if entry.pieces else None
+                    yield Finding("data frame", offset, f"the digest of chunk {chunk} does not agree", extent)
+        except (ImageError, DeviceReadError) as exc:
+            yield _finding(exc, "data frame", extent)
+        self._progress(extent.length)
+
+
+def _stored(file: OpenFile, progress: Report) -> Iterator[Finding]:
+    """Every byte of a file, frame by frame."""
+    counts = _Counts(file)
+    for item in frames_of(file.storage, file.size, file.image_id):
+        if isinstance(item, Lost):
+            yield Finding("frame", item.offset, f"bytes {item.offset} to {item.end}: {item.reason}")
+            progress(item.end - item.offset)
+            counts.damaged = True
+            continue
+        try:
+            yield from counts.add(item)
+        except (ImageError, DeviceReadError) as exc:
+            counts.damaged = True
+            yield _finding(exc, item.name)
+        progress(item.end - item.offset)
+    yield from counts.finish()
+
+
+class _Counts:
+    """What must add up over a whole file."""
+
+    def __init__(self, file: OpenFile) -> None:
+        self._file = file
+        self._next_cell = 0
+        self._last_chunk = -1
+        self._data = [0, 0, 0]
+        self.damaged = False
+
+    def add(self, item: Frame) -> Iterator[Finding]:
+        """Check a frame whose box is sound."""
+        file, path = self._file, self._file.storage.name
+        if (item.offset == 0) != (item.head.type == structs.HEADER):
+            yield Finding(item.name, item.offset, f"a {item.name} lies at {item.offset}")
+        if item.head.type == structs.DATA_FRAME:
+            frame = parse_data(item, file.geometry, path)
+            if frame.chunk <= self._last_chunk or frame.origin != file.image_id:
+                yield Finding(item.name, item.offset, f"chunk {frame.chunk} comes after {self._last_chunk}")
+            self._last_chunk = frame.chunk
+            self._data = [
+                self._data[0] + 1,
+                self._data[1] + frame.plain_length,
+                self._data[2] + frame.ends[-1],
+            ]
+            for first, count in cells_of(damaged_cells(file, frame)):
+                base = frame.chunk * file.geometry.chunk_size + first * file.geometry.cell_size
+                length = min(count * file.geometry.cell_size, file.geometry.size - base)
+                message = f"stored bytes of chunk {frame.chunk} do not agree with their check"
+                yield Finding(item.name, item.offset, message, Extent(base, length))
+        elif item.head.type == structs.STATE_FRAME:
+            first, cells, _, _ = parse_states(item, file.geometry, path)
+            if first != self._next_cell:
+                yield Finding(item.name, item.offset, f"begins at cell {first}, {self._next_cell} was due")
+            self._next_cell = first + cells
+
+    def finish(self) -> Iterator[Finding]:
+        """Compare with the footer; after damage that would only say the same again."""
+        if self.damaged:
+            return
+        if self._next_cell != self._file.geometry.cell_count:
+            yield Finding("state frame", None, f"states end at cell {self._next_cell}")
+        try:
+            body = read_copy(self._file.storage, 0)[0].body
+        except ImageError:
+            return  # reported with the footers
+        told = [body.data_frames, body.plain_bytes, body.outer_bytes]
+        if told != self._data:
+            yield Finding(
+                "footer", self._file.size - structs.TAIL, f"counts {told}, the file has {self._data}"
+            )
