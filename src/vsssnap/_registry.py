@@ -18,6 +18,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, Generic, TypeVar, cast
 
@@ -50,10 +51,11 @@ class Registry(Generic[T]):
         self._guests: dict[str, list[metadata.EntryPoint]] | None = None
         self._loaded: dict[str, type[T]] = {}
         self._problems: dict[str, str] = {}
+        self._lent: dict[str, type[T]] = {}
 
     def names(self) -> list[str]:
         """All driver names, built-ins first, whether or not they load."""
-        return [*self._builtins, *(name for name in self._entries() if name not in self._builtins)]
+        return list(dict.fromkeys([*self._lent, *self._builtins, *self._entries()]))
 
     def get(self, name: str) -> type[T]:
         """The driver class of a name.
@@ -61,6 +63,9 @@ class Registry(Generic[T]):
         Raises:
             UsageError: no driver has this name, two have it, or the guest does not load.
         """
+        lent = self._lent.get(name)
+        if lent is not None:
+            return lent
         if name in self._loaded:
             return self._loaded[name]
         guests = self._entries().get(name, [])
@@ -101,7 +106,19 @@ class Registry(Generic[T]):
     def problems(self) -> dict[str, str]:
         """Why some drivers cannot be used, by name."""
         self.load()
-        return dict(self._problems)
+        return {name: why for name, why in self._problems.items() if name not in self._lent}
+
+    @contextmanager
+    def lent(self, name: str, driver: type[T]) -> Iterator[None]:
+        """Have one more driver for a while, ahead of all others and in place of one of its name."""
+        with self._lock:
+            before = self._lent
+            self._lent = {name: driver} | {known: other for known, other in before.items() if known != name}
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._lent = before
 
     def _entries(self) -> dict[str, list[metadata.EntryPoint]]:
         with self._lock:
