@@ -6,13 +6,14 @@ not: money only moves between accounts, so the sum never changes.
 
 from __future__ import annotations
 
-import glob
 import os
 import sqlite3
 import subprocess
 import threading
 import time
 from pathlib import Path
+
+from requirements import require_program
 
 ACCOUNTS = 20_000
 START = 1000  # money of each account
@@ -36,7 +37,9 @@ class SqliteLoad:
         self._thread = threading.Thread(target=self._run, name=f"load-{journal}")
         db = self._connect()
         db.execute("create table account (id integer primary key, money integer, pad text)")
-        db.execute("create table moved (id integer primary key, source integer, target integer, money integer)")
+        db.execute(
+            "create table moved (id integer primary key, source integer, target integer, money integer)"
+        )
         db.execute("create index by_money on account (money)")
         db.execute("begin")
         db.executemany(
@@ -71,7 +74,7 @@ class SqliteLoad:
                 self.move(db, n * 7919 % ACCOUNTS, n * 104_729 % ACCOUNTS, n % 50)
                 self.commits += 1
             db.close()
-        except BaseException as exc:  # noqa: BLE001 - raised again by stop()
+        except BaseException as exc:
             self.error = exc
 
     @staticmethod
@@ -87,10 +90,6 @@ class SqliteLoad:
         """One transaction that rewrites every page of the table and of its index, and is synced."""
         db = self._connect()
         db.execute("begin immediate")
-        db.execute("update account set money = money + 1")
-        db.execute("update account set money = money - 1 where id % 2 = 0")
-        db.execute("update account set money = money - 2 where id % 2 = 1")
-        db.execute("update account set money = money + 1 where id % 2 = 1")
         db.execute("update account set money = money + case when id < ? then 5 else -5 end", (ACCOUNTS // 2,))
         db.execute("commit")
         db.execute("pragma wal_checkpoint(truncate)")
@@ -111,13 +110,6 @@ class SqliteLoad:
                 db.close()
         except sqlite3.DatabaseError as exc:
             return [str(exc)]
-
-
-def postgres_tool(name: str) -> str:
-    """Path of a program of the newest installed PostgreSQL."""
-    found = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"))
-    assert found, f"PostgreSQL's {name} is not installed"
-    return found[-1]
 
 
 class Postgres:
@@ -159,7 +151,7 @@ class Postgres:
             folder.mkdir(exist_ok=True)
             os.chmod(folder, 0o700)
             subprocess.run(["chown", self.USER, str(folder)], check=True)
-        self._call(postgres_tool("initdb"), "-D", self.data, "-A", "trust", "--no-sync", "-E", "UTF8", "-k")
+        self._call(require_program("initdb"), "-D", self.data, "-A", "trust", "--no-sync", "-E", "UTF8", "-k")
         with (self.data / "postgresql.conf").open("a", encoding="ascii") as conf:
             conf.write(
                 "listen_addresses = ''\nshared_buffers = 16MB\nmin_wal_size = 32MB\nmax_wal_size = 64MB\n"
@@ -168,12 +160,14 @@ class Postgres:
         self.start()
         self.sql("create extension amcheck", database="postgres")
         self.sql("create database bench", database="postgres")
-        self._call(postgres_tool("pgbench"), "-h", self.run, "-U", self.USER, "-i", "-q", "-s", "2", "bench")
+        self._call(
+            require_program("pgbench"), "-h", self.run, "-U", self.USER, "-i", "-q", "-s", "2", "bench"
+        )
 
     def start(self, *, check: bool = True) -> str:
         """Start the server, with crash recovery if it needs that; returns what it said if it failed."""
         finished = self._call(
-            postgres_tool("pg_ctl"), "-D", self.data, "-w", "-t", "60",
+            require_program("pg_ctl"), "-D", self.data, "-w", "-t", "60",
             "-l", self.run / "log", "-o", f"-k {self.run}", "start", check=check,
         )  # fmt: skip
         if finished.returncode:
@@ -182,19 +176,20 @@ class Postgres:
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop the server if it runs."""
-        self._call(postgres_tool("pg_ctl"), "-D", self.data, "-m", mode, "-w", "stop", check=False)
+        self._call(require_program("pg_ctl"), "-D", self.data, "-m", mode, "-w", "stop", check=False)
 
     def sql(self, text: str, *, database: str = "bench") -> str:
         """Run SQL and give its unaligned output."""
         return self._call(
-            postgres_tool("psql"), "-h", self.run, "-U", self.USER, "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1",
+            require_program("psql"), "-h", self.run, "-U", self.USER, "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1",
             "-c", text, database,
         ).stdout.strip()  # fmt: skip
 
     def load(self, seconds: int = 120) -> None:
         """Begin to move money, with two clients."""
         self._bench = subprocess.Popen(
-            [postgres_tool("pgbench"), "-h", str(self.run), "-U", self.USER, "-c", "2", "-T", str(seconds), "bench"],
+            [require_program("pgbench"), "-h", str(self.run), "-U", self.USER, "-c", "2",
+             "-T", str(seconds), "bench"],
             user=self.USER, group=self.USER, extra_groups=[], cwd="/",
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
@@ -222,15 +217,17 @@ class Postgres:
         try:
             found = []
             check = self._call(
-                postgres_tool("pg_amcheck"), "-h", self.run, "-U", self.USER, "--heapallindexed",
+                require_program("pg_amcheck"), "-h", self.run, "-U", self.USER, "--heapallindexed",
                 "--install-missing", "bench", check=False,
             )  # fmt: skip
             if check.returncode:
                 found.append(f"amcheck: {check.stdout}{check.stderr}"[:2000])
             try:
                 sums = self.sql(
-                    "select (select sum(abalance) from pgbench_accounts), (select sum(bbalance) from pgbench_branches),"
-                    " (select sum(tbalance) from pgbench_tellers), (select coalesce(sum(delta), 0) from pgbench_history)"
+                    "select (select sum(abalance) from pgbench_accounts),"
+                    " (select sum(bbalance) from pgbench_branches),"
+                    " (select sum(tbalance) from pgbench_tellers),"
+                    " (select coalesce(sum(delta), 0) from pgbench_history)"
                 ).split("|")
                 if len(set(sums)) != 1:
                     found.append(f"the sums differ: {sums}")

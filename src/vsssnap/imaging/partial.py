@@ -180,9 +180,12 @@ def _check_target(path: str, *, replace: bool, origins: Iterable[str]) -> None:
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
         raise TargetRefusedError(f"{path} is {kind}", path=path, hint="name a file")
     for origin in origins:
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(origin), found):
-                raise TargetRefusedError(f"{path} is what is being read", path=path, hint="name another file")
+        try:
+            same = os.path.samestat(os.stat(origin), found)
+        except OSError:
+            continue  # it has no place in the file system any more
+        if same:
+            raise TargetRefusedError(f"{path} is what is being read", path=path, hint="name another file")
     if not replace:
         raise TargetRefusedError(
             f"{path} exists", path=path, hint="choose another name, or pass replace=True"

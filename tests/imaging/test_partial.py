@@ -1,0 +1,98 @@
+"""Targets that must not be written, each with its own sentence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vsssnap.errors import TargetError, TargetRefusedError
+from vsssnap.imaging.partial import PartialFile
+
+
+def refuse(path: Path, match: str, *, replace: bool = False) -> TargetRefusedError:
+    with pytest.raises(TargetRefusedError, match=match) as caught:
+        PartialFile(str(path), replace=replace)
+    assert caught.value.path.startswith(str(path))
+    assert caught.value.hint
+    return caught.value
+
+
+def test_an_existing_name_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    path.write_text("old")
+    refuse(path, "a.raw exists")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.raw"]
+
+
+def test_replace_keeps_the_old_file_until_commit(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    path.write_text("old")
+    file = PartialFile(str(path), replace=True)
+    os.write(file.fd, b"new")
+    assert path.read_text() == "old"
+    file.commit()
+    assert path.read_text() == "new"
+    os.close(file.fd)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_symbolic_link_is_refused_also_a_dangling_one(tmp_path: Path, replace: bool) -> None:
+    (tmp_path / "real").write_text("precious")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    refuse(tmp_path / "link", "is a symbolic link to real", replace=replace)
+    refuse(tmp_path / "dangling", "is a symbolic link to nowhere", replace=replace)
+    assert (tmp_path / "real").read_text() == "precious"
+
+
+def test_a_link_in_place_of_the_partial_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("precious")
+    (tmp_path / "a.raw.partial").symlink_to("real")
+    refuse(tmp_path / "a.raw", "a.raw.partial is in the way", replace=True)
+    assert (tmp_path / "real").read_text() == "precious"
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_and_a_device_are_refused(tmp_path: Path, replace: bool) -> None:
+    refuse(tmp_path, "is a folder", replace=replace)
+    refuse(Path("/dev/null"), "is no regular file", replace=replace)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="cannot be created: No such file") as caught:
+        PartialFile(str(tmp_path / "no" / "a.raw"), replace=False)
+    assert caught.value.code == 2
+    assert caught.value.errno == 2
+    assert "folder must exist" in str(caught.value)
+
+
+def test_a_name_that_came_into_being_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    file = PartialFile(str(path), replace=False)
+    path.write_text("somebody else's")
+    with pytest.raises(TargetRefusedError, match="came into being"):
+        file.commit()
+    file.discard()
+    os.close(file.fd)
+    assert path.read_text() == "somebody else's"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.raw"]
+
+
+def test_a_stale_partial_file_goes_only_with_replace(tmp_path: Path) -> None:
+    (tmp_path / "a.raw.partial").write_text("left behind")
+    refuse(tmp_path / "a.raw", "was killed before it was complete")
+    file = PartialFile(str(tmp_path / "a.raw"), replace=True)
+    file.discard()
+    file.discard()
+    os.close(file.fd)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_partial_file_that_is_being_written_is_never_removed(tmp_path: Path) -> None:
+    file = PartialFile(str(tmp_path / "a.raw"), replace=False)
+    refuse(tmp_path / "a.raw", "being written by another process", replace=True)
+    file.commit()
+    os.close(file.fd)
+    assert (tmp_path / "a.raw").exists()
