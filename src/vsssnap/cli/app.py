@@ -1,0 +1,152 @@
+"""The program: its commands, and what happens when one fails."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from vsssnap import __version__
+
+# Of the library these load what --help needs and no more; the rest comes when a command runs.
+from vsssnap.cli import demo, doctor, exits, images, interrupts, machine, saving
+from vsssnap.cli.common import CommandFailedError, Holder
+from vsssnap.cli.output import Output, safe
+from vsssnap.errors import CancelledError, UsageError, VssSnapError
+
+
+class App(click.Group):
+    """The top command; every error leaves it as a message and an exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,  # noqa: ANN401 - click's own
+    ) -> NoReturn:
+        """Run, and exit with the code of docs/cli.md."""
+        words = list(sys.argv[1:] if args is None else args)
+        holder = Holder()
+        try:
+            with interrupts.installed():
+                code = self._guarded(holder, words, prog_name or "vsssnap", complete_var, extra)
+        except interrupts.Interrupted as exc:  # between the last step and here
+            code = exits.SIGNAL + exc.number
+        sys.exit(code)
+
+    def _guarded(
+        self, holder: Holder, words: list[str], name: str, complete_var: str | None, extra: dict[str, Any]
+    ) -> int:
+        try:
+            code = super().main(words, name, complete_var, standalone_mode=False, obj=holder, **extra)
+            sys.stdout.flush()
+            return code if isinstance(code, int) else exits.OK
+        except BrokenPipeError:
+            return _pipe_closed()
+        except OSError as exc:
+            if exc.errno == errno.EPIPE:
+                return _pipe_closed()
+            return _failed(exc, holder, words)
+        except BaseException as exc:
+            return _failed(exc, holder, words)
+
+
+def _failed(error: BaseException, holder: Holder, words: list[str]) -> int:
+    """Report what ended the program; its exit code."""
+    out = holder.out or Output("", as_json="--json" in words, debug="--debug" in words)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else exits.INTERNAL
+    if out.debug and not isinstance(error, click.ClickException):
+        with contextlib.suppress(OSError):
+            click.echo(safe("".join(traceback.format_exception(error))), err=True)
+    shown: BaseException = error
+    if isinstance(error, click.exceptions.Abort | KeyboardInterrupt) or _is_cancel(error):
+        code = exits.SIGNAL + (interrupts.pending() or 2)
+        shown = KeyboardInterrupt("interrupted")
+        for note in getattr(error, "__notes__", ()):
+            shown.add_note(note)
+    elif isinstance(error, click.ClickException):
+        code = error.exit_code
+        if not out.json:
+            error.show()
+            return code
+        shown = UsageError(error.format_message())
+    elif isinstance(error, CommandFailedError):
+        code = exits.FOUND
+    elif isinstance(error, VssSnapError):
+        code = exits.code_of(error)
+    else:
+        code = exits.INTERNAL
+        shown = RuntimeError(f"this is a bug in vsssnap: {type(error).__name__}: {error}")
+        if isinstance(error, MemoryError):
+            shown = MemoryError("there is not enough memory")
+        elif not out.debug:
+            shown.add_note("run it again with --debug and report what it shows")
+    with contextlib.suppress(OSError):  # nobody is there to read it
+        out.fail(shown, code)
+    return code
+
+
+def _is_cancel(error: BaseException) -> bool:
+    """Whether a signal cancelled the snapshot that this error comes from."""
+    return isinstance(error, CancelledError) and bool(interrupts.pending())
+
+
+def _pipe_closed() -> int:
+    """Keep the interpreter's last flush from complaining as well."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return exits.PIPE
+
+
+@click.group(
+    cls=App,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExamples:\n"
+    "  vsssnap demo                                 see what a torn image is, and one that is not\n"
+    "  vsssnap save /srv/data data.vsnap            image a mounted volume through a snapshot\n"
+    "  vsssnap verify data.vsnap                    check it\n"
+    "  vsssnap restore data.vsnap /dev/sdb1         write it back\n"
+    "  vsssnap doctor                               what this machine can do, and what it lacks",
+)
+@click.version_option(__version__, prog_name="vsssnap")
+def app() -> None:
+    """Take consistent block-level images of volumes that go on being written.
+
+    Exit codes: 0 done; 1 damage or differences found; 2 wrong usage; others by kind of
+    failure, as docs/cli.md lists them; 130 and 143 after Ctrl-C and SIGTERM.
+    """
+
+
+for _command in (
+    saving.save,
+    images.restore,
+    images.verify,
+    images.info,
+    saving.convert,
+    images.compare,
+    machine.snapshots,
+    machine.providers,
+    machine.formats,
+    doctor.doctor,
+    demo.demo,
+):
+    app.add_command(_command)
+
+
+def run(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks must not end the program.
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a replaced stream may lack it
+    app.main(args)

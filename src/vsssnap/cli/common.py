@@ -1,0 +1,123 @@
+"""What all commands share: their options, and how they are made."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from vsssnap.cli.output import Output, logging_to_stderr
+
+FuncT = TypeVar("FuncT", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=str)
+"""A path that the library looks at, so that its errors and their remedies are the same everywhere."""
+
+
+class Holder:
+    """Carries the output of the command that runs to whoever reports its failure."""
+
+    def __init__(self) -> None:
+        self.out: Output | None = None
+
+
+class CommandFailedError(Exception):
+    """A command cannot do its work, for a reason outside of the library; the text says which."""
+
+
+def command(name: str, *, examples: str) -> Callable[[Callable[..., int | None]], click.Command]:
+    """Make a command of a function that takes an `Output` first and returns an exit code.
+
+    Args:
+        name: Its name.
+        examples: A line each.
+    """
+
+    def decorate(function: Callable[..., int | None]) -> click.Command:
+        @click.pass_context
+        @functools.wraps(function)
+        def run(context: click.Context, /, **values: Any) -> int:  # noqa: ANN401 - click's own
+            names = context.command_path.split()[1:]
+            out = Output(
+                " ".join(names),
+                as_json=values.pop("as_json"),
+                quiet=values.pop("quiet"),
+                progress=values.pop("progress"),
+                debug=values.pop("debug"),
+            )
+            if isinstance(context.obj, Holder):
+                context.obj.out = out
+            with logging_to_stderr(values.pop("verbose")):
+                return function(out, **values) or 0
+
+        shown = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines())
+        return click.command(name, epilog=shown)(_common(run))
+
+    return decorate
+
+
+def _common(function: FuncT) -> FuncT:
+    """The options that every command has; they come last in its help."""
+    for option in reversed(
+        (
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end."),
+            click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only."),
+            click.option(
+                "-v", "--verbose", count=True, help="Show the steps on standard error; twice for all of them."
+            ),
+            click.option(
+                "--progress",
+                type=click.Choice(["auto", "bar", "json", "none"]),
+                default="auto",
+                help="Progress on standard error: a bar (auto: on a terminal only), or a JSON object a line.",
+            ),
+            click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def image_options(function: FuncT) -> FuncT:
+    """The options of commands that write an image."""
+    for option in reversed(
+        (
+            click.option(
+                "--format", "format_name", metavar="NAME", help="Format; by default that of the suffix."
+            ),
+            click.option(
+                "--option",
+                "options",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="An option of the format; `vsssnap formats` lists them.  Repeatable.",
+            ),
+            click.option(
+                "--replace", is_flag=True, help="Replace an existing image once the new one is complete."
+            ),
+            click.option(
+                "--on-read-error",
+                type=click.Choice(["raise", "mark"]),
+                default="raise",
+                help="Stop, or mark the failing sectors unreadable and go on; then the exit code is 1.",
+            ),
+            click.option(
+                "--workers", type=click.IntRange(1, 64), help="Threads that copy; by default one a processor."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def is_block_device(path: str) -> bool:
+    """Whether a path leads to a block device."""
+    import stat
+
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False

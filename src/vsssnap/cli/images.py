@@ -1,0 +1,278 @@
+"""Commands on images: ``restore``, ``verify``, ``info``, ``compare``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vsssnap._units import format_size
+from vsssnap.cli import exits, interrupts
+from vsssnap.cli.common import PATH, command, is_block_device
+from vsssnap.errors import UsageError
+
+if TYPE_CHECKING:
+    from vsssnap.blocks.reader import BlockReader
+    from vsssnap.cli.output import Output
+    from vsssnap.formats.base import ImageReader
+    from vsssnap.metadata import ImageMetadata
+
+_SHOWN = 20  # findings and ranges that people see without -v or --limit
+
+
+@command(
+    "restore",
+    examples="""
+vsssnap restore data.vsnap data.raw
+vsssnap restore data.vsnap /dev/sdb1 --verify
+vsssnap restore data.vsnap /dev/sdb1 --yes --quiet
+""",
+)
+@click.argument("image", type=PATH)
+@click.argument("target", type=PATH)
+@click.option("--format", "format_name", metavar="NAME", help="Format of IMAGE; by default it is recognised.")
+@click.option("--verify", "check", is_flag=True, help="Read the target back and compare it with the image.")
+@click.option("--replace", is_flag=True, help="Replace an existing file once the new one is complete.")
+@click.option("--yes", is_flag=True, help="Do not ask before a block device is overwritten.")
+@click.option("--workers", type=click.IntRange(1, 64), help="Threads that copy; by default one a processor.")
+def restore(
+    out: Output,
+    *,
+    image: str,
+    target: str,
+    format_name: str | None,
+    check: bool,
+    replace: bool,
+    yes: bool,
+    workers: int | None,
+) -> None:
+    """Write an image's volume to TARGET, a file or a block device.
+
+    A file is written sparse and appears when it is complete.  What a block device holds is lost;
+    it must not be mounted or in use, and its first and last MiB are written last.
+    """
+    from vsssnap import CopyOptions, open_image, restore_image
+
+    with open_image(image, format=format_name) as reader:
+        if is_block_device(target) and not yes:
+            _ask(out, reader, target)
+        with interrupts.deferred(), out.progress(f"restore {target}") as progress:
+            report = restore_image(
+                reader,
+                target,
+                verify=check,
+                replace=replace,
+                copy=CopyOptions(workers=workers),
+                progress=progress,
+            )
+    read_back = ", read back and equal" if report.verified else ""
+    out.say(f"{image} -> {target}: {format_size(report.size)}{read_back}, {report.seconds:.1f} s")
+    out.document(True, {"image": image, "target": target, "report": report})
+
+
+def _ask(out: Output, reader: ImageReader, target: str) -> None:
+    if out.json or not sys.stdin.isatty():
+        raise UsageError(f"{target} is a block device and would be overwritten", hint="pass --yes")
+    what = reader.metadata.volume or reader.path
+    click.confirm(
+        f"Everything on {target} will be lost.  Overwrite it with {format_size(reader.size)} of {what}?",
+        abort=True,
+        err=True,
+    )
+
+
+@command(
+    "verify",
+    examples="""
+vsssnap verify data.vsnap
+vsssnap verify data.vsnap --depth content
+vsssnap verify data.raw --json
+""",
+)
+@click.argument("image", type=PATH)
+@click.option(
+    "--depth",
+    type=click.Choice(["structure", "stored", "content"]),
+    help="How deep to look; by default as deep as can be without decompressing.",
+)
+@click.option("--format", "format_name", metavar="NAME", help="Format; by default it is recognised.")
+def verify(out: Output, *, image: str, depth: str | None, format_name: str | None) -> int:
+    """Check an image against its checksums; exit code 1 if it is damaged."""
+    from vsssnap import Depth, verify_image
+
+    with interrupts.deferred(), out.progress(f"verify {image}") as progress:
+        report = verify_image(
+            image, format=format_name, depth=Depth[depth.upper()] if depth else None, progress=progress
+        )
+    looked = f"{report.format}, looked at {report.depth.name.lower()}" + (
+        " by its side-car" if report.sidecar else ""
+    )
+    deeper = [each.name.lower() for each in report.depths if each > report.depth]
+    if deeper:
+        looked += f" ({', '.join(deeper)} can be had too)"
+    out.say(f"{image}: {'ok' if report.ok else 'DAMAGED'}: {looked}", fg="green" if report.ok else "red")
+    for finding in report.findings[:_SHOWN]:
+        place = "" if finding.offset is None else f" at {finding.offset}"
+        lost = ""
+        if finding.extent is not None:
+            lost = f" (the volume's bytes {finding.extent.offset} to {finding.extent.end})"
+        out.say(f"  {finding.structure}{place}: {finding.message}{lost}")
+    if report.count > _SHOWN:
+        out.say(f"  and {report.count - _SHOWN} more")
+    out.document(report.ok, {"report": report})
+    return exits.OK if report.ok else exits.FOUND
+
+
+@command(
+    "info",
+    examples="""
+vsssnap info data.vsnap
+vsssnap info data.vsnap --json
+vsssnap info half.vsnap --recover
+""",
+)
+@click.argument("image", type=PATH)
+@click.option("--format", "format_name", metavar="NAME", help="Format; by default it is recognised.")
+@click.option(
+    "--recover", is_flag=True, help="Also of an incomplete or damaged image, as far as it can be read."
+)
+def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> None:
+    """Show what an image holds and what it says of itself."""
+    from vsssnap import ExtentKind, open_image
+
+    with open_image(image, format=format_name, recover=recover) as reader:
+        states = dict.fromkeys((kind.value for kind in ExtentKind), 0)
+        for extent in reader.extents():
+            interrupts.check()
+            states[extent.kind] += extent.length
+        stored = sum(os.stat(name).st_size for name in reader.origins)
+        values = {
+            "path": image,
+            "format": reader.format,
+            "size": reader.size,
+            "sector_size": reader.sector_size,
+            "stored": stored,
+            "ratio": round(states["data"] / stored, 4) if stored else None,
+            "states": states,
+            "depths": reader.depths(),
+            "sidecar": reader.sidecar is not None,
+            "metadata": _metadata(reader.metadata),
+            "details": reader.info(),
+        }
+        depths = ", ".join(depth.name.lower() for depth in reader.depths())
+        _show(out, values, reader.metadata, depths)
+    out.document(True, values)
+
+
+def _metadata(metadata: ImageMetadata) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(metadata.encode())
+    if metadata.documents:
+        values["documents"] = {name: len(data) for name, data in metadata.documents.items()}
+    return values
+
+
+def _show(out: Output, values: dict[str, Any], metadata: ImageMetadata, depths: str) -> None:
+    ratio = f", data {values['ratio']:.2f} times that" if values["ratio"] else ""
+    out.say(f"{values['path']}: {values['format']}")
+    out.facts(
+        [
+            ("size", f"{format_size(values['size'])} ({values['size']} bytes)"),
+            ("sector", f"{values['sector_size']} bytes"),
+            ("stored", f"{format_size(values['stored'])}{ratio}"),
+            *((kind, format_size(count)) for kind, count in values["states"].items() if count),
+            ("verifiable", depths),
+            ("side-car", "yes" if values["sidecar"] else "no"),
+            ("volume", metadata.volume),
+            ("device", metadata.device if metadata.device != metadata.volume else ""),
+            ("file system", metadata.filesystem),
+            ("taken", metadata.created.isoformat(sep=" ", timespec="seconds") if metadata.created else ""),
+            ("provider", metadata.provider),
+            ("snapshot", metadata.snapshot_id),
+            ("consistency", metadata.consistency.name.lower() if metadata.consistency else ""),
+            *(("writer", f"{w.name} {w.state} {w.message}".strip()) for w in metadata.writers),
+            *(("excluded", pattern) for pattern in metadata.exclusions),
+            *(("document", f"{name} ({len(data)} bytes)") for name, data in metadata.documents.items()),
+            *(("user", f"{name}: {json.dumps(value)}") for name, value in metadata.user.items()),
+            *(("note", note) for note in metadata.notes),
+            *(
+                (name.replace("_", " "), value if isinstance(value, str | int) else json.dumps(value))
+                for name, value in values["details"].items()
+                if value not in (None, [], {}, "") and name != "stored_size"
+            ),
+        ]
+    )
+
+
+@command(
+    "compare",
+    examples="""
+vsssnap compare monday.vsnap tuesday.vsnap
+vsssnap compare data.vsnap /dev/sdb1
+vsssnap compare a.raw b.raw --json --limit 0
+""",
+)
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
+@click.option("--format-a", metavar="NAME", help="Format of A; by default it is recognised.")
+@click.option("--format-b", metavar="NAME", help="Format of B.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=_SHOWN, show_default=True, help="Ranges to list; 0: all."
+)
+def compare(out: Output, *, a: str, b: str, format_a: str | None, format_b: str | None, limit: int) -> int:
+    """Compare the volumes in two images or block devices; exit code 1 if they differ.
+
+    It is what they hold that counts, not how: a raw image equals the vsnap image of the same volume.
+    """
+    from vsssnap import ExtentKind, compare_blocks
+
+    with contextlib.ExitStack() as stack:
+        left = stack.enter_context(_open(a, format_a))
+        right = stack.enter_context(_open(b, format_b))
+        sizes = left.size, right.size
+        progress = stack.enter_context(out.progress(f"compare {a}"))
+        stack.enter_context(interrupts.deferred())
+        listed, count, differing, unreadable = [], 0, 0, 0
+        for extent in compare_blocks(left, right, progress=progress):
+            count += 1
+            if extent.kind is ExtentKind.UNREADABLE:
+                unreadable += extent.length
+            else:
+                differing += extent.length
+            if not limit or count <= limit:
+                listed.append(extent)
+    if not count:
+        out.say(f"{a} and {b} hold the same {format_size(sizes[0])}", fg="green")
+    else:
+        out.say(f"{a} and {b} differ in {count} ranges, {differing} bytes", fg="red")
+        if sizes[0] != sizes[1]:
+            out.say(f"  {a} has {sizes[0]} bytes, {b} has {sizes[1]}")
+        if unreadable:
+            out.say(f"  {unreadable} bytes cannot be read on one side")
+        for extent in listed:
+            out.say(
+                f"  {extent.length} bytes at {extent.offset}"
+                + (" unreadable" if extent.kind == "unreadable" else "")
+            )
+        if count > len(listed):
+            out.say(f"  and {count - len(listed)} more ranges")
+    values = {
+        "a": {"path": a, "size": sizes[0]},
+        "b": {"path": b, "size": sizes[1]},
+        "equal": not count,
+        "ranges": count,
+        "differing": differing,
+        "unreadable": unreadable,
+        "listed": listed,
+    }
+    out.document(not count, values)
+    return exits.FOUND if count else exits.OK
+
+
+def _open(path: str, name: str | None) -> BlockReader:
+    from vsssnap import open_device, open_image
+
+    return open_device(path) if name is None and is_block_device(path) else open_image(path, format=name)

@@ -1,0 +1,364 @@
+"""``vsssnap save`` and ``vsssnap convert``: everything that writes images."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vsssnap._units import format_size
+from vsssnap.cli import exits, interrupts
+from vsssnap.cli.common import PATH, command, image_options
+from vsssnap.cli.options import build
+from vsssnap.errors import TargetRefusedError, UsageError
+
+if TYPE_CHECKING:
+    from vsssnap.blocks.reader import BlockReader
+    from vsssnap.cli.output import Output
+    from vsssnap.formats.base import ImageFormat, ImageReader
+    from vsssnap.imaging.reports import CopyReport
+    from vsssnap.quiesce import QuiesceManager
+
+_LIVE = "copied live, without a snapshot: what was written meanwhile may be in it half, so it may be torn"
+_STDOUT = "-"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One image to write, checked as far as can be before anything slow begins."""
+
+    source: str
+    target: str
+    driver: ImageFormat
+    options: Any
+
+
+@command(
+    "save",
+    examples="""
+vsssnap save /srv/data data.vsnap
+vsssnap save /dev/vg0/data data.raw --require filesystem
+vsssnap save /srv/db db.vsnap --stop-service postgresql --require application
+vsssnap save /srv /home '/backup/{name}.vsnap'
+vsssnap save /srv/data - | ssh backup 'cat > data.vsnap'
+""",
+)
+@click.argument("sources", nargs=-1, required=True, type=PATH, metavar="SOURCE...")
+@click.argument("target", type=PATH)
+@click.option("--provider", metavar="NAME", help="Ask this snapshot provider alone; see `vsssnap providers`.")
+@click.option(
+    "--provider-option",
+    "provider_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of --provider.",
+)
+@click.option(
+    "--require",
+    type=click.Choice(["crash", "filesystem", "application"]),
+    default="crash",
+    show_default=True,
+    help="The least consistency; without it there is no image.",
+)
+@click.option(
+    "--stop-service",
+    "services",
+    multiple=True,
+    metavar="NAME",
+    help="Stop this service for the instant.  Repeatable.",
+)
+@click.option("--before", metavar="COMMAND", help="Run right before the instant; split into words, no shell.")
+@click.option("--after", metavar="COMMAND", help="Run right after it, whatever happened.")
+@click.option(
+    "--claims-application",
+    is_flag=True,
+    help="Between --before and --after the application has flushed everything and writes nothing.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For taking the snapshot, waiting for others included.",
+)
+@click.option("--live", is_flag=True, help="No snapshot: read the device as it is.  The image may be torn.")
+@click.option("--parent", type=PATH, help="The image that this one is an increment of.")
+@image_options
+def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what the options declare
+    """Image volumes through a snapshot.
+
+    SOURCE is a device, a mount point or a file.  TARGET is the image's name; "-" is the standard
+    output, for formats that stream.  With several sources, all as they were at one instant, TARGET
+    is a folder or a name with {name} in it, which stands for the source's last part.  Each image is
+    complete under its name or not there.
+    """
+    plans = _plans(
+        given["sources"], given["target"], given["format_name"], given["options"], given["replace"]
+    )
+    out.taken = given["target"] == _STDOUT
+    if given["live"]:
+        return _save_live(out, plans, given)
+    from vsssnap import Snapshot, open_image
+    from vsssnap.consistency import Consistency
+    from vsssnap.providers import by_name
+
+    if given["provider_options"] and not given["provider"]:
+        raise UsageError("--provider-option without --provider", hint="name the provider")
+    options = None
+    if given["provider_options"]:
+        kind = by_name(given["provider"]).options_type
+        if kind is None:
+            raise UsageError(f"provider {given['provider']!r} has no options")
+        options = build(kind, given["provider_options"], f"provider {given['provider']!r}")
+    snapshot = Snapshot(
+        *given["sources"],
+        provider=given["provider"],
+        require=Consistency[given["require"].upper()],
+        quiesce=_managers(given),
+        timeout=given["timeout"],
+        options=options,
+    )
+    with contextlib.ExitStack() as stack:
+        parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
+        stack.enter_context(interrupts.deferred(snapshot.cancel))
+        stack.enter_context(snapshot)
+        interrupts.check()
+        out.say(
+            f"snapshot of {', '.join(given['sources'])} by {snapshot.provider}, "
+            f"{snapshot.consistency.name.lower()} consistent, {snapshot.created:%Y-%m-%d %H:%M:%S %Z}"
+        )
+        reports = []
+        for plan in plans:
+            interrupts.check()
+            with snapshot.open(plan.source) as reader:
+                reports.append(_write(out, reader, plan, given, parent=parent))
+        facts = {
+            "snapshot": {
+                "id": snapshot.id,
+                "provider": snapshot.provider,
+                "consistency": snapshot.consistency,
+                "created": snapshot.created,
+                "volumes": snapshot.volumes,
+                "writers": snapshot.writers,
+            }
+        }
+    return _report(out, reports, facts)
+
+
+def _save_live(out: Output, plans: Sequence[_Plan], given: dict[str, Any]) -> int:
+    from vsssnap import open_device, open_image
+
+    refused = [
+        name for name in ("provider", "services", "before", "after", "provider_options") if given[name]
+    ]
+    if refused or given["require"] != "crash":
+        raise UsageError("--live takes no snapshot, so it goes with none of a snapshot's options")
+    if len(plans) > 1:
+        raise UsageError(
+            "--live with several sources: they have no common instant", hint="save them one by one"
+        )
+    out.warn(f"{plans[0].source} is {_LIVE}")
+    with contextlib.ExitStack() as stack:
+        parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
+        reader = stack.enter_context(open_device(plans[0].source))
+        stack.enter_context(interrupts.deferred())
+        metadata = reader.metadata.replace(notes=(*reader.metadata.notes, _LIVE))
+        report = _write(out, reader, plans[0], given, parent=parent, metadata=metadata)
+    return _report(out, [report], {"snapshot": None})
+
+
+@command(
+    "convert",
+    examples="""
+vsssnap convert data.raw data.vsnap --option level=9
+vsssnap convert data.vsnap data.raw
+vsssnap convert disk.bin disk.vsnap --input-format raw
+""",
+)
+@click.argument("image", type=PATH)
+@click.argument("target", type=PATH)
+@click.option("--input-format", metavar="NAME", help="Format of IMAGE; by default it is recognised.")
+@image_options
+def convert(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what the options declare
+    """Write the image IMAGE again as TARGET, in another format or with other options.
+
+    What IMAGE says of itself goes along.  TARGET "-" is the standard output.
+    """
+    from vsssnap import open_image
+
+    target = given["target"]
+    (plan,) = _plans([given["image"]], target, given["format_name"], given["options"], given["replace"])
+    out.taken = target == _STDOUT
+    with open_image(given["image"], format=given["input_format"]) as reader, interrupts.deferred():
+        report = _write(out, reader, plan, given)
+    return _report(out, [report], {})
+
+
+def _write(
+    out: Output,
+    reader: BlockReader,
+    plan: _Plan,
+    given: dict[str, Any],
+    *,
+    parent: ImageReader | None = None,
+    metadata: Any = None,  # noqa: ANN401 - ImageMetadata, which --help need not load
+) -> CopyReport:
+    from vsssnap import CopyOptions, OnReadError, save_image
+    from vsssnap.formats import PipeStorage
+
+    to_stdout = plan.target == _STDOUT
+    with out.progress(f"save {plan.source}") as progress:
+        report = save_image(
+            reader,
+            PipeStorage(sys.stdout.fileno(), "standard output", owned=False) if to_stdout else plan.target,
+            format=plan.driver.name,
+            options=plan.options,
+            parent=parent,
+            metadata=metadata,
+            replace=given["replace"],
+            on_read_error=OnReadError(given["on_read_error"]),
+            copy=CopyOptions(workers=given["workers"]),
+            progress=progress,
+        )
+    stored = f", {format_size(report.stored)} stored" if report.stored is not None else ""
+    seconds = max(report.seconds, 1e-6)
+    out.say(
+        f"{plan.source} -> {'standard output' if to_stdout else plan.target}: {format_size(report.size)}, "
+        f"{format_size(report.data)} of it data{stored}, {report.seconds:.1f} s, "
+        f"{format_size(report.size / seconds)}/s"
+    )
+    for extent in report.unreadable:
+        out.warn(f"{plan.source}: {extent.length} bytes at {extent.offset} are unreadable and marked so")
+    for kind, count in report.flattened.items():
+        out.warn(f"{plan.target}: {count} bytes marked {kind} are plain zeros in format {plan.driver.name}")
+    return report
+
+
+def _report(out: Output, reports: Sequence[CopyReport], facts: dict[str, Any]) -> int:
+    bad = any(report.unreadable for report in reports)
+    out.document(not bad, {"images": reports, **facts})
+    return exits.FOUND if bad else exits.OK
+
+
+def _managers(given: dict[str, Any]) -> list[QuiesceManager]:
+    from vsssnap.consistency import Consistency
+    from vsssnap.quiesce import run_commands, service_stopped
+
+    managers: list[QuiesceManager] = [service_stopped(name) for name in given["services"]]
+    if given["before"] or given["after"]:
+        managers.append(
+            run_commands(
+                before=_words(given["before"], "--before"),
+                after=_words(given["after"], "--after"),
+                claims=Consistency.APPLICATION if given["claims_application"] else None,
+            )
+        )
+    elif given["claims_application"]:
+        raise UsageError(
+            "--claims-application is about --before and --after", hint="pass at least one of them"
+        )
+    return managers
+
+
+def _words(text: str | None, option: str) -> list[str]:
+    try:
+        return shlex.split(text or "")
+    except ValueError as exc:
+        raise UsageError(f"{option} {text!r} cannot be split into words: {exc}") from None
+
+
+# Names.
+
+
+def _plans(
+    sources: Sequence[str], target: str, name: str | None, pairs: Sequence[str], replace: bool
+) -> list[_Plan]:
+    """What is to be written where; refuses what can be refused before a snapshot is taken."""
+    from vsssnap.formats.registry import by_name, by_suffix
+
+    if target == _STDOUT:
+        return [_plan_stdout(sources, name, pairs)]
+    plans = []
+    for source, path in _targets(sources, target, name):
+        driver = by_name(name) if name else by_suffix(path)
+        if os.path.lexists(path) and not replace:
+            # The library refuses it too, but only when services have been stopped for it.
+            raise TargetRefusedError(
+                f"{path} exists", path=path, hint="choose another name, or pass --replace"
+            )
+        plans.append(
+            _Plan(source, path, driver, build(driver.options_type, pairs, f"format {driver.name!r}"))
+        )
+    return plans
+
+
+def _plan_stdout(sources: Sequence[str], name: str | None, pairs: Sequence[str]) -> _Plan:
+    from vsssnap.formats.registry import by_name
+
+    driver = by_name(name or default_format())
+    if len(sources) > 1:
+        raise UsageError("the standard output takes one image", hint="save the sources one by one")
+    if "streaming" not in driver.features:
+        raise UsageError(
+            f"format {driver.name!r} cannot be streamed", hint="choose another --format, or a file"
+        )
+    if sys.stdout.isatty():
+        raise UsageError("the standard output is a terminal", hint="send it to a file or another program")
+    return _Plan(sources[0], _STDOUT, driver, build(driver.options_type, pairs, f"format {driver.name!r}"))
+
+
+def default_format() -> str:
+    """Our own format where it is there, else raw."""
+    from vsssnap.formats import available
+
+    return "vsnap" if available().get("vsnap") == "" else "raw"
+
+
+def _targets(sources: Sequence[str], target: str, name: str | None) -> Iterator[tuple[str, str]]:
+    from vsssnap.formats.registry import by_name
+
+    pattern = target
+    if os.path.isdir(target) or target.endswith(("/", os.sep)):
+        driver = by_name(name or default_format())
+        pattern = os.path.join(target, "{name}" + driver.suffixes[0])
+    elif len(sources) == 1 and "{name}" not in target:
+        yield sources[0], target
+        return
+    if "{name}" not in pattern:
+        raise UsageError(
+            f"{len(sources)} sources cannot all be saved as {target}",
+            hint="name a folder that exists, or put {name} into the target",
+        )
+    for source, stem in zip(sources, stems(sources), strict=True):
+        yield source, pattern.replace("{name}", stem)
+
+
+def stems(sources: Sequence[str]) -> list[str]:
+    """A name for each source's image: its last part, or all parts where last parts are equal.
+
+    Raises:
+        UsageError: two sources have the same name all the same.
+    """
+    parts = [
+        [part for part in re.split(r"[/\\:]+", source) if part not in ("", ".", "..", "?")]
+        for source in sources
+    ]
+    short = [each[-1] if each else "root" for each in parts]
+    counts = Counter(name.casefold() for name in short)
+    chosen = [
+        name if counts[name.casefold()] == 1 else "-".join(each)
+        for name, each in zip(short, parts, strict=True)
+    ]
+    double = [name for name, count in Counter(name.casefold() for name in chosen).items() if count > 1]
+    if double:
+        raise UsageError(f"several sources have the name {double[0]!r}", hint="save them one by one")
+    return chosen
