@@ -181,7 +181,8 @@ class Postgres:
     def sql(self, text: str, *, database: str = "bench") -> str:
         """Run SQL and give its unaligned output."""
         return self._call(
-            require_program("psql"), "-h", self.run, "-U", self.USER, "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1",
+            require_program("psql"), "-h", self.run, "-U", self.USER, "-X", "-A", "-t",
+            "-v", "ON_ERROR_STOP=1",
             "-c", text, database,
         ).stdout.strip()  # fmt: skip
 
