@@ -1,0 +1,286 @@
+"""Block devices and files as sources and targets.
+
+Source: open(2); <linux/fs.h> and block/bdev.c on O_EXCL without O_CREAT: a
+block device that somebody holds exclusively (a mount, swap, device-mapper, md, or another
+program that asked) cannot be opened so again, and while we hold it, nobody else gets it.
+Plain opens are not kept out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from vsssnap._units import MIB
+from vsssnap.errors import (
+    DeviceReadError,
+    SnapshotBusyError,
+    SnapshotPermissionError,
+    TargetError,
+    TargetRefusedError,
+    UsageError,
+)
+
+assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
+
+from vsssnap._posix import ioctls  # noqa: E402 - only readable on Linux
+from vsssnap._posix.topology import usage  # noqa: E402 - likewise
+
+__all__ = ["Opened", "open_source", "open_target", "zero_out"]
+
+FILE_SECTOR = 512  # bytes; what a regular file is taken to have
+
+_ZERO_STEP = 128 * MIB  # bytes for one BLKZEROOUT, which cannot be interrupted on older kernels
+_ZEROS = memoryview(bytes(MIB))
+_NO_MEDIUM = "put a medium in, or attach it"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A source or target that is open; whoever gets it closes ``fd``.
+
+    Attributes:
+        fd: The descriptor.
+        kind: What it is.
+        size: Bytes.
+        sector_size: Logical sector size, bytes.
+        path: As the caller named it.
+        identity: Equal for two names of one thing: kind and two numbers (of a device its major
+            and minor, of a file its ``st_dev`` and ``st_ino``).
+    """
+
+    fd: int
+    kind: Literal["file", "block"]
+    size: int
+    sector_size: int
+    path: str
+    identity: tuple[str, int, int]
+
+    @property
+    def rdev(self) -> int:
+        """A device's number in the form of ``st_rdev``; of use for block devices only."""
+        return os.makedev(*self.identity[1:])
+
+
+def open_source(path: str | os.PathLike[str], *, exclusive: bool = False) -> Opened:
+    """Open a block device or a regular file for reading.
+
+    Args:
+        path: Its name; links are followed.
+        exclusive: Hold a block device exclusively (O_EXCL) for as long as it is open.
+
+    Raises:
+        UsageError: the name holds a null byte.
+        DeviceReadError: there is none, it is neither, it has no medium, or it cannot be opened.
+        SnapshotPermissionError: the process may not read it.
+        SnapshotBusyError: it is held by somebody else, or a file server has a lease on it.
+    """
+    name = os.fsdecode(path)
+    kind = _kind(name)
+    # Without O_NONBLOCK the open of a file that a file server has a lease on waits for it to
+    # let go, up to /proc/sys/fs/lease-break-time.  On a device the flag means something else.
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    flags |= os.O_NONBLOCK if kind == "file" else os.O_EXCL if exclusive else 0
+    try:
+        fd = os.open(name, flags)
+    except OSError as exc:
+        raise _unopened(name, exc) from exc
+    try:
+        os.set_blocking(fd, True)
+        return _opened(fd, name, kind)
+    except BaseException as exc:
+        os.close(fd)
+        if isinstance(exc, OSError) and not isinstance(exc, DeviceReadError):
+            raise _unopened(name, exc) from exc
+        raise
+
+
+def _kind(name: str) -> Literal["file", "block"]:
+    """What a name stands for, asked before it is opened: opening a FIFO waits, a tape rewinds."""
+    try:
+        return _kind_of(os.stat(name), name)
+    except ValueError as exc:
+        raise UsageError(f"{name!r} is no path: {exc}", hint="name a block device or a file") from None
+    except OSError as exc:
+        raise _unopened(name, exc, call="stat") from exc
+
+
+def _kind_of(found: os.stat_result, name: str) -> Literal["file", "block"]:
+    if stat.S_ISREG(found.st_mode):
+        return "file"
+    if stat.S_ISBLK(found.st_mode):
+        return "block"
+    what = next(
+        word
+        for test, word in (
+            (stat.S_ISDIR, "a folder"),
+            (stat.S_ISCHR, "a character device"),
+            (stat.S_ISFIFO, "a FIFO"),
+            (stat.S_ISSOCK, "a socket"),
+            (bool, "something else"),
+        )
+        if test(found.st_mode)
+    )
+    raise DeviceReadError(
+        f"{name} is {what}, not a block device or a regular file",
+        code=errno.ENOTBLK,
+        hint="name the device that holds it" if stat.S_ISDIR(found.st_mode) else "name a device or a file",
+    )
+
+
+def _opened(fd: int, name: str, kind: Literal["file", "block"]) -> Opened:
+    found = os.fstat(fd)
+    if _kind_of(found, name) != kind:
+        raise DeviceReadError(f"{name} was exchanged while it was opened", hint="try again")
+    if kind == "file":
+        return Opened(fd, kind, found.st_size, FILE_SECTOR, name, (kind, found.st_dev, found.st_ino))
+    size = ioctls.get_u64(fd, ioctls.BLKGETSIZE64)
+    sector_size = ioctls.get_int(fd, ioctls.BLKSSZGET)
+    if not size:
+        # A loop device that is not attached, an empty card reader: no image of nothing.
+        raise DeviceReadError(f"{name} has 0 bytes", code=errno.ENOMEDIUM, hint=_NO_MEDIUM)
+    numbers = (os.major(found.st_rdev), os.minor(found.st_rdev))
+    return Opened(fd, kind, size, sector_size, name, (kind, *numbers))
+
+
+def _unopened(
+    name: str, exc: OSError, call: str = "open"
+) -> DeviceReadError | SnapshotPermissionError | SnapshotBusyError:
+    code = exc.errno
+    if code in (errno.EACCES, errno.EPERM):
+        return SnapshotPermissionError(
+            f"{name} may not be read by this user",
+            call=call,
+            code=code,
+            hint="run as root, or join the group that owns it (usually disk)",
+        )
+    if code == errno.EBUSY:
+        return SnapshotBusyError(
+            f"{name} is held by the system or another program",
+            call=call,
+            code=code,
+            hint="unmount it, or stop what uses it",
+        )
+    if code == errno.EWOULDBLOCK:
+        return SnapshotBusyError(
+            f"{name} is under a lease of another program, such as a file server",
+            call=call,
+            code=code,
+            hint="it has been asked to let go; try again in a moment",
+        )
+    if code in (errno.ENOENT, errno.ENOTDIR):
+        return DeviceReadError(f"there is no {name}", call=call, code=code, hint="check the name")
+    hint = _NO_MEDIUM if code in (errno.ENOMEDIUM, errno.ENXIO, errno.ENODEV) else "look at the kernel's log"
+    return DeviceReadError(f"{name} cannot be opened: {exc.strerror}", call=call, code=code, hint=hint)
+
+
+def open_target(path: str | os.PathLike[str]) -> Opened:
+    """Open a block device for reading and writing, if it is free; hold it exclusively.
+
+    Raises:
+        UsageError: the name holds a null byte.
+        TargetRefusedError: it is no block device, read-only, has no medium, or it or one of its
+            partitions is mounted, swap, part of another device, behind a loop device, or held.
+        TargetError: it cannot be opened.
+        SnapshotPermissionError: the process may not write it.
+    """
+    name = os.fsdecode(path)
+    try:
+        found = os.stat(name)
+    except ValueError as exc:
+        raise UsageError(f"{name!r} is no path: {exc}", hint="name a block device") from None
+    except OSError as exc:
+        raise _unwritable(name, exc) from exc
+    if not stat.S_ISBLK(found.st_mode):
+        raise TargetRefusedError(f"{name} is no block device", path=name, hint="name a block device")
+    if reason := usage(found.st_rdev):
+        raise TargetRefusedError(f"{name} {reason}", path=name, hint="free it first, or choose another")
+    try:
+        _refuse_readonly(name)
+        fd = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_EXCL)
+    except TargetRefusedError:
+        raise
+    except OSError as exc:
+        raise _unwritable(name, exc) from exc
+    try:
+        return _opened(fd, name, "block")
+    except BaseException as exc:
+        os.close(fd)
+        if isinstance(exc, DeviceReadError):
+            raise TargetRefusedError(exc.message, path=name, code=exc.code, hint=exc.hint) from None
+        if isinstance(exc, OSError):
+            raise _unwritable(name, exc) from exc
+        raise
+
+
+def _refuse_readonly(name: str) -> None:
+    # Asked first: a read-only device refuses to be opened for writing with EACCES, to root too.
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        readonly = ioctls.get_int(fd, ioctls.BLKROGET)
+    finally:
+        os.close(fd)
+    if readonly:
+        raise TargetRefusedError(
+            f"{name} is read-only", path=name, hint="look at its write protection, and blockdev --setrw"
+        )
+
+
+def _unwritable(name: str, exc: OSError) -> TargetError | SnapshotPermissionError:
+    code = exc.errno
+    if code in (errno.EACCES, errno.EPERM):
+        return SnapshotPermissionError(
+            f"{name} may not be written by this user", call="open", code=code, hint="run as root"
+        )
+    if code == errno.EBUSY:
+        return TargetRefusedError(
+            f"{name} is held by another program",
+            path=name,
+            call="open",
+            code=code,
+            hint="find it with lsof or fuser",
+        )
+    if code in (errno.ENOMEDIUM, errno.ENXIO, errno.ENODEV):
+        return TargetRefusedError(f"{name} has no medium", path=name, call="open", code=code, hint=_NO_MEDIUM)
+    hint = "check the name" if code in (errno.ENOENT, errno.ENOTDIR) else "look at the kernel's log"
+    return TargetError(
+        f"{name} cannot be opened: {exc.strerror}", path=name, call="open", code=code, hint=hint
+    )
+
+
+def zero_out(fd: int, offset: int, length: int) -> None:
+    """Make a range of a block device read as zeros: by the device's own command, or by writing them.
+
+    Raises:
+        OSError: as ioctl(2) and pwrite(2) report it.
+    """
+    end, sector = offset + length, 512
+    first, last = -(-offset // sector) * sector, end - end % sector
+    if first >= last:
+        _write_zeros(fd, offset, length)
+        return
+    _write_zeros(fd, offset, first - offset)
+    at = first
+    while at < last:
+        step = min(_ZERO_STEP, last - at)
+        try:
+            ioctls.on_range(fd, ioctls.BLKZEROOUT, at, step)
+        except OSError as exc:
+            if exc.errno not in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL):
+                raise
+            _write_zeros(fd, at, step)
+        at += step
+    _write_zeros(fd, last, end - last)
+
+
+def _write_zeros(fd: int, offset: int, length: int) -> None:
+    while length > 0:
+        count = os.pwrite(fd, _ZEROS[: min(length, len(_ZEROS))], offset)
+        if not count:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        offset += count
+        length -= count

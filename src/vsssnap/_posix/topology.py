@@ -1,0 +1,104 @@
+"""How block devices lie on and in one another, and who uses them.
+
+Devices are named by number, in the form of ``st_rdev``.
+
+Source: Linux Documentation/ABI/stable/sysfs-block (partitions, holders) and
+testing/sysfs-block-loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from pathlib import Path
+
+assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
+
+from vsssnap._posix import mounts  # noqa: E402 - only readable on Linux
+
+__all__ = ["disk_of", "flush_neighbours", "partitions", "sysfs", "system_name", "usage"]
+
+
+def system_name(rdev: int) -> str:
+    """The kernel's name of a block device (``"sda1"``), or its numbers if there is none."""
+    try:
+        return os.path.basename(os.readlink(sysfs(rdev)))
+    except OSError:
+        return f"{os.major(rdev)}:{os.minor(rdev)}"
+
+
+def sysfs(rdev: int) -> Path:
+    """The folder of sysfs about a block device."""
+    return Path(f"/sys/dev/block/{os.major(rdev)}:{os.minor(rdev)}")
+
+
+def _number(folder: Path) -> int | None:
+    """The device number that a folder of sysfs is about."""
+    try:
+        major, minor = (folder / "dev").read_text().split(":")
+        return os.makedev(int(major), int(minor))
+    except (OSError, ValueError):
+        return None
+
+
+def partitions(rdev: int) -> tuple[int, ...]:
+    """The partitions of a disk."""
+    numbers = (_number(mark.parent) for mark in sorted(sysfs(rdev).glob("*/partition")))
+    return tuple(number for number in numbers if number is not None)
+
+
+def disk_of(rdev: int) -> int | None:
+    """The disk that a partition is on; None for anything else."""
+    here = sysfs(rdev)
+    return _number(here.resolve().parent) if (here / "partition").exists() else None
+
+
+def usage(rdev: int) -> str:
+    """Who uses a block device or one of its partitions, as the end of a sentence; "" if nobody does."""
+    table, swaps = mounts.read(), mounts.swap_devices()
+    for number in (rdev, *partitions(rdev)):
+        has = "" if number == rdev else f"has a partition, {system_name(number)}, that "
+        if found := mounts.of_device(number, table):
+            return f"{has}is mounted at {found[0].mount_point}"
+        if any(_is_device(swap.path, number) for swap in swaps):
+            return f"{has}is used as swap"
+        if loop := _loop_over(number):
+            return f"{has}is what {loop} shows"
+    if held := mounts.holders(rdev):
+        return f"is part of {', '.join(held)}"
+    return ""
+
+
+def _is_device(path: str, rdev: int) -> bool:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISBLK(found.st_mode) and found.st_rdev == rdev
+
+
+def _loop_over(rdev: int) -> str:
+    """The loop device whose backing is this block device; O_EXCL knows nothing of it."""
+    for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if _is_device(os.fsdecode(entry.read_bytes().rstrip(b"\n")), rdev):
+                return f"/dev/{entry.parent.parent.name}"
+    return ""
+
+
+def flush_neighbours(rdev: int) -> None:
+    """Write out what was written to a disk through its partitions, or to a partition through its disk.
+
+    Each of them has a cache of its own in the kernel.
+    """
+    disk = disk_of(rdev)
+    for number in partitions(rdev) if disk is None else (disk,):
+        with contextlib.suppress(OSError):  # no node, or gone: what is not open has nothing cached
+            fd = os.open(f"/dev/{system_name(number).replace('!', '/')}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if os.fstat(fd).st_rdev == number:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
