@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import vsssnap
 from vsssnap.cli import interrupts
 from vsssnap.cli.demo import bank, records, tools
 from vsssnap.cli.demo.scene import DemoError, Scene, Verdict
@@ -71,13 +72,17 @@ class _LoopedScene(Scene):
         """Set the application to work, and find where its files lie."""
         with open(self._pulse, "xb") as pulse:
             pulse.write(bytes(8))
+        # The same package in the other process, wherever this one found it; -P: nothing from the
+        # folder that this happens to run in.
+        package = os.path.dirname(os.path.dirname(os.path.abspath(vsssnap.__file__)))
+        paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "vsssnap.cli.demo.application", self.volume, self._pulse],
-            cwd=self._folder,
+            [sys.executable, "-P", "-m", "vsssnap.cli.demo.application", self.volume, self._pulse],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is this process's, which ends the other in its own order
+            env={**os.environ, "PYTHONPATH": paths},
         )
         until = time.monotonic() + _START
         while not self.commits():
