@@ -1,7 +1,5 @@
 """The format ``box``: a header, the volume as it is, then the metadata."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 import threading
 import uuid
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from vsssnap.errors import (
     SourceChangedError,
     TargetError,
     UsageError,
+    VssSnapError,
 )
 from vsssnap.providers import (
     Deadline,
@@ -58,19 +60,19 @@ class CopyReader(BlockReader):
             raise
 
     def _read_into(self, view: memoryview, offset: int) -> None:
-        start, length = offset, len(view)
-        try:
-            with self._lock:
-                self._file.seek(offset)
-                while view:
-                    count = self._file.readinto(view)
-                    if not count:
-                        raise DeviceReadError("the copy was cut short", offset=start, length=length)
-                    view = view[count:]
-        except OSError as exc:
-            if isinstance(exc, DeviceReadError):
-                raise
-            raise DeviceReadError(f"the copy cannot be read: {exc}", offset=start, length=length) from exc
+        done = 0
+        while done < len(view):
+            try:
+                with self._lock:
+                    self._file.seek(offset + done)
+                    count = self._file.readinto(view[done:]) or 0
+            except OSError as exc:
+                raise DeviceReadError(
+                    f"the copy cannot be read: {exc}", offset=offset, length=len(view)
+                ) from exc
+            if not count:
+                raise DeviceReadError("the copy was cut short", offset=offset, length=len(view))
+            done += count
 
     def _release(self) -> None:
         self._file.close()
@@ -133,6 +135,8 @@ class CopierProvider(Provider):
             with open(partial, "x", opener=private) as file:
                 json.dump(facts, file)
             partial.rename(self._folder / FACTS)
+        except VssSnapError:
+            raise  # some of them are OSErrors too
         except OSError as exc:
             raise TargetError(f"{self._source} cannot be copied: {exc}", path=str(self._folder)) from exc
         return Taken(
@@ -246,13 +250,14 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
 
 
 def runs(pid: int) -> bool:
-    """Whether a process of this number exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    """Whether a process of this number exists; on Windows, where that is harder to ask, yes."""
+    if sys.platform != "win32":
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
     return True
 
 
