@@ -180,7 +180,7 @@ def test_nothing_is_degraded_silently(volume: MemoryVolume) -> None:
 def test_without_a_provider_every_one_says_why(tmp_path: Path) -> None:
     with pytest.raises(ProviderUnavailableError) as caught:
         Snapshot(str(tmp_path / "nothing")).create()
-    assert {"logged", "cow", "reflink", "static"} <= set(caught.value.reasons)
+    assert {"logged", "cow", "reflink"} <= set(caught.value.reasons)
     assert all(caught.value.reasons.values())
     assert "no MemoryVolume" in str(caught.value)
 

@@ -178,8 +178,12 @@ def _unopened(
     return DeviceReadError(f"{name} cannot be opened: {exc.strerror}", call=call, code=code, hint=hint)
 
 
-def open_target(path: str | os.PathLike[str]) -> Opened:
+def open_target(path: str | os.PathLike[str], *, files: bool = False) -> Opened:
     """Open a block device for reading and writing, if it is free; hold it exclusively.
+
+    Args:
+        path: Its name; links are followed.
+        files: Whether a regular file will do, too; it may not be swap or behind a loop device.
 
     Raises:
         UsageError: the name holds a null byte.
@@ -195,19 +199,25 @@ def open_target(path: str | os.PathLike[str]) -> Opened:
         raise UsageError(f"{name!r} is no path: {exc}", hint="name a block device") from None
     except OSError as exc:
         raise _unwritable(name, exc) from exc
-    if not stat.S_ISBLK(found.st_mode):
-        raise TargetRefusedError(f"{name} is no block device", path=name, hint="name a block device")
-    if reason := usage(found.st_rdev):
+    kind: Literal["file", "block"] = "block" if stat.S_ISBLK(found.st_mode) else "file"
+    if kind == "file" and not (files and stat.S_ISREG(found.st_mode)):
+        wanted = "a block device or a regular file" if files else "a block device"
+        raise TargetRefusedError(f"{name} is not {wanted}", path=name, hint=f"name {wanted}")
+    if reason := usage(found):
         raise TargetRefusedError(f"{name} {reason}", path=name, hint="free it first, or choose another")
     try:
-        _refuse_readonly(name)
-        fd = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_EXCL)
+        if kind == "block":
+            _refuse_readonly(name)
+        # As in `open_source`; O_EXCL without O_CREAT is defined for block devices only.
+        only = os.O_EXCL if kind == "block" else os.O_NONBLOCK
+        fd = os.open(name, os.O_RDWR | os.O_CLOEXEC | only)
     except TargetRefusedError:
         raise
     except OSError as exc:
         raise _unwritable(name, exc) from exc
     try:
-        return _opened(fd, name, "block")
+        os.set_blocking(fd, True)
+        return _opened(fd, name, kind)
     except BaseException as exc:
         os.close(fd)
         if isinstance(exc, DeviceReadError):
@@ -236,13 +246,17 @@ def _unwritable(name: str, exc: OSError) -> TargetError | SnapshotPermissionErro
         return SnapshotPermissionError(
             f"{name} may not be written by this user", call="open", code=code, hint="run as root"
         )
-    if code == errno.EBUSY:
+    if code in (errno.EBUSY, errno.EWOULDBLOCK, errno.ETXTBSY):
         return TargetRefusedError(
             f"{name} is held by another program",
             path=name,
             call="open",
             code=code,
             hint="find it with lsof or fuser",
+        )
+    if code == errno.EROFS:
+        return TargetRefusedError(
+            f"{name} is on a read-only file system", path=name, call="open", code=code, hint="choose another"
         )
     if code in (errno.ENOMEDIUM, errno.ENXIO, errno.ENODEV):
         return TargetRefusedError(f"{name} has no medium", path=name, call="open", code=code, hint=_NO_MEDIUM)

@@ -35,6 +35,17 @@ BLKDISCARD = _ioc(_NONE, 0x12, 119, 0)
 BLKPBSZGET = _ioc(_NONE, 0x12, 123, 0)
 BLKZEROOUT = _ioc(_NONE, 0x12, 127, 0)
 
+# <linux/fs.h>, file systems and files.  The flags requests are declared with long but take an int.
+FICLONE = _ioc(_WRITE, 0x94, 9, 4)
+FIFREEZE = _ioc(_READ | _WRITE, ord("X"), 119, 4)
+FITHAW = _ioc(_READ | _WRITE, ord("X"), 120, 4)
+FS_IOC_GETFLAGS = _ioc(_READ, ord("f"), 1, _LONG)
+FS_IOC_SETFLAGS = _ioc(_WRITE, ord("f"), 2, _LONG)
+FS_NOCOW_FL = 0x0080_0000
+
+# <linux/loop.h>.
+LOOP_GET_STATUS64 = 0x4C05
+
 
 def get_int(fd: int, request: int) -> int:
     """Call a request that fills an ``int``.

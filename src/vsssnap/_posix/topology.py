@@ -55,37 +55,48 @@ def disk_of(rdev: int) -> int | None:
     return _number(here.resolve().parent) if (here / "partition").exists() else None
 
 
-def usage(rdev: int) -> str:
-    """Who uses a block device or one of its partitions, as the end of a sentence; "" if nobody does."""
-    table, swaps = mounts.read(), mounts.swap_devices()
-    for number in (rdev, *partitions(rdev)):
-        has = "" if number == rdev else f"has a partition, {system_name(number)}, that "
-        if found := mounts.of_device(number, table):
-            return f"{has}is mounted at {found[0].mount_point}"
-        if any(_is_device(swap.path, number) for swap in swaps):
-            return f"{has}is used as swap"
-        if loop := _loop_over(number):
-            return f"{has}is what {loop} shows"
-    if held := mounts.holders(rdev):
+def usage(found: os.stat_result) -> str:
+    """Who uses a block device, one of its partitions, or a file as a disk.
+
+    Args:
+        found: What `os.stat` says of it.
+
+    Returns:
+        The end of a sentence, or "" if nobody does.
+    """
+    if not stat.S_ISBLK(found.st_mode):
+        return _shown(found)
+    table = mounts.read()
+    for number in (found.st_rdev, *partitions(found.st_rdev)):
+        has = "" if number == found.st_rdev else f"has a partition, {system_name(number)}, that "
+        if mounted := mounts.of_device(number, table):
+            return f"{has}is mounted at {mounted[0].mount_point}"
+        if reason := _shown(number):
+            return has + reason
+    if held := mounts.holders(found.st_rdev):
         return f"is part of {', '.join(held)}"
     return ""
 
 
-def _is_device(path: str, rdev: int) -> bool:
+def _shown(what: os.stat_result | int) -> str:
+    """Swap and loop devices on a file or a block device; O_EXCL knows nothing of the latter."""
+    if any(_is(swap.path, what) for swap in mounts.swap_devices()):
+        return "is used as swap"
+    for entry in sorted(Path("/sys/block").glob("loop*/loop/backing_file")):
+        with contextlib.suppress(OSError):
+            if _is(os.fsdecode(entry.read_bytes().rstrip(b"\n")), what):
+                return f"is what /dev/{entry.parent.parent.name} shows"
+    return ""
+
+
+def _is(path: str, what: os.stat_result | int) -> bool:
     try:
         found = os.stat(path)
     except (OSError, ValueError):
         return False
-    return stat.S_ISBLK(found.st_mode) and found.st_rdev == rdev
-
-
-def _loop_over(rdev: int) -> str:
-    """The loop device whose backing is this block device; O_EXCL knows nothing of it."""
-    for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with contextlib.suppress(OSError):
-            if _is_device(os.fsdecode(entry.read_bytes().rstrip(b"\n")), rdev):
-                return f"/dev/{entry.parent.parent.name}"
-    return ""
+    if isinstance(what, int):
+        return stat.S_ISBLK(found.st_mode) and found.st_rdev == what
+    return os.path.samestat(found, what)
 
 
 def flush_neighbours(rdev: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from vsssnap._registry import Registry
@@ -11,16 +12,17 @@ from vsssnap.providers.base import PROVIDER_API, Offer, Provider, SnapshotReques
 
 __all__ = ["available", "by_name", "choose", "offers"]
 
+# In order of preference: the first that offers enough is taken.
+_BUILTINS = {"cow": "vsssnap.providers.cow:CowProvider"}
+if sys.platform != "win32":
+    _BUILTINS["reflink"] = "vsssnap.providers.reflink:ReflinkProvider"
+
 _REGISTRY: Registry[Any] = Registry(
     "snapshot provider",
     "vsssnap.providers",
     "vsssnap.providers.base:Provider",
     PROVIDER_API,
-    {  # in order of preference: the first that offers enough is taken
-        "cow": "vsssnap.providers.cow:CowProvider",
-        "reflink": "vsssnap.providers.reflink:ReflinkProvider",
-        "static": "vsssnap.providers.static:StaticProvider",
-    },
+    _BUILTINS,
 )
 
 

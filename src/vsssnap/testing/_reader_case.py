@@ -44,7 +44,9 @@ class ReaderCase:
         edges = {0, 1, 511, 512, 513, 4095, 4096, self.size // 2}
         edges |= {self.size - back for back in (0, 1, 511, 512, 513, 4096)} | {self.size + 1, MAX_SIZE}
         lengths = (0, 1, 2, 511, 512, 4097, SPAN)
-        pairs = [(length, offset) for offset in sorted(edges) if 0 <= offset <= MAX_SIZE for length in lengths]
+        pairs = [
+            (length, offset) for offset in sorted(edges) if 0 <= offset <= MAX_SIZE for length in lengths
+        ]
         if self.size:
             pairs += [(self.dice.randrange(SPAN), self.dice.randrange(self.size)) for _ in range(50)]
         return pairs

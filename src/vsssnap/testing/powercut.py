@@ -11,7 +11,7 @@ from vsssnap._units import whole
 from vsssnap.formats.storage import MemoryStorage, Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 SECTOR = 512
 
@@ -99,6 +99,11 @@ class PowerCut(Storage):
         self._now.truncate(size)
         self._log.append(_Truncate(size))
 
+    def allocate(self, size: int, /) -> None:
+        """See `Storage`; recorded as growing."""
+        if size > self.size:
+            self.truncate(size)
+
     def flush(self) -> None:
         """See `Storage`: all before it survives."""
         self._log.append(None)
@@ -111,7 +116,14 @@ class PowerCut(Storage):
         """What the file holds if the power stays on."""
         return bytes(self._now.data)
 
-    def cuts(self, *, subsets: int = 0, torn: bool = False, seed: int = 0) -> Iterator[Cut]:
+    def cuts(
+        self,
+        *,
+        subsets: int = 0,
+        torn: bool = False,
+        seed: int = 0,
+        moments: Iterable[int] | None = None,
+    ) -> Iterator[Cut]:
         """Every state that a power cut may leave, one after another.
 
         First the plain ones: the power fails after each operation, and all before it is on the
@@ -124,12 +136,13 @@ class PowerCut(Storage):
             torn: Whether, at each moment, also a part of the last write is lost: sectors of 512
                 bytes, behind a random place, and here and there.
             seed: Of the random choices.
+            moments: After how many operations the power fails; by default after each number of them.
 
         Yields:
             A `Cut`; each has a storage of its own.
         """
         dice = random.Random(seed)  # noqa: S311 - repeatable, not secret
-        for after in range(len(self._log) + 1):
+        for after in range(len(self._log) + 1) if moments is None else moments:
             yield self._cut(after, (), "")
             safe = self._safe(after)
             if after > safe:

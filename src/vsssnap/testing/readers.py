@@ -273,7 +273,9 @@ class _ReaderCheck(ReaderCase):
         self.clauses.same(reader.read(), wanted, "read() gives the rest", where)
         require(reader.read(1) == b"", "at the end read gives nothing", where)
         beyond = min(5, MAX_SIZE - self.size)
-        require(reader.seek(beyond, io.SEEK_CUR) == self.size + beyond, "seeking behind the end is allowed", where)
+        require(
+            reader.seek(beyond, io.SEEK_CUR) == self.size + beyond, "seeking behind the end is allowed", where
+        )
         require(reader.read(MAX_SIZE) == b"", "behind the end there is nothing", where)
         require(reader.readall() == b"", "behind the end there is nothing, for readall too", where)
         reader.seek(0)

@@ -1,0 +1,391 @@
+"""The contract of `ImageFormat`, as a check."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import tempfile
+from typing import TYPE_CHECKING
+
+from vsssnap.blocks.extent import ExtentKind
+from vsssnap.errors import ImageError, UsageError, VssSnapError
+from vsssnap.formats.base import FORMAT_API, Depth, Finding, ImageFormat, ImageReader, Probe
+from vsssnap.formats.storage import FileStorage, MemoryStorage
+from vsssnap.testing import _format_case as case
+from vsssnap.testing._clauses import Clauses
+from vsssnap.testing.powercut import PowerCut
+from vsssnap.testing.readers import check_reader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FEATURES = frozenset({"compression", "checksums", "holes", "metadata", "parents", "streaming", "unreadable"})
+_ENDS = 1 << 16  # bytes that a probe sees of each end
+_CUTS = 24  # moments of a power cut, besides the last ones
+
+
+def check_format(
+    fmt: ImageFormat,
+    *,
+    options: Sequence[object] = (None,),
+    sizes: Sequence[int] | None = None,
+    complete_mark: bool | None = None,
+    damage: int = 24,
+    threads: int = 4,
+    seed: int = 0,
+    timeout: float = 60.0,
+) -> None:
+    """Hold a format to the contract of `ImageFormat`, its writers and its readers.
+
+    Images are written in memory, to a stream if the format says it can, and to one file in a
+    temporary folder; read back, probed, verified, cut short, damaged, and met by power cuts.
+
+    Args:
+        fmt: The driver.
+        options: What images are created with, one after the other; the first serves for all
+            that is checked only once.
+        sizes: Of the volumes; by default edges of sectors and of the format's unit.  A size that the
+            format refuses with UsageError is passed over, but not all may be.
+        complete_mark: Whether an image without ``finish`` is told from a complete one; by default
+            whether the format has a magic.
+        damage: How many damaged and how many shortened images are opened.
+        threads: How many encode, store and read at once.
+        seed: Of all that is random.
+        timeout: Seconds for anything that runs in threads.
+
+    Raises:
+        AssertionError: a clause is broken; the message says which and where.
+    """
+    check = _FormatCheck(fmt, options[0], complete_mark, threads, seed, timeout)
+    check.facts()
+    check.learn()
+    for chosen in options:
+        check.round_trips(chosen, sizes)
+    check.refusals()
+    check.stream()
+    check.file()
+    check.incomplete()
+    check.shortened(damage)
+    check.damaged(damage)
+    check.power_cuts()
+
+
+class _FormatCheck:
+    def __init__(
+        self,
+        fmt: ImageFormat,
+        options: object,
+        complete_mark: bool | None,
+        threads: int,
+        seed: int,
+        timeout: float,
+    ) -> None:
+        self.fmt = fmt
+        self.options = options
+        self.mark = complete_mark
+        self.threads = threads
+        self.seed = seed
+        self.timeout = timeout
+        self.clauses = Clauses(type(fmt).__name__)
+        self.unit = 1 << 20
+        self.sample = case.Pattern("", b"", ())
+        self.image = b""
+
+    def write(self, pattern: case.Pattern, options: object, *, finish: bool = True) -> PowerCut:
+        storage = PowerCut()
+        self.put(storage, pattern, options, finish=finish)
+        self.clauses.require(storage.closed, "close() closes the storage")
+        return storage
+
+    def put(
+        self,
+        storage: PowerCut | MemoryStorage | FileStorage,
+        pattern: case.Pattern,
+        options: object,
+        *,
+        finish: bool = True,
+    ) -> dict[str, int]:
+        return case.write_image(
+            self.fmt,
+            storage,
+            pattern,
+            options=options,
+            seed=self.seed,
+            threads=self.threads,
+            timeout=self.timeout,
+            finish=finish,
+        )
+
+    def facts(self) -> None:
+        fmt, require = self.fmt, self.clauses.require
+        require(isinstance(fmt, ImageFormat), "a format is an ImageFormat")
+        require(fmt.api == FORMAT_API, "api is that of this vsssnap", f"{fmt.api}, not {FORMAT_API}")
+        require(bool(fmt.name) and fmt.name == fmt.name.lower(), "name is lower case", repr(fmt.name))
+        dots = isinstance(fmt.suffixes, tuple) and all(s.startswith(".") for s in fmt.suffixes)
+        require(dots, "suffixes is a tuple, each with its dot", repr(fmt.suffixes))
+        require(fmt.features <= _FEATURES, "features are known words", str(sorted(fmt.features - _FEATURES)))
+        kind: object = fmt.options_type
+        require(isinstance(kind, type) and dataclasses.is_dataclass(kind), "options_type is a dataclass")
+        values = fmt.options_type()
+        frozen = values.__dataclass_params__.frozen
+        require(frozen, "options_type is frozen and has a default for everything")
+
+    def learn(self) -> None:
+        """The unit, and an image that serves for all that is checked only once."""
+        writer = self.fmt.create(MemoryStorage(), 1 << 20, options=self.options)
+        self.unit = writer.unit
+        writer.close()
+        self.clauses.require(1 << 16 <= self.unit <= 1 << 24, "unit is 64 KiB to 16 MiB", str(self.unit))
+        size = self.unit + (1 << 18)
+        found = {pattern.name: pattern for pattern in case.patterns(size, self.unit, self.seed)}
+        self.sample = found["islands"]
+        storage = self.write(self.sample, self.options)
+        self.image = storage.content()
+        own = self.probe(self.image, "")
+        if self.mark is None:
+            self.mark = own > 10
+        named = max((self.probe(self.image, "image" + s) for s in self.fmt.suffixes), default=own)
+        self.clauses.require(0 < named <= 100, "probe() knows an image of its own", f"gave {named}")
+        self.clauses.require(own <= named, "a suffix only makes probe() surer", f"{own}, then {named}")
+        dice = random.Random(self.seed)  # noqa: S311 - repeatable, not secret
+        for what in (b"", b"\0", bytes(4096), bytes(1 << 17), dice.randbytes(511), dice.randbytes(1 << 17)):
+            score = self.probe(what, "")
+            clause = "probe() says no to bytes that are not its own"
+            self.clauses.require(score == 0, clause, f"gave {score} for {len(what)} bytes")
+            for suffix in self.fmt.suffixes:
+                score = self.probe(what, "image" + suffix)
+                clause = "probe() gives at most 10 by suffix alone"
+                self.clauses.require(score <= 10, clause, f"gave {score} for {len(what)} bytes, {suffix}")
+        for length in range(0, 600, 37):  # and it never trips over a short head
+            self.probe(self.image[:length], "")
+
+    def probe(self, data: bytes, name: str) -> int:
+        score = self.fmt.probe(Probe(data[:_ENDS], data[-_ENDS:], name, len(data)))
+        self.clauses.require(0 <= score <= 100, "probe() gives 0 to 100", str(score))
+        return score
+
+    def round_trips(self, options: object, sizes: Sequence[int] | None) -> None:
+        unit = self.unit
+        chosen = sizes or (0, 1, 511, 512, 513, 4096, 65536, unit - 512, unit, unit + 512, 2 * unit + 65537)
+        done = 0
+        for size in chosen:
+            try:
+                self.fmt.create(MemoryStorage(), size, options=options).close()
+            except UsageError:
+                continue
+            done += 1
+            for pattern in case.patterns(size, unit, self.seed):
+                self.round_trip(pattern, options)
+        self.clauses.require(done > 0, "it takes volumes of some sizes", f"refused {chosen}")
+
+    def round_trip(self, pattern: case.Pattern, options: object) -> None:
+        size = len(pattern.content)
+        where = f"{size} bytes, {pattern.name}"
+        storage = PowerCut()
+        flattened = self.put(storage, pattern, options)
+        self.clauses.require(storage.unflushed == 0, "finish() flushes what it writes", where)
+        data = storage.content()
+        opened = case.ClosingStorage(data, "checked image")
+        with self.fmt.open(opened) as reader:
+            self.clauses.require(isinstance(reader, ImageReader), "open() gives an ImageReader", where)
+            clause = "an image has its volume's size"
+            self.clauses.require(reader.size == size, clause, f"{where}: {reader.size}")
+            self.clauses.require(reader.format == self.fmt.name, "reader.format is the format's name", where)
+            self.clauses.same(case.read_all(reader), pattern.content, "an image reads as its volume", where)
+            self.facts_of(reader, data, where)
+            self.kinds(reader, pattern, flattened, where)
+            self.verified(reader, where)
+        self.clauses.require(opened.closed, "closing the reader closes the storage", where)
+        if size <= 1 << 17:
+            check_reader(
+                case.opener(self.fmt, data),
+                pattern.content,
+                threads=self.threads,
+                seed=self.seed,
+                timeout=self.timeout,
+            )
+
+    def facts_of(self, reader: ImageReader, data: bytes, where: str) -> None:
+        info = dict(reader.info())
+        try:
+            json.dumps(info, allow_nan=False)
+        except (TypeError, ValueError) as exc:
+            raise AssertionError(
+                f"{self.clauses.what}: info() holds JSON values only; {where}: {exc}"
+            ) from exc
+        stored = info.get("stored_size", len(data))
+        self.clauses.require(stored == len(data), "info()'s stored_size is the file's", f"{where}: {stored}")
+        self.clauses.require(info.get("complete", True) is True, "a finished image is complete", where)
+        if "metadata" in self.fmt.features:
+            clause = "metadata comes back as it was given to finish()"
+            self.clauses.require(reader.metadata == case.METADATA, clause, where)
+
+    def kinds(
+        self, reader: ImageReader, pattern: case.Pattern, flattened: dict[str, int], where: str
+    ) -> None:
+        for kind in (ExtentKind.HOLE, ExtentKind.EXCLUDED, ExtentKind.UNREADABLE):
+            marked = pattern.of(kind)
+            kept = sum(extent.length for extent in reader.extents() if extent.kind is kind)
+            seen = (
+                f"{where}: {marked} bytes marked {kind.name}, {kept} kept, {flattened.get(kind, 0)} flattened"
+            )
+            self.clauses.require(kept <= marked, "no range gets a kind that it was not marked with", seen)
+            if pattern.name != "pieces of every kind":  # below the format's own granularity
+                clause = "what flattened() does not count is kept"
+                self.clauses.require(kept + flattened.get(kind, 0) >= marked, clause, seen)
+            if kind is ExtentKind.UNREADABLE and "unreadable" in self.fmt.features:
+                clause = 'a format with the feature "unreadable" keeps every such byte'
+                self.clauses.require(kept == marked, clause, seen)
+
+    def verified(self, reader: ImageReader, where: str) -> None:
+        depths = reader.depths()
+        rising = bool(depths) and list(depths) == sorted(set(depths))
+        self.clauses.require(rising, "depths() rises", f"{where}: {depths}")
+        for depth in depths:
+            counts: list[int] = []
+            findings = list(reader.verify(depth, counts.append))
+            seen = f"{where}, {depth.name}: {findings[:1]}"
+            self.clauses.require(not findings, "verify() finds nothing in a sound image", seen)
+            self.clauses.require(all(n >= 0 for n in counts), "progress only goes forward", where)
+
+    def refusals(self) -> None:
+        fmt = self.fmt
+        size = len(self.sample.content)
+        clause = "create() refuses with UsageError what it cannot do"
+        for where, options, of in (
+            ("options of another format", object(), size),
+            ("a negative size", self.options, -1),
+        ):
+            self.clauses.raises(
+                UsageError,
+                lambda o=options, n=of: fmt.create(MemoryStorage(), n, options=o),  # type: ignore[misc] # bound per turn
+                clause,
+                where,
+            )
+        if "parents" not in fmt.features:
+            with fmt.open(MemoryStorage(self.image)) as parent:
+                self.clauses.raises(
+                    UsageError, lambda: fmt.create(MemoryStorage(), size, parent=parent), clause, "a parent"
+                )
+
+    def stream(self) -> None:
+        if "streaming" not in self.fmt.features:
+            return
+        storage = case.StreamStorage(name="checked stream")
+        self.put(storage, self.sample, self.options)
+        self.reads_right(bytes(storage.data), "written to a stream")
+
+    def file(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="vsssnap-check-") as folder:
+            path = os.path.join(folder, "image" + (*self.fmt.suffixes, "")[0])
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+            self.put(FileStorage(fd, path), self.sample, self.options)
+            fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            with self.fmt.open(FileStorage(fd, path)) as reader:
+                clause = "an image in a file reads as its volume"
+                self.clauses.same(case.read_all(reader), self.sample.content, clause, "a file")
+
+    def reads_right(self, data: bytes, where: str) -> None:
+        with self.fmt.open(MemoryStorage(data, "checked image")) as reader:
+            self.clauses.same(
+                case.read_all(reader), self.sample.content, "an image reads as its volume", where
+            )
+
+    def incomplete(self) -> None:
+        if not self.mark:
+            return
+        storage = self.write(self.sample, self.options, finish=False)
+        clause = "an image without finish() is refused with ImageError, or info() says it is not complete"
+        self.never_whole(storage.content(), clause, "closed before finish()", whole=False)
+
+    def never_whole(self, data: bytes, clause: str, where: str, *, whole: bool = True) -> None:
+        """An image that may be incomplete: refused, recognisable, or (if allowed) whole and right."""
+        storage = case.ClosingStorage(data, "checked image")
+        try:
+            reader = self.fmt.open(storage)
+        except ImageError:
+            self.clauses.require(storage.closed, "open() closes the storage when it raises", where)
+            return
+        except VssSnapError as exc:
+            raise AssertionError(
+                f"{self.clauses.what}: {clause}; {where} raised {type(exc).__name__}"
+            ) from exc
+        with reader:
+            if dict(reader.info()).get("complete", True):
+                self.clauses.require(whole, clause, f"{where}: it was opened")
+                self.clauses.same(case.read_all(reader), self.sample.content, clause, where)
+
+    def shortened(self, count: int) -> None:
+        dice = random.Random(self.seed)  # noqa: S311 - repeatable, not secret
+        total = len(self.image)
+        lengths = {0, 1, 511, 512, total - 1, total - 512, total // 2}
+        lengths |= {dice.randrange(total) for _ in range(count)}
+        for length in sorted(n for n in lengths if 0 <= n < total):
+            self.opens(self.image[:length], f"cut to {length} of {total} bytes", shorter=True)
+
+    def damaged(self, count: int) -> None:
+        dice = random.Random(self.seed)  # noqa: S311 - repeatable, not secret
+        total = len(self.image)
+        places = [*range(0, min(64, total), 8), *range(max(0, total - 64), total, 16)]
+        places += [dice.randrange(total) for _ in range(count)]
+        for place in places:
+            data = bytearray(self.image)
+            data[place] ^= dice.randrange(1, 256)
+            self.opens(bytes(data), f"byte {place} of {total} changed", shorter=False)
+
+    def opens(self, data: bytes, where: str, *, shorter: bool) -> None:
+        """A bad image: right bytes or ImageError, and `verify` sees what reading it shows."""
+        clause = "a damaged image gives right bytes or ImageError"
+        checked = "checksums" in self.fmt.features
+        for recover in (False, True):
+            try:
+                reader = self.fmt.open(MemoryStorage(data, "checked image"), recover=recover)
+            except ImageError:
+                continue
+            except Exception as exc:
+                raise AssertionError(f"{self.clauses.what}: {clause}; {where}: {exc!r}") from exc
+            with reader:
+                wrong = self.wrong(reader, clause, where, prefix=shorter and not self.mark)
+                by_law = checked or (shorter and (not self.mark or not recover))
+                if wrong == "bytes" and by_law and not recover:
+                    self.clauses.broken(clause, f"{where}: other bytes")
+                self.finds(reader, wrong, where, recover=recover)
+
+    def wrong(self, reader: ImageReader, clause: str, where: str, *, prefix: bool) -> str:
+        """What reading all shows: "" if it is right, "error", or "bytes"."""
+        try:
+            content = case.read_all(reader)
+        except ImageError:
+            return "error"
+        except Exception as exc:
+            raise AssertionError(f"{self.clauses.what}: {clause}; {where}: {exc!r}") from exc
+        wanted = self.sample.content[: len(content)] if prefix else self.sample.content
+        return "" if content == wanted else "bytes"
+
+    def finds(self, reader: ImageReader, wrong: str, where: str, *, recover: bool) -> None:
+        """`verify` never raises on damage, and at STORED or deeper it sees what reading shows."""
+        for depth in reader.depths():
+            try:
+                findings = list(reader.verify(depth, lambda _: None))
+            except Exception as exc:
+                clause = "verify() reports damage and never raises it"
+                raise AssertionError(f"{self.clauses.what}: {clause}; {where}: {exc!r}") from exc
+            shape = all(isinstance(finding, Finding) for finding in findings)
+            self.clauses.require(shape, "verify() yields Finding objects", where)
+            if wrong and depth >= Depth.STORED and not recover:
+                clause = f"verify() at {depth.name} finds damage that reading shows"
+                self.clauses.require(bool(findings), clause, where)
+
+    def power_cuts(self) -> None:
+        if not self.mark:
+            return
+        storage = self.write(self.sample, self.options)
+        count = storage.operations
+        dice = random.Random(self.seed)  # noqa: S311 - repeatable, not secret
+        moments = set(range(max(0, count - 8), count + 1)) | {0, 1}
+        moments |= {dice.randrange(count) for _ in range(_CUTS)}
+        clause = "after a power cut an image is refused, recognised as incomplete, or whole"
+        for cut in storage.cuts(subsets=3, torn=True, seed=self.seed, moments=sorted(moments)):
+            self.never_whole(bytes(cut.storage.data), clause, cut.description)

@@ -1,0 +1,80 @@
+"""Volumes in memory for the tests of CowVolume, and what its shadow storage really takes on disk."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from vsssnap.blocks.extent import Extent, ExtentKind
+
+PIECE = 512  # bytes that move at once, so that a torn read has somewhere to tear
+
+
+class MemoryVolume:
+    """Bytes in memory.
+
+    Args:
+        data: What it holds.
+        slow: Whether every read and write lets other threads in between its pieces.
+    """
+
+    def __init__(self, data: bytes, *, slow: bool = False) -> None:
+        self.data = bytearray(data)
+        self.slow = slow
+        self.reads: list[tuple[int, int]] = []
+        self.writes: list[tuple[int, int]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def pread(self, length: int, offset: int, /) -> bytes:
+        with self._lock:
+            self.reads.append((length, offset))
+        if not self.slow:
+            return bytes(self.data[offset : offset + length])
+        result = b""
+        for at in range(offset, offset + length, PIECE):
+            result += self.data[at : min(at + PIECE, offset + length)]
+            time.sleep(0)
+        return result
+
+    def pwrite(self, data: memoryview, offset: int, /) -> None:
+        with self._lock:
+            self.writes.append((len(data), offset))
+        for at in range(0, len(data), PIECE if self.slow else max(1, len(data))):
+            piece = data[at : at + PIECE] if self.slow else data
+            self.data[offset + at : offset + at + len(piece)] = piece
+            if self.slow:
+                time.sleep(0)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """ZERO for every aligned piece that is all zero at this moment."""
+        end = offset + length
+        while offset < end:
+            stop = min(end, offset - offset % PIECE + PIECE)
+            zero = not any(self.data[offset:stop])
+            yield Extent(offset, stop - offset, ExtentKind.ZERO if zero else ExtentKind.DATA)
+            offset = stop
+
+
+def shadow_files(folder: Path) -> list[os.stat_result]:
+    """The status of each unnamed file that this process holds in a folder."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            name, status = os.readlink(entry), entry.stat()
+        except FileNotFoundError:
+            continue  # the descriptor of the listing itself
+        if name.startswith(f"{folder}/") and not status.st_nlink:
+            found.append(status)
+    return found
+
+
+def shadow_on_disk(folder: Path) -> int:
+    """Bytes that those files take on disk."""
+    return sum(status.st_blocks * 512 for status in shadow_files(folder))
