@@ -118,9 +118,10 @@ def types(context: Context) -> bool:
     # Mypy refuses a folder that holds no Python; git keeps no empty one.
     paths = [name for name in named if (TOP / name).is_file() or any((TOP / name).rglob("*.py"))]
     ok = True
-    for platform in ("linux", "win32"):
+    # The tests drive kernels and signals of Linux; what Windows gets is the library.
+    for platform, checked in (("linux", paths), ("win32", ["src"])):
         cache = f"--cache-dir={context.scratch.parent / 'mypy' / platform}"
-        ok = run((sys.executable, "-m", "mypy", "--platform", platform, cache, *paths), context) and ok
+        ok = run((sys.executable, "-m", "mypy", "--platform", platform, cache, *checked), context) and ok
     return ok
 
 

@@ -14,6 +14,8 @@ import logging
 
 from vsssnap._inventory import list_snapshots as list_snapshots
 from vsssnap._inventory import purge as purge
+from vsssnap.blocks.cow import CowVolume as CowVolume
+from vsssnap.blocks.cow import WhenFull as WhenFull
 from vsssnap.blocks.extent import Extent as Extent
 from vsssnap.blocks.extent import ExtentKind as ExtentKind
 from vsssnap.blocks.reader import BlockReader as BlockReader

@@ -25,18 +25,7 @@ from vsssnap.errors import (
     UsageError,
 )
 
-assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
-
-from vsssnap._posix import ioctls  # noqa: E402 - only readable on Linux
-from vsssnap._posix.topology import usage  # noqa: E402 - likewise
-
 __all__ = ["Opened", "open_source", "open_target", "zero_out"]
-
-FILE_SECTOR = 512  # bytes; what a regular file is taken to have
-
-_ZERO_STEP = 128 * MIB  # bytes for one BLKZEROOUT, which cannot be interrupted on older kernels
-_ZEROS = memoryview(bytes(MIB))
-_NO_MEDIUM = "put a medium in, or attach it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +48,19 @@ class Opened:
     sector_size: int
     path: str
     identity: tuple[str, int, int]
+    rdev: int = 0
 
-    @property
-    def rdev(self) -> int:
-        """A device's number in the form of ``st_rdev``; of use for block devices only."""
-        return os.makedev(*self.identity[1:])
+
+assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
+
+from vsssnap._posix import ioctls  # noqa: E402 - only readable on Linux
+from vsssnap._posix.topology import usage  # noqa: E402 - likewise
+
+FILE_SECTOR = 512  # bytes; what a regular file is taken to have
+
+_ZERO_STEP = 128 * MIB  # bytes for one BLKZEROOUT, which cannot be interrupted on older kernels
+_ZEROS = memoryview(bytes(MIB))
+_NO_MEDIUM = "put a medium in, or attach it"
 
 
 def open_source(path: str | os.PathLike[str], *, exclusive: bool = False) -> Opened:
@@ -144,7 +141,7 @@ def _opened(fd: int, name: str, kind: Literal["file", "block"]) -> Opened:
         # A loop device that is not attached, an empty card reader: no image of nothing.
         raise DeviceReadError(f"{name} has 0 bytes", code=errno.ENOMEDIUM, hint=_NO_MEDIUM)
     numbers = (os.major(found.st_rdev), os.minor(found.st_rdev))
-    return Opened(fd, kind, size, sector_size, name, (kind, *numbers))
+    return Opened(fd, kind, size, sector_size, name, (kind, *numbers), found.st_rdev)
 
 
 def _unopened(

@@ -32,8 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vsssnap._posix.ioctls import FIFREEZE, FITHAW
-from vsssnap.errors import SnapshotBusyError, SnapshotError, SnapshotPermissionError, SnapshotTimeoutError
+from vsssnap.errors import SnapshotError, SnapshotTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +40,9 @@ if TYPE_CHECKING:
     from vsssnap._deadline import Deadline
 
 assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
+
+from vsssnap._posix._freezer_errors import not_thawed, refused  # noqa: E402 - likewise
+from vsssnap._posix.ioctls import FIFREEZE, FITHAW  # noqa: E402 - likewise
 
 __all__ = ["LIMIT", "Action", "Freezer", "Instant", "Target"]
 
@@ -231,14 +233,14 @@ class Freezer:
                 self._open.add(numbers[0])
             elif word == "frozen" and numbers[1]:
                 self._open.discard(numbers[0])
-                problem = _refused(self._targets[numbers[0]].name, numbers[1])
+                problem = refused(self._targets[numbers[0]].name, numbers[1])
             elif word == "acted" and numbers[1]:
                 failed, code = numbers
             elif word == "thawed":
                 if not numbers[1] or numbers[1] == errno.EINVAL:  # EINVAL: it is not frozen
                     self._open.discard(numbers[0])
                 if numbers[1]:
-                    problem = problem or _not_thawed(self._targets[numbers[0]].name, numbers[1])
+                    problem = problem or not_thawed(self._targets[numbers[0]].name, numbers[1])
             elif word == "done":
                 nanoseconds, microseconds, expired = numbers
                 if problem is not None:
@@ -369,50 +371,3 @@ def _thaw_and_close(fd: int) -> None:
     with contextlib.suppress(OSError):
         fcntl.ioctl(fd, FITHAW, 0)
     os.close(fd)
-
-
-def _refused(name: str, code: int) -> SnapshotError:
-    call = "ioctl(FIFREEZE)"
-    if code == errno.EBUSY:
-        return SnapshotBusyError(
-            f"{name}: somebody else has frozen the file system",
-            call=call,
-            code=code,
-            hint=f"wait for the other snapshot, or thaw it: fsfreeze --unfreeze {name}",
-        )
-    if code in (errno.EPERM, errno.EACCES):
-        return SnapshotPermissionError(
-            f"{name}: freezing the file system is not permitted",
-            call=call,
-            code=code,
-            hint="run as root, or with CAP_SYS_ADMIN in the user namespace of the mount",
-        )
-    if code in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL):
-        return SnapshotError(
-            f"{name}: this file system cannot be frozen",
-            call=call,
-            code=code,
-            hint="require Consistency.CRASH, or unmount it",
-        )
-    return SnapshotError(
-        f"{name}: freezing the file system failed: {os.strerror(code)}",
-        call=call,
-        code=code,
-        hint="look for errors of the device in the kernel's log",
-    )
-
-
-def _not_thawed(name: str, code: int) -> SnapshotError:
-    if code == errno.EINVAL:
-        return SnapshotError(
-            f"{name}: somebody else thawed the file system within the instant, which is void",
-            call="ioctl(FITHAW)",
-            code=code,
-            hint="try again, without another program that freezes and thaws this file system",
-        )
-    return SnapshotError(
-        f"{name}: thawing the file system failed: {os.strerror(code)}",
-        call="ioctl(FITHAW)",
-        code=code,
-        hint=f"thaw it by hand: fsfreeze --unfreeze {name}",
-    )

@@ -13,6 +13,7 @@ import mmap
 import os
 import sys
 import time
+from typing import Self
 
 from vsssnap import _files
 from vsssnap._units import MIB
@@ -107,7 +108,7 @@ class _Closer:
                     raise
             return bytes(view[: _files.preadinto(self._fd, view, offset)])
 
-    def __enter__(self) -> _Closer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

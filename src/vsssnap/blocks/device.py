@@ -232,11 +232,7 @@ def open_path(path: str | os.PathLike[str]) -> DeviceReader:
         SnapshotBusyError: a file server has a lease on the file.
         ProviderUnavailableError: on Windows, where devices are not opened yet.
     """
-    if sys.platform == "win32":
-        raise _not_on_windows(path)
-    from vsssnap._posix import devices
-
-    return DeviceReader(devices.open_source(path))
+    return DeviceReader(_open(path, writable=False))
 
 
 def open_writable(path: str | os.PathLike[str]) -> WritableDevice:
@@ -249,16 +245,21 @@ def open_writable(path: str | os.PathLike[str]) -> WritableDevice:
         SnapshotPermissionError: the process may not write it.
         ProviderUnavailableError: on Windows, where devices are not opened yet.
     """
-    if sys.platform == "win32":
-        raise _not_on_windows(path)
-    from vsssnap._posix import devices
-
-    return WritableDevice(devices.open_target(path, files=True))
+    return WritableDevice(_open(path, writable=True))
 
 
-def _not_on_windows(path: str | os.PathLike[str]) -> ProviderUnavailableError:
-    return ProviderUnavailableError(
-        f"{os.fsdecode(path)}: devices and files cannot be opened as volumes on Windows yet",
-        reasons={"device": "it is written for Linux"},
-        hint="open an image of it with open_image",
-    )
+if sys.platform == "win32":
+
+    def _open(path: str | os.PathLike[str], *, writable: bool) -> Opened:
+        raise ProviderUnavailableError(
+            f"{os.fsdecode(path)}: devices and files cannot be opened as volumes on Windows yet",
+            reasons={"device": "it is written for Linux"},
+            hint="open an image of it with open_image",
+        )
+
+else:
+
+    def _open(path: str | os.PathLike[str], *, writable: bool) -> Opened:
+        from vsssnap._posix import devices  # system modules that an import of the library does not need
+
+        return devices.open_target(path, files=True) if writable else devices.open_source(path)

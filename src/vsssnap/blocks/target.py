@@ -95,13 +95,9 @@ class DeviceWriter:
             ClosedError: the writer is closed.
         """
         offset = self._inside(length, offset)
-        if sys.platform == "win32":
-            raise _not_on_windows(self.path)
-        from vsssnap._posix.devices import zero_out
-
         with self._gate:
             try:
-                zero_out(self._opened.fd, offset, length)
+                _zero_out(self._opened.fd, offset, length)
             except OSError as exc:
                 raise self._error("BLKZEROOUT", exc, f"cannot zero {length} bytes at {offset}") from exc
 
@@ -180,16 +176,29 @@ def open_target(path: str | os.PathLike[str]) -> DeviceWriter:
         SnapshotPermissionError: the process may not write it.
         ProviderUnavailableError: on Windows, where devices are not written yet.
     """
-    if sys.platform == "win32":
-        raise _not_on_windows(os.fsdecode(path))
-    from vsssnap._posix import devices
-
-    return DeviceWriter(devices.open_target(path))
+    return DeviceWriter(_open_target(path))
 
 
-def _not_on_windows(path: str) -> ProviderUnavailableError:
-    return ProviderUnavailableError(
-        f"{path}: devices cannot be written on Windows yet",
-        reasons={"device": "it is written for Linux"},
-        hint="restore to a file",
-    )
+if sys.platform == "win32":
+
+    def _open_target(path: str | os.PathLike[str]) -> Opened:
+        raise ProviderUnavailableError(
+            f"{os.fsdecode(path)}: devices cannot be written on Windows yet",
+            reasons={"device": "it is written for Linux"},
+            hint="restore to a file",
+        )
+
+    def _zero_out(fd: int, offset: int, length: int) -> None:
+        """Nothing is ever opened to be zeroed."""
+
+else:
+
+    def _open_target(path: str | os.PathLike[str]) -> Opened:
+        from vsssnap._posix import devices
+
+        return devices.open_target(path)
+
+    def _zero_out(fd: int, offset: int, length: int) -> None:
+        from vsssnap._posix import devices
+
+        devices.zero_out(fd, offset, length)

@@ -130,10 +130,6 @@ def _to_file(
 def _to_device(
     reader: BlockReader, name: str, verify: bool, options: CopyOptions, progress: ProgressCallback | None
 ) -> CopyReport:
-    if sys.platform == "win32":
-        raise UsageError(
-            f"{name}: restoring to a volume is not there on Windows yet", hint="restore to a file"
-        )
     from vsssnap.blocks.target import open_target
 
     started = time.monotonic()
@@ -263,7 +259,7 @@ def _refuse_origin(reader: BlockReader, name: str) -> None:
         except OSError:
             continue
         if os.path.samestat(found, target) or (
-            stat.S_ISBLK(found.st_mode) and found.st_rdev == target.st_rdev
+            stat.S_ISBLK(found.st_mode) and getattr(found, "st_rdev", 0) == getattr(target, "st_rdev", 0)
         ):
             raise TargetRefusedError(
                 f"{name} is what is being read", path=name, hint="restore to another device"

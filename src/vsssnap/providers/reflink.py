@@ -164,7 +164,7 @@ class ReflinkProvider(Provider):
                 source.size = length
             elif source.offset + source.size > length:
                 raise SnapshotError(
-                    f"{source.backing} has {length} bytes, {source.device} needs {source.offset + source.size}",
+                    f"{source.backing} has {length} bytes, {source.size} from {source.offset} are needed",
                     hint="the file behind the loop device was cut; run losetup --set-capacity",
                 )
         volumes = tuple(_volume(name, source) for name, source in self._order)

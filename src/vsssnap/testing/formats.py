@@ -123,7 +123,8 @@ class _FormatCheck:
         require(isinstance(fmt, ImageFormat), "a format is an ImageFormat")
         require(fmt.api == FORMAT_API, "api is that of this vsssnap", f"{fmt.api}, not {FORMAT_API}")
         require(bool(fmt.name) and fmt.name == fmt.name.lower(), "name is lower case", repr(fmt.name))
-        dots = isinstance(fmt.suffixes, tuple) and all(s.startswith(".") for s in fmt.suffixes)
+        suffixes: object = fmt.suffixes
+        dots = isinstance(suffixes, tuple) and all(str(s).startswith(".") for s in suffixes)
         require(dots, "suffixes is a tuple, each with its dot", repr(fmt.suffixes))
         require(fmt.features <= _FEATURES, "features are known words", str(sorted(fmt.features - _FEATURES)))
         kind: object = fmt.options_type

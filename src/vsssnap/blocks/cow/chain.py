@@ -25,6 +25,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vsssnap.blocks.cow.bitmap import full
+from vsssnap.blocks.cow.store import BLOCK_OVERHEAD, STORE_OVERHEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -162,8 +163,10 @@ class Chain:
         """
         with self:
             while True:
-                cost = store.cost(length, blocks)
-                if self.used + cost <= self.limit:
+                cost = length + blocks * BLOCK_OVERHEAD
+                once = 0 if store.charged or store.dropped else STORE_OVERHEAD
+                if self.used + once + cost <= self.limit:
+                    store.charged += once
                     self._inflight += cost
                     return cost
                 if not self._leaving:

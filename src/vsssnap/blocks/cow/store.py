@@ -91,10 +91,6 @@ class ShadowStore:
         """Bytes on disk to account for."""
         return max(self.charged, self.measured)
 
-    def cost(self, length: int, blocks: int) -> int:
-        """What saving ``length`` bytes of originals takes on disk, at most."""
-        return length + blocks * BLOCK_OVERHEAD + (0 if self.charged else STORE_OVERHEAD)
-
     def write(self, data: memoryview, offset: int) -> None:
         """Write all of ``data``.
 

@@ -105,7 +105,7 @@ class States:
         start = len(self._firsts)
         self._firsts += firsts
         self._ends += ends
-        self._kinds += bytes(kinds)
+        self._kinds += bytes(kinds.tolist())  # bytes(kinds) would take the eight bytes of each
         lost = KINDS.index(ExtentKind.UNREADABLE)
         self._unreadable.extend(start + index for index, kind in enumerate(kinds) if kind == lost)
 
