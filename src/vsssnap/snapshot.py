@@ -102,7 +102,8 @@ class Snapshot:
         self._held: Held | None = None
         self._names: dict[str, object] = {}
         for item in (volume, *more):
-            self._names.setdefault(name_of(item), item)
+            name = name_of(item)
+            self._names.setdefault(name, name if isinstance(item, str | bytes | os.PathLike) else item)
         self._require = _consistency(require)
         self._quiesce = tuple(quiesce)
         for manager in self._quiesce:

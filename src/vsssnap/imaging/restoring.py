@@ -235,8 +235,12 @@ def _read_back(
         if progress is not None:
             progress(Progress(seen.done, seen.total, seen.rate, "read back"))
 
-    with reader.window(*part) as wanted, back.window(*part) as got:
-        wrong = next(compare_blocks(wanted, got, progress=shown), None)
+    try:
+        with reader.window(*part) as wanted, back.window(*part) as got:
+            wrong = next(compare_blocks(wanted, got, progress=shown), None)
+    finally:
+        if back is not written:
+            back.close()  # its descriptor would hold the device
     if wrong is not None:
         raise TargetError(
             f"{name} does not hold what was written: {wrong.length} bytes differ at {part[0] + wrong.offset}",
