@@ -99,11 +99,12 @@ def open_source(path: str | os.PathLike[str], *, exclusive: bool = False) -> Ope
 def _kind(name: str) -> Literal["file", "block"]:
     """What a name stands for, asked before it is opened: opening a FIFO waits, a tape rewinds."""
     try:
-        return _kind_of(os.stat(name), name)
+        found = os.stat(name)
     except ValueError as exc:
         raise UsageError(f"{name!r} is no path: {exc}", hint="name a block device or a file") from None
     except OSError as exc:
         raise _unopened(name, exc, call="stat") from exc
+    return _kind_of(found, name)
 
 
 def _kind_of(found: os.stat_result, name: str) -> Literal["file", "block"]:

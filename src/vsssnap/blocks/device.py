@@ -221,6 +221,17 @@ class WritableDevice(DeviceReader):
             with self._gate:
                 self._writer.flush()
 
+    def close(self) -> None:
+        """Flush, then refuse new calls; the last running one lets the device go.  Idempotent.
+
+        Raises:
+            TargetError: what was written did not get to the disk; it is closed all the same.
+        """
+        try:
+            super().close()
+        finally:
+            self._gate.close()
+
 
 def open_path(path: str | os.PathLike[str]) -> DeviceReader:
     """Open a block device or a regular file for reading, as it is.
