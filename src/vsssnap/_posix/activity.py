@@ -5,6 +5,8 @@ Source: Linux Documentation/block/stat.rst, ABI/stable/sysfs-block (inflight, qu
 
 from __future__ import annotations
 
+import mmap
+import os
 import sys
 from dataclasses import dataclass
 
@@ -12,7 +14,7 @@ assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
 
 from vsssnap._posix.topology import disk_of, partitions, sysfs  # noqa: E402 - only readable on Linux
 
-__all__ = ["Activity", "activity", "counts_requests", "sectors_read"]
+__all__ = ["Activity", "activity", "counts_requests", "is_counted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,25 @@ def counts_requests(rdev: int) -> bool:
     return switch.read_text().strip() != "0"
 
 
-def sectors_read(rdev: int) -> int:
-    """Sectors of 512 bytes that were read from a device, as its counters say."""
-    return _stat(rdev)[2]
+def is_counted(fd: int, rdev: int, sector_size: int) -> bool:
+    """Whether a request to a device shows in its counters; some drivers keep none.
+
+    Args:
+        fd: The device, open for reading.
+        rdev: Its number.
+        sector_size: Bytes.
+
+    Raises:
+        OSError: the device cannot be read.
+    """
+    if not counts_requests(rdev):
+        return False
+    before = _stat(rdev)[2]
+    with mmap.mmap(-1, max(mmap.PAGESIZE, sector_size)) as buffer:
+        direct = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+        try:
+            with memoryview(buffer) as whole, whole[:sector_size] as view:
+                os.preadv(direct, [view], 0)
+        finally:
+            os.close(direct)
+    return _stat(rdev)[2] > before

@@ -25,7 +25,7 @@ from vsssnap.errors import (
     UsageError,
 )
 
-__all__ = ["Opened", "open_source", "open_target", "zero_out"]
+__all__ = ["Opened", "identify", "open_source", "open_target", "zero_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def open_source(path: str | os.PathLike[str], *, exclusive: bool = False) -> Ope
         SnapshotBusyError: it is held by somebody else, or a file server has a lease on it.
     """
     name = os.fsdecode(path)
-    kind = _kind(name)
+    kind = identify(name)[0]
     # Without O_NONBLOCK the open of a file that a file server has a lease on waits for it to
     # let go, up to /proc/sys/fs/lease-break-time.  On a device the flag means something else.
     flags = os.O_RDONLY | os.O_CLOEXEC
@@ -96,15 +96,30 @@ def open_source(path: str | os.PathLike[str], *, exclusive: bool = False) -> Ope
         raise
 
 
-def _kind(name: str) -> Literal["file", "block"]:
-    """What a name stands for, asked before it is opened: opening a FIFO waits, a tape rewinds."""
+def identify(path: str | os.PathLike[str]) -> tuple[Literal["file", "block"], int, int]:
+    """`Opened.identity` of what a name stands for, without opening it.
+
+    It is asked before anything is opened: opening a FIFO waits, opening a tape rewinds it.
+
+    Raises:
+        UsageError: the name holds a null byte.
+        DeviceReadError: there is none, or it is neither a block device nor a regular file.
+        SnapshotPermissionError: the process may not look for it.
+    """
+    name = os.fsdecode(path)
     try:
         found = os.stat(name)
     except ValueError as exc:
         raise UsageError(f"{name!r} is no path: {exc}", hint="name a block device or a file") from None
     except OSError as exc:
         raise _unopened(name, exc, call="stat") from exc
-    return _kind_of(found, name)
+    return _identity(found, name)
+
+
+def _identity(found: os.stat_result, name: str) -> tuple[Literal["file", "block"], int, int]:
+    if _kind_of(found, name) == "file":
+        return ("file", found.st_dev, found.st_ino)
+    return ("block", os.major(found.st_rdev), os.minor(found.st_rdev))
 
 
 def _kind_of(found: os.stat_result, name: str) -> Literal["file", "block"]:
@@ -134,15 +149,15 @@ def _opened(fd: int, name: str, kind: Literal["file", "block"]) -> Opened:
     found = os.fstat(fd)
     if _kind_of(found, name) != kind:
         raise DeviceReadError(f"{name} was exchanged while it was opened", hint="try again")
+    identity = _identity(found, name)
     if kind == "file":
-        return Opened(fd, kind, found.st_size, FILE_SECTOR, name, (kind, found.st_dev, found.st_ino))
+        return Opened(fd, kind, found.st_size, FILE_SECTOR, name, identity)
     size = ioctls.get_u64(fd, ioctls.BLKGETSIZE64)
     sector_size = ioctls.get_int(fd, ioctls.BLKSSZGET)
     if not size:
         # A loop device that is not attached, an empty card reader: no image of nothing.
         raise DeviceReadError(f"{name} has 0 bytes", code=errno.ENOMEDIUM, hint=_NO_MEDIUM)
-    numbers = (os.major(found.st_rdev), os.minor(found.st_rdev))
-    return Opened(fd, kind, size, sector_size, name, (kind, *numbers), found.st_rdev)
+    return Opened(fd, kind, size, sector_size, name, identity, found.st_rdev)
 
 
 def _unopened(

@@ -16,6 +16,7 @@ __all__ = ["available", "by_name", "choose", "offers"]
 _BUILTINS = {"cow": "vsssnap.providers.cow:CowProvider"}
 if sys.platform != "win32":
     _BUILTINS["reflink"] = "vsssnap.providers.reflink:ReflinkProvider"
+    _BUILTINS["static"] = "vsssnap.providers.static:StaticProvider"
 
 _REGISTRY: Registry[Any] = Registry(
     "snapshot provider",
