@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import threading
 import tracemalloc
 import uuid
@@ -190,7 +191,8 @@ def test_empty_disk_of_64_tib_costs_next_to_nothing(tmp_path: Path) -> None:
         assert [at for at, _, _ in sidecar.expected()] == [0, size // 2, size - writer.block_size]
         assert list(sidecar.verify()) == []
     assert peak < 1 << 20
-    assert path.stat().st_blocks * 512 < 1 << 20
+    if sys.platform != "win32":  # which has no sparse files unless asked
+        assert path.stat().st_blocks * 512 < 1 << 20
 
 
 class FileStorageReader:
@@ -486,7 +488,6 @@ def test_exception_of_progress_ends_the_check() -> None:
 
 
 def test_sparse_image_is_not_read_through(tmp_path: Path) -> None:
-    size = 64 << 40
     path = tmp_path / "huge.raw"
     sidecar_path = tmp_path / "huge.raw.vsssnap"
     raw = RawFormat().create(FileStorage(os.open(path, os.O_RDWR | os.O_CREAT, 0o600)), 1 << 43)
@@ -496,7 +497,6 @@ def test_sparse_image_is_not_read_through(tmp_path: Path) -> None:
     writer.mark(Extent(0, 1 << 42, ExtentKind.HOLE))
     writer.finish(METADATA)
     writer.close()
-    assert size > 1 << 43
     reader = RawFormat().open(FileStorage(os.open(path, os.O_RDONLY)))
     with FileStorageReader(sidecar_path) as found:
         assert check(reader, found) == []
