@@ -7,9 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from vsssnap.blocks.cow import CowVolume
 from vsssnap.blocks.extent import Extent, ExtentKind
 
+BLOCK = 4096  # block size of the volumes under test
+WAIT = 30.0  # seconds until a test gives a stuck thread up
 PIECE = 512  # bytes that move at once, so that a torn read has somewhere to tear
 
 
@@ -62,8 +66,19 @@ class MemoryVolume:
             offset = stop
 
 
-def shadow_files(folder: Path) -> list[os.stat_result]:
-    """The status of each unnamed file that this process holds in a folder."""
+def pattern(blocks: int, tail: int = 0) -> bytes:
+    """Blocks of different content, none of them zero."""
+    return b"".join(bytes([index % 251 + 1]) * BLOCK for index in range(blocks)) + b"T" * tail
+
+
+def volume_of(data: bytes | MemoryVolume, folder: Path, **options: Any) -> CowVolume:
+    """A volume with small blocks over ``data``."""
+    backing = data if isinstance(data, MemoryVolume) else MemoryVolume(data)
+    return CowVolume(backing, **{"block_size": BLOCK, "shadow_folder": folder, **options})
+
+
+def shadow_files(folder: Path) -> list[Any]:
+    """The `os.stat_result` of each unnamed file that this process holds in a folder; not on Windows."""
     found = []
     for entry in Path("/proc/self/fd").iterdir():
         try:
