@@ -200,7 +200,7 @@ class FileStorage(Storage):
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int, /) -> None:
         """See `Storage`."""
         view = memoryview(data)
-        end = offset + len(view)
+        end = offset + len(view) if view else 0  # nothing written behind the end does not move it
         with self._gate:
             while view:
                 try:
@@ -376,7 +376,7 @@ class MemoryStorage(Storage):
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int, /) -> None:
         """See `Storage`."""
         with self._lock:
-            if offset > len(self.data):
+            if offset > len(self.data) and len(data):
                 self.data.extend(bytes(offset - len(self.data)))
             self.data[offset : offset + len(data)] = data
 
