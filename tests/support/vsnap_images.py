@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
-from vsssnap.blocks.extent import Extent, ExtentKind
+from vsssnap.blocks.extent import Extent, ExtentKind, clip
 from vsssnap.formats import Finding, MemoryStorage, Storage
 from vsssnap.formats.base import Depth, ImageReader
 from vsssnap.formats.vsnap import VsnapFormat, VsnapOptions
@@ -30,17 +31,24 @@ def write(
 ) -> None:
     """Write an image of ``data``; units that hold only zeros are not stored.
 
-    ``marks`` are laid down before the unit in which they begin; ``only`` names the units to store.
+    ``marks`` are cut at the units that are stored, and laid down before each; ``only`` names those
+    units by number.
     """
     writer = FORMAT.create(storage, len(data), options=options, parent=parent)
     try:
-        left = sorted(marks, key=lambda extent: extent.offset)
-        for at in range(0, len(data), writer.unit):
-            while left and left[0].offset < at + writer.unit:
-                writer.mark(left.pop(0))
-            unit = memoryview(data)[at : at + writer.unit]
-            if any(bytes(unit)) if only is None else at // writer.unit in only:
-                writer.store(writer.encode(unit, at))
+        unit = writer.unit
+        stored = [
+            at
+            for at in range(0, len(data), unit)
+            if (any(data[at : at + unit]) if only is None else at // unit in only)
+        ]
+        edges = sorted({0, len(data), *stored, *(min(at + unit, len(data)) for at in stored)})
+        ordered = sorted(marks, key=lambda extent: extent.offset)
+        for first, last in itertools.pairwise(edges):
+            for mark in clip(ordered, first, last - first):
+                writer.mark(mark)
+            if first in stored:
+                writer.store(writer.encode(memoryview(data)[first:last], first))
         writer.finish(metadata if metadata is not None else ImageMetadata())
     finally:
         writer.close()

@@ -93,9 +93,7 @@ class Encoder:
         if self._parent_entry is not None:
             base = self._parent_entry(chunk)
             same = self._same_cells(view, data, digest, base, chunk) & ~apart
-            kept = sum(1 for piece in base.pieces if piece.cells & same)
-            if kept == structs.MAX_PIECES and data & ~same:
-                same = 0  # a fifth piece: store the chunk again (section 6)
+            same = _bounded(same, data & ~same, base)
             data &= ~same
         segments = self._segments(view, data)
         checks = [check_of(segment) for segment in segments]
@@ -136,6 +134,19 @@ class Encoder:
             plain = memoryview(b"".join(view[first * size : (first + count) * size] for first, count in runs))
         step = self._geometry.segment_size
         return [compress(plain[at : at + step], self._level) for at in range(0, len(plain), step)]
+
+
+def _bounded(same: int, changed: int, base: Entry) -> int:
+    """What to keep of ``same`` so that the entry has no piece too many.
+
+    The smallest pieces are stored again, not the whole chunk: changed cells that are scattered
+    over the links of a chain would else each cost a chunk now and then (section 6).
+    """
+    kept = sorted((piece.cells & same for piece in base.pieces), key=int.bit_count)
+    kept = [cells for cells in kept if cells]
+    while changed and len(kept) >= structs.MAX_PIECES:
+        same &= ~kept.pop(0)
+    return same
 
 
 def touched(ranges: Iterable[tuple[int, int]], cell_size: int) -> int:

@@ -22,7 +22,7 @@ FAN_OUT: Final = 512
 
 MAX_VOLUME: Final = 1 << 60
 MAX_BOX: Final = 1 << 29
-MAX_PIECES: Final = 4
+MAX_PIECES: Final = 16
 MAX_UNREADABLE: Final = 32768  # ranges of one chunk
 MAX_RUNS: Final = 65536  # of one state frame, before those of its last chunk
 MAX_NAME: Final = 4096
