@@ -52,14 +52,13 @@ def test_lost_snapshot_stays_lost(tmp_path: Path) -> None:
 
 def test_oldest_snapshot_is_lost_first_and_makes_room(tmp_path: Path) -> None:
     limit = 2 * STORE + 3 * SAVED  # two blocks of one and two of the other do not fit
-    with volume_of(pattern(8), tmp_path, shadow_limit=limit) as volume:
-        with volume.snapshot() as older:
-            volume.pwrite(b"x" * 2 * BLOCK, 0)
-            with volume.snapshot() as newer:
-                volume.pwrite(b"y" * 2 * BLOCK, 4 * BLOCK)
-                assert (bool(older.lost), newer.lost) == (True, "")
-                assert newer.open().pread(8 * BLOCK, 0) == b"x" * 2 * BLOCK + pattern(8)[2 * BLOCK :]
-                assert shadow_on_disk(tmp_path) == 2 * BLOCK
+    with volume_of(pattern(8), tmp_path, shadow_limit=limit) as volume, volume.snapshot() as older:
+        volume.pwrite(b"x" * 2 * BLOCK, 0)
+        with volume.snapshot() as newer:
+            volume.pwrite(b"y" * 2 * BLOCK, 4 * BLOCK)
+            assert (bool(older.lost), newer.lost) == (True, "")
+            assert newer.open().pread(8 * BLOCK, 0) == b"x" * 2 * BLOCK + pattern(8)[2 * BLOCK :]
+            assert shadow_on_disk(tmp_path) == 2 * BLOCK
 
 
 def test_lost_snapshot_gives_its_disk_back_at_once(tmp_path: Path) -> None:
