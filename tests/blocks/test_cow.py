@@ -246,9 +246,11 @@ def test_shadow_folder_without_rights_is_a_permission_error(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("vsssnap.blocks.cow.store._unnamed", refuse)
-    with volume_of(pattern(1), tmp_path) as volume:
-        with pytest.raises(SnapshotPermissionError, match="shadow_folder="):
-            volume.snapshot()
+    with (
+        volume_of(pattern(1), tmp_path) as volume,
+        pytest.raises(SnapshotPermissionError, match="shadow_folder="),
+    ):
+        volume.snapshot()
 
 
 def test_shadow_storage_has_no_name_and_no_rights_for_others(tmp_path: Path) -> None:

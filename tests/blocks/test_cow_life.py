@@ -226,9 +226,7 @@ with CowVolume(Sparse(), shadow_folder=sys.argv[2]) as volume, volume.snapshot()
 """
 
 
-@pytest.mark.parametrize(
-    "gib", [8, pytest.param(100, marks=pytest.mark.long)], ids=lambda gib: f"{gib} GiB"
-)
+@pytest.mark.parametrize("gib", [8, pytest.param(100, marks=pytest.mark.long)], ids=lambda gib: f"{gib} GiB")
 def test_memory_stays_flat_while_a_sparse_volume_is_overwritten(tmp_path: Path, gib: int) -> None:
     outcome = run_script(OVERWRITE, gib << 30, tmp_path)
     assert outcome.returncode == 0, outcome.stderr

@@ -71,7 +71,11 @@ def pattern(blocks: int, tail: int = 0) -> bytes:
     return b"".join(bytes([index % 251 + 1]) * BLOCK for index in range(blocks)) + b"T" * tail
 
 
-def volume_of(data: bytes | MemoryVolume, folder: Path, **options: Any) -> CowVolume:
+def volume_of(
+    data: bytes | MemoryVolume,
+    folder: Path,
+    **options: Any,  # noqa: ANN401 - the constructor's own
+) -> CowVolume:
     """A volume with small blocks over ``data``."""
     backing = data if isinstance(data, MemoryVolume) else MemoryVolume(data)
     return CowVolume(backing, **{"block_size": BLOCK, "shadow_folder": folder, **options})

@@ -37,7 +37,8 @@ class ReaderCase:
         return self.content.pread(length, offset)
 
     def unreadable(self, length: int, offset: int) -> bool:
-        return any(bad.offset < offset + length and offset < bad.end for bad in self.bad)
+        end = offset + length
+        return length > 0 and any(bad.offset < end and offset < bad.end for bad in self.bad)
 
     def chosen(self) -> list[tuple[int, int]]:
         """``(length, offset)`` pairs: edges of the volume and of sectors, and any."""
