@@ -778,3 +778,54 @@ def test_a_block_is_told_from_another() -> None:
 def test_piece_of_a_block_cannot_be_verified(at: int, length: int) -> None:
     with pytest.raises(UsageError):
         opened(written(bytes(BLOCK))).verify_block(at, memoryview(bytes(length)))
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, BLOCK - 1, BLOCK, BLOCK + 1, SPAN - 1, SPAN, SPAN + 1])
+def test_independent_reader_finds_what_was_written(size: int) -> None:
+    volume = patterned(size)
+    found = sidecar_spec.read(written(volume))
+    assert (found.volume_size, found.format) == (size, "raw")
+    assert found.entries == sidecar_spec.entries_of(bytes(volume), BLOCK)
+    assert found.metadata["volume"] == "C:"
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, BLOCK - 1, BLOCK, BLOCK + 1, SPAN - 1, SPAN, SPAN + 1])
+def test_reader_finds_what_was_written(size: int) -> None:
+    volume = patterned(size)
+    sidecar = opened(written(volume))
+    wanted = [
+        (number * BLOCK, min(BLOCK, size - number * BLOCK), entry)
+        for number, entry in enumerate(sidecar_spec.entries_of(bytes(volume), BLOCK))
+    ]
+    assert list(sidecar.blocks_of(0, size)) == wanted
+    assert list(sidecar.expected()) == [block for block in wanted if any(block[2])]
+    assert list(sidecar.verify()) == []
+
+
+def test_image_tells_the_states_of_its_sidecar() -> None:
+    storage = ZeroKnowing(bytes(1000))
+    reader = RawFormat().open(storage)
+    reader.attach(
+        opened(written(bytes(1000), (Extent(100, 50, ExtentKind.HOLE), Extent(300, 1, ExtentKind.EXCLUDED))))
+    )
+    assert list(reader.extents(120, 300)) == [
+        Extent(120, 30, ExtentKind.HOLE),
+        Extent(150, 150, ExtentKind.ZERO),
+        Extent(300, 1, ExtentKind.EXCLUDED),
+        Extent(301, 119, ExtentKind.ZERO),
+    ]
+
+
+def test_damaged_page_is_found_and_the_other_blocks_are_checked() -> None:
+    volume = bytearray(os.urandom(2 * SPAN))
+    data = bytearray(written(volume))
+    data[4096 + 100] ^= 1
+    volume[0] ^= 1  # not to be told: its page is damaged
+    volume[SPAN] ^= 1
+    found = check(image(volume), opened(data))
+    assert [(item.structure, item.extent) for item in found] == [
+        ("block", Extent(SPAN, BLOCK)),
+        ("side-car page", Extent(0, SPAN)),
+        ("side-car table", None),
+    ]
+    assert found[1].offset == 4096

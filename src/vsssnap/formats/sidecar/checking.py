@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -103,10 +104,7 @@ _ZEROS: Final = frozenset({ExtentKind.ZERO, ExtentKind.HOLE, ExtentKind.EXCLUDED
 
 def _check(reader: ImageReader, sidecar: SidecarReader, offset: int, view: memoryview) -> list[_Damage]:
     """Compare the blocks of one unit; runs in several threads."""
-    try:
-        expected = list(sidecar.blocks_of(offset, len(view)))
-    except (CorruptImageError, DeviceReadError):
-        return []  # the side-car's own check tells of this page
+    expected = list(_expected(sidecar, offset, len(view)))
     damage: list[_Damage] = []
     if _read(reader, sidecar, offset, view):
         for at, length, digest in expected:
@@ -120,6 +118,14 @@ def _check(reader: ImageReader, sidecar: SidecarReader, offset: int, view: memor
         elif not matches(block, digest):
             damage.append((at, at + length, _WRONG))
     return damage
+
+
+def _expected(sidecar: SidecarReader, offset: int, length: int) -> Iterator[tuple[int, int, bytes]]:
+    """The digests of a range that can be read; the side-car's own check tells of damaged pages."""
+    for at in range(offset, offset + length, sidecar.block_size):
+        # A unit may lie on two pages: each block is asked for by itself.
+        with contextlib.suppress(CorruptImageError, DeviceReadError):
+            yield from sidecar.blocks_of(at, min(sidecar.block_size, offset + length - at))
 
 
 def _read(reader: ImageReader, sidecar: SidecarReader, offset: int, view: memoryview) -> bool:

@@ -164,7 +164,7 @@ class States:
         """
         if not self._firsts:
             return extents
-        return self._over(extents, offset, length)
+        return coalesce(self._over(extents, offset, length))
 
     def _over(self, extents: Iterator[Extent], offset: int, length: int) -> Iterator[Extent]:
         stored = fill(self.within(offset, length), offset, length, ExtentKind.DATA)  # DATA: says nothing

@@ -120,6 +120,8 @@ class SidecarWriter:
                 f" in a volume of {self.size}",
                 hint="write aligned blocks; only the last may be short",
             )
+        if not data:
+            return b""
         if len(data) <= step:
             return NO_DIGEST if is_zero(data) else xxhash.xxh3_128_digest(data)
         pieces = (data[at : at + step] for at in range(0, len(data), step))
@@ -133,7 +135,8 @@ class SidecarWriter:
         """
         with self._lock:
             self._require_open()
-            self._table.put(offset // self.block_size, digests)
+            if digests:
+                self._table.put(offset // self.block_size, digests)
 
     def record(self, offset: int, data: memoryview) -> None:
         """`digests` and `put` in one call."""
