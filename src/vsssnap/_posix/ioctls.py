@@ -26,22 +26,16 @@ def _ioc(direction: int, kind: int, number: int, size: int) -> int:
 _LONG = struct.calcsize("l")
 
 # <linux/fs.h>, block devices.  BLKGETSIZE64 is declared with size_t but fills 64 bits.
-BLKROSET = _ioc(_NONE, 0x12, 93, 0)
 BLKROGET = _ioc(_NONE, 0x12, 94, 0)
-BLKFLSBUF = _ioc(_NONE, 0x12, 97, 0)
 BLKSSZGET = _ioc(_NONE, 0x12, 104, 0)
 BLKGETSIZE64 = _ioc(_READ, 0x12, 114, _LONG)
-BLKDISCARD = _ioc(_NONE, 0x12, 119, 0)
-BLKPBSZGET = _ioc(_NONE, 0x12, 123, 0)
 BLKZEROOUT = _ioc(_NONE, 0x12, 127, 0)
 
-# <linux/fs.h>, file systems and files.  The flags requests are declared with long but take an int.
+# <linux/fs.h>, file systems and files.
 FICLONE = _ioc(_WRITE, 0x94, 9, 4)
 FIFREEZE = _ioc(_READ | _WRITE, ord("X"), 119, 4)
 FITHAW = _ioc(_READ | _WRITE, ord("X"), 120, 4)
-FS_IOC_GETFLAGS = _ioc(_READ, ord("f"), 1, _LONG)
 FS_IOC_SETFLAGS = _ioc(_WRITE, ord("f"), 2, _LONG)
-FS_NOCOW_FL = 0x0080_0000
 
 # <linux/loop.h>.
 LOOP_GET_STATUS64 = 0x4C05

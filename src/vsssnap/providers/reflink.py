@@ -91,6 +91,7 @@ class ReflinkProvider(Provider):
         self._order: list[tuple[str, _Source]] = []
         self._freezer: Freezer | None = None
         self._frozen: list[int] = []
+        self._unmounted: list[tuple[_Source, int]] = []
         self._taken = False
 
     def unusable(self) -> str:
@@ -102,8 +103,12 @@ class ReflinkProvider(Provider):
         if request.persistent:
             return Offer(None, "its snapshots have no name and end with the process")
         try:
-            order = [(str(volume), _resolve(volume)) for volume in request.volumes]
-            sources = {source.key: source for _, source in order}
+            sources: dict[tuple[int, int, int], _Source] = {}
+            order: list[tuple[str, _Source]] = []
+            for volume in request.volumes:
+                found = _resolve(volume)
+                # Two spellings of one volume share one source, and so one clone.
+                order.append((str(volume), sources.setdefault(found.key, found)))
             for source in sources.values():
                 _check_clone(source.backing)
                 _check_freeze(source, sources.values())
@@ -139,9 +144,14 @@ class ReflinkProvider(Provider):
             actions.append(Action(source.clone, FICLONE, origin, (origin,)))
             if source.mount is not None:
                 point = _open(source, source.mount.mount_point, os.O_RDONLY | os.O_DIRECTORY)
+                if mounts.mount_id(point) != source.mount.mount_id:
+                    raise SnapshotError(
+                        f"{source.mount.mount_point} shows another file system than that of {source.device}",
+                        hint="unmount what hides it",
+                    )
                 targets.append(Target(point, source.mount.mount_point))
             elif source.size is not None:
-                os.fsync(_open(source, source.device, os.O_RDONLY))
+                self._unmounted.append((source, _open(source, source.device, os.O_RDONLY)))
         self._freezer = Freezer(targets, actions)
         self._frozen = [target.fd for target in targets]
         self._freezer.start(deadline, flush=self._frozen)
@@ -153,6 +163,12 @@ class ReflinkProvider(Provider):
             raise UsageError("take() came before prepare()")
         if self._frozen:
             freezer.flush(deadline)
+        for source, fd in self._unmounted:
+            # What was written to a device lies in its cache, not in the file, until it is flushed.
+            try:
+                os.fsync(fd)
+            except OSError as exc:
+                raise _failed(source.device, "fsync", exc, "cannot be flushed") from exc
         instant = freezer.run(deadline)
         freezer.close()
         if instant.failed is not None:
@@ -182,8 +198,11 @@ class ReflinkProvider(Provider):
         self.alive()
         source = next(source for _, source in self._order if source.device == volume.device)
         found = os.fstat(source.clone)
-        # A description of its own: the walk over holes moves the file's cursor.
-        fd = os.open(f"/proc/self/fd/{source.clone}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # A description of its own: the walk over holes moves the file's cursor.
+            fd = os.open(f"/proc/self/fd/{source.clone}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise _failed(f"the clone of {source.device}", "open", exc, "cannot be opened once more") from exc
         opened = Opened(
             fd,
             "file",
@@ -207,6 +226,7 @@ class ReflinkProvider(Provider):
                 self._freezer.close()
         finally:
             self._freezer = None
+            self._unmounted = []
             for source in self._sources.values():
                 while source.fds:
                     os.close(source.fds.pop())
@@ -321,9 +341,16 @@ def _open(source: _Source, path: str, flags: int) -> int:
             f"{path} may not be opened by this user", call="open", code=exc.errno, hint="run as root"
         ) from exc
     except OSError as exc:
-        raise SnapshotError(f"{path} cannot be opened: {exc.strerror}", call="open", code=exc.errno) from exc
+        raise _failed(path, "open", exc, "cannot be opened") from exc
     source.fds.append(fd)
     return fd
+
+
+def _failed(what: str, call: str, exc: OSError, how: str) -> SnapshotError:
+    hint = "look for errors of the device in the kernel's log"
+    if exc.errno in (errno.EMFILE, errno.ENFILE):
+        hint = "close readers, or raise the limit of open files (ulimit -n)"
+    return SnapshotError(f"{what} {how}: {exc.strerror}", call=call, code=exc.errno, hint=hint)
 
 
 def _clone_failed(path: str, code: int) -> SnapshotError:
