@@ -101,7 +101,13 @@ def _options(kind: type | None) -> list[str]:
 
 @click.group("snapshots")
 def snapshots() -> None:
-    """List, make and remove snapshots that outlive a process."""
+    r"""List, make and remove snapshots that outlive a process.
+
+    \b
+    Examples:
+      vsssnap snapshots list
+      vsssnap snapshots purge
+    """
 
 
 @command(

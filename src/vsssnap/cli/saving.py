@@ -284,17 +284,19 @@ def _plans(
 ) -> list[_Plan]:
     """What is to be written where; refuses what can be refused before a snapshot is taken."""
     from vsssnap.formats.registry import by_name, by_suffix
+    from vsssnap.imaging.partial import check_target
 
     if target == _STDOUT:
         return [_plan_stdout(sources, name, pairs)]
     plans = []
     for source, path in _targets(sources, target, name):
         driver = by_name(name) if name else by_suffix(path)
-        if os.path.lexists(path) and not replace:
+        try:
             # The library refuses it too, but only when services have been stopped for it.
-            raise TargetRefusedError(
-                f"{path} exists", path=path, hint="choose another name, or pass --replace"
-            )
+            check_target(path, replace=replace, origins=(source,))
+        except TargetRefusedError as exc:
+            exc.hint = exc.hint.replace("replace=True", "--replace")
+            raise
         plans.append(
             _Plan(source, path, driver, build(driver.options_type, pairs, f"format {driver.name!r}"))
         )

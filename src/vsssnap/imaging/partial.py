@@ -48,7 +48,7 @@ class PartialFile:
         self.path = path
         self._partial = path + SUFFIX
         self._replace = replace
-        _check_target(path, replace=replace, origins=origins)
+        check_target(path, replace=replace, origins=origins)
         self._remove_stale()
         try:
             self.fd = os.open(self._partial, _FLAGS, 0o600)
@@ -165,7 +165,13 @@ def _rename_to_new(old: str, new: str) -> None:
     os.unlink(old)
 
 
-def _check_target(path: str, *, replace: bool, origins: Iterable[str]) -> None:
+def check_target(path: str, *, replace: bool, origins: Iterable[str]) -> None:
+    """Refuse what `PartialFile` would refuse of a name, and touch nothing.
+
+    Raises:
+        TargetRefusedError: see `PartialFile`.
+        TargetError: the name cannot be looked at.
+    """
     try:
         found = os.lstat(path)
     except FileNotFoundError:

@@ -1,0 +1,178 @@
+"""The program as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sources import mixed
+
+pytestmark = pytest.mark.timeout(170)
+
+MIB = 1 << 20
+COMMANDS = [
+    "save",
+    "restore",
+    "verify",
+    "info",
+    "convert",
+    "compare",
+    "snapshots",
+    "providers",
+    "doctor",
+    "demo",
+]
+
+
+def vsssnap(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "vsssnap.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.raw"
+    path.write_bytes(mixed(3 * MIB + 77))
+    return path
+
+
+def test_an_image_goes_round(disk: Path, tmp_path: Path) -> None:
+    image, back, other = tmp_path / "a.vsnap", tmp_path / "back.raw", tmp_path / "b.raw"
+    vsssnap("save", disk, image, "--live")
+    vsssnap("verify", image)
+    vsssnap("restore", image, back, "--verify")
+    assert back.read_bytes() == disk.read_bytes()
+    vsssnap("convert", image, other)
+    assert other.read_bytes() == disk.read_bytes()
+    vsssnap("compare", image, other)
+
+
+def test_a_live_copy_says_that_it_may_be_torn(disk: Path, tmp_path: Path) -> None:
+    assert "torn" in vsssnap("save", disk, tmp_path / "a.vsnap", "--live").stderr
+
+
+def test_an_image_streams_to_standard_output(disk: Path, tmp_path: Path) -> None:
+    with (tmp_path / "a.vsnap").open("wb") as out:
+        subprocess.run(
+            [sys.executable, "-m", "vsssnap.cli", "save", str(disk), "-", "--live", "--format", "vsnap"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=True,
+        )
+    vsssnap("compare", disk, tmp_path / "a.vsnap")
+
+
+def test_damage_and_differences_are_exit_code_1(disk: Path, tmp_path: Path) -> None:
+    image = tmp_path / "a.vsnap"
+    vsssnap("save", disk, image, "--live")
+    data = bytearray(image.read_bytes())
+    data[len(data) // 2] ^= 1
+    image.write_bytes(data)
+    assert "DAMAGED" in vsssnap("verify", image, status=1).stdout
+    other = tmp_path / "other.raw"
+    content = bytearray(disk.read_bytes())
+    content[MIB] ^= 1
+    other.write_bytes(content)
+    vsssnap("compare", disk, other, status=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("verify", "none.vsnap"), 18, "there is no image"),
+        (("save", "none", "a.vsnap"), 3, "no provider can snapshot"),
+        (("save", "none", "a.vsnap", "--live"), 15, "none"),
+        (("save", "disk.raw", "a.xyz", "--live"), 19, "no image format has this suffix"),
+        (("save", "disk.raw", "disk.raw", "--live"), 16, "is what is being read"),
+        (("save", "disk.raw", "a.vsnap", "--live", "--option", "colour=red"), 2, "colour"),
+        (("save", "disk.raw"), 2, "Missing"),
+        (("frobnicate",), 2, "No such command"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], status: int, says: str
+) -> None:
+    monkeypatch.chdir(disk.parent)
+    assert says in vsssnap(*arguments, status=status).stderr
+    assert sorted(os.listdir()) == ["disk.raw"]
+
+
+def test_machines_get_one_document(disk: Path, tmp_path: Path) -> None:
+    saved = json.loads(vsssnap("save", disk, tmp_path / "a.vsnap", "--live", "--json").stdout)
+    assert saved
+    info = json.loads(vsssnap("info", tmp_path / "a.vsnap", "--json").stdout)
+    assert info["size"] == 3 * MIB + 77
+    failed = vsssnap("verify", tmp_path / "none.vsnap", "--json", status=18)
+    assert json.loads(failed.stdout or failed.stderr)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples(command: str) -> None:
+    assert "Example" in vsssnap(command, "--help").stdout
+
+
+def test_doctor_and_providers_answer_on_any_machine() -> None:
+    assert "reflink" in vsssnap("providers").stdout
+    assert json.loads(vsssnap("doctor", "--json").stdout)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_save_leaves_nothing(tmp_path: Path, number: int, status: int) -> None:
+    source = tmp_path / "big.raw"
+    with source.open("xb") as file:
+        for n in range(400):
+            file.write(os.urandom(MIB // 2) * 2)
+            file.seek((n + 1) * 2 * MIB)
+        file.truncate(800 * MIB)
+    target = tmp_path / "out.vsnap"
+    with subprocess.Popen(
+        [sys.executable, "-m", "vsssnap.cli", "save", str(source), str(target), "--live"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        partial = Path(f"{target}.partial")
+        until = time.monotonic() + 60
+        while not partial.exists() and time.monotonic() < until:
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == status, said
+    assert "Traceback" not in said
+    assert os.listdir(tmp_path) == ["big.raw"]
+
+
+def test_the_demo_without_privileges_tells_the_torn_copy_from_the_good_one(tmp_path: Path) -> None:
+    """As an ordinary user would: no loop devices, a volume that the program serves itself."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "vsssnap.cli", "demo"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": str(tmp_path)},  # so that none of the tools is found
+    )
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "naive copy: TORN" in shown.stdout
+    assert "snapshot: clean" in shown.stdout
+
+
+@pytest.mark.lab
+def test_the_demo_on_a_real_file_system() -> None:
+    shown = vsssnap("demo").stdout
+    assert "provider reflink" in shown
+    assert "naive copy: TORN" in shown
+    assert "snapshot: clean" in shown
