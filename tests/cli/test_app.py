@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -123,7 +124,9 @@ def test_machines_get_one_document(disk: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples(command: str) -> None:
-    assert "Example" in vsssnap(command, "--help").stdout
+    said = vsssnap(command, "--help").stdout
+    assert re.search(r"Examples:\n +vsssnap ", said)
+    assert "\\b" not in said
 
 
 def test_doctor_and_providers_answer_on_any_machine() -> None:

@@ -99,15 +99,13 @@ def _options(kind: type | None) -> list[str]:
     return description(kind) if kind is not None else []
 
 
-@click.group("snapshots")
+@click.group(
+    "snapshots",
+    help="List, make and remove snapshots that outlive a process.\n\n"
+    "\b\nExamples:\n  vsssnap snapshots list\n  vsssnap snapshots purge",
+)
 def snapshots() -> None:
-    r"""List, make and remove snapshots that outlive a process.
-
-    \b
-    Examples:
-      vsssnap snapshots list
-      vsssnap snapshots purge
-    """
+    """The group of the commands below."""
 
 
 @command(
