@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from vsssnap.blocks.extent import Extent, ExtentKind, clip
 from vsssnap.formats import Finding, MemoryStorage, Storage
-from vsssnap.formats.base import Depth, ImageReader
+from vsssnap.formats.base import Depth, ImageReader, ResolveParent
 from vsssnap.formats.vsnap import VsnapFormat, VsnapOptions
 from vsssnap.formats.vsnap.reader import VsnapReader
 from vsssnap.metadata import ImageMetadata
@@ -77,10 +77,10 @@ def opened(file: bytes, *, recover: bool = False, parents: Sequence[bytes] = ())
     return reader
 
 
-def resolver(parents: Sequence[bytes]) -> Callable[[Sequence[str]], ImageReader]:
+def resolver(parents: Sequence[bytes]) -> ResolveParent:
     """Opens a parent by the name ``number.vsnap``."""
 
-    def resolve(names: Sequence[str]) -> ImageReader:
+    def resolve(names: Sequence[str], /, *, format: str | None = None) -> ImageReader:
         number = int(names[0].rsplit("/", 1)[-1].partition(".")[0])
         reader = FORMAT.open(MemoryStorage(parents[number]), resolve_parent=resolve)
         reader.path = f"{number}.vsnap"

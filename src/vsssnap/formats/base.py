@@ -104,12 +104,25 @@ class SupportsWrite(Protocol):
         """Write all of ``data``; must not keep a reference to it."""
 
 
-ResolveParent = Callable[[Sequence[str]], "ImageReader"]
-"""Opens the first of some paths that exists; relative ones begin at the child's folder.
+class ResolveParent(Protocol):
+    """Opens the other files an image refers to.
 
-A name proves nothing: the format compares the identity of what it gets with the one it
-recorded and raises ParentMismatchError.
-"""
+    A name proves nothing: the format compares the identity of what it gets with the one it
+    recorded and raises ParentMismatchError.
+    """
+
+    def __call__(self, candidates: Sequence[str], /, *, format: str | None = None) -> ImageReader:
+        """Open the first of some paths that exists.
+
+        Args:
+            candidates: Paths; relative ones begin at the child's folder.
+            format: Name of its format where the child records one (``"raw"`` for a file that
+                holds the volume's bytes as they are); by default it is recognised.
+
+        Raises:
+            ImageNotFoundError: none of them exists.
+            CorruptImageError: the chain is too deep or leads back into itself.
+        """
 
 
 class ImageReader(BlockReader):

@@ -92,8 +92,8 @@ def _open(path: str, name: str | None, recover: bool, children: tuple[tuple[int,
         storage.close()
         raise
 
-    def resolve(candidates: Sequence[str]) -> ImageReader:
-        return _open_parent(path, candidates, recover, chain)
+    def resolve(candidates: Sequence[str], /, *, format: str | None = None) -> ImageReader:
+        return _open_parent(path, candidates, format, recover, chain)
 
     try:
         reader = driver.open(storage, resolve_parent=resolve, recover=recover)
@@ -151,7 +151,11 @@ def find_format(storage: Storage, path: str, name: str | None) -> ImageFormat:
 
 
 def _open_parent(
-    child: str, candidates: Sequence[str], recover: bool, chain: tuple[tuple[int, int], ...]
+    child: str,
+    candidates: Sequence[str],
+    name: str | None,
+    recover: bool,
+    chain: tuple[tuple[int, int], ...],
 ) -> ImageReader:
     if len(chain) > _MAX_CHAIN:
         raise CorruptImageError(f"{child}: more than {_MAX_CHAIN} parents behind one another", path=child)
@@ -165,7 +169,7 @@ def _open_parent(
             continue
         if (found.st_dev, found.st_ino) in chain:
             raise CorruptImageError(f"{child}: its parent {path} is its own descendant", path=child)
-        return _open(path, None, recover, chain)
+        return _open(path, name, recover, chain)
     raise ImageNotFoundError(
         f"{child}: its parent is not there (looked for {', '.join(tried) or 'no name at all'})",
         path=child,

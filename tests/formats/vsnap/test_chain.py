@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from vsnap_images import FORMAT, findings, image_of, noise, opened, resolver, wr
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import CorruptImageError, ParentMismatchError, UsageError
 from vsssnap.formats import MemoryStorage
-from vsssnap.formats.base import Depth, ImageReader
+from vsssnap.formats.base import Depth, ImageReader, ResolveParent
 from vsssnap.formats.vsnap import VsnapOptions
 from vsssnap.formats.vsnap.reader import VsnapReader
 from vsssnap.metadata import ImageMetadata
@@ -52,7 +52,7 @@ class Chain:
         assert isinstance(reader, VsnapReader)
         return reader
 
-    def resolve(self, names: Sequence[str]) -> ImageReader:
+    def resolve(self, names: Sequence[str], /, *, format: str | None = None) -> ImageReader:
         return self.open(int(names[0].partition(".")[0]))
 
     def add(self, changed: Sequence[int]) -> int:
@@ -340,10 +340,10 @@ def test_circular_resolver_ends() -> None:
     base, child = pair()
     assert base
 
-    def resolve(names: Sequence[str]) -> ImageReader:
+    def resolve(names: Sequence[str], /, *, format: str | None = None) -> ImageReader:
         return FORMAT.open(MemoryStorage(child), resolve_parent=resolve)
 
-    found: Callable[[Sequence[str]], ImageReader] = resolve
+    found: ResolveParent = resolve
     reader = FORMAT.open(MemoryStorage(child), resolve_parent=found)
     with reader, pytest.raises((ParentMismatchError, CorruptImageError)):
         reader.pread(10, CHUNK)
