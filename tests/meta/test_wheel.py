@@ -69,7 +69,7 @@ def test_core_needs_four_packages(wheel: zipfile.Path) -> None:
 
 
 def test_extras_are_those_documented(wheel: zipfile.Path) -> None:
-    assert set(metadata(wheel).get_all("Provides-Extra") or []) == {"cli", "test", "dev"}
+    assert set(metadata(wheel).get_all("Provides-Extra") or []) == {"bench", "cli", "test", "dev"}
 
 
 def test_source_distribution_can_be_tested(built: Path) -> None:

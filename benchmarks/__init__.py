@@ -1,0 +1,1 @@
+"""How fast vsssnap is beside its peers; ``python -m benchmarks --help``."""

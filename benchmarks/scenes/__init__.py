@@ -1,0 +1,1 @@
+"""The scenes; every module has ``SCENES``, functions that make them by name."""
