@@ -19,10 +19,12 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from vsssnap.errors import UsageError
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 T = TypeVar("T")
 
@@ -147,6 +149,8 @@ class Registry(Generic[T]):
 
 
 def _declared(group: str) -> Iterator[metadata.EntryPoint]:
+    from importlib import metadata  # a third of the library's own import time; needed when drivers are listed
+
     try:
         yield from metadata.entry_points(group=group)
         return
