@@ -128,11 +128,13 @@ class _Pump(Generic[T, R]):
         *,
         buffers: list[bytearray],
         ordered: bool,
+        halted: threading.Event | None,
     ) -> None:
         self.items = enumerate(items)
         self.work = work
         self.done = done
         self.ordered = ordered
+        self.halted = halted
         self.lock = threading.Lock()
         self.free = deque(buffers)
         self.buffer_free = threading.Condition(self.lock)
@@ -227,15 +229,20 @@ class _Pump(Generic[T, R]):
         with self.lock:
             if self.error is None or number < self.error[0]:
                 self.error = (number, exc)
-            self.stop = True
+            self._stop()
             self.buffer_free.notify_all()
             self.finished.notify_all()
 
     def halt(self) -> None:
         """Stop everybody after the item in hand."""
         with self.lock:
-            self.stop = True
+            self._stop()
             self.buffer_free.notify_all()
+
+    def _stop(self) -> None:
+        self.stop = True
+        if self.halted is not None:
+            self.halted.set()
 
 
 def pump(
@@ -247,6 +254,7 @@ def pump(
     workers: int | None = None,
     ordered: bool = False,
     tick: Callable[[], None] | None = None,
+    halted: threading.Event | None = None,
 ) -> None:
     """Run ``work`` on every item in several threads, and ``done`` on every result.
 
@@ -260,13 +268,19 @@ def pump(
         ordered: See ``done``.
         tick: Called in the calling thread now and then and once at the end; what it raises
             (and KeyboardInterrupt) stops the workers and is raised.
+        halted: Set when the workers are to stop, so that one that waits in ``work`` need not be waited for.
 
     Raises:
         BaseException: the first error, by order of the items, of ``items``, ``work`` or ``done``.
     """
     count = default_workers() if workers is None else workers
     state = _Pump(
-        items, work, done, buffers=[bytearray(buffer_size) for _ in range(count + 2)], ordered=ordered
+        items,
+        work,
+        done,
+        buffers=[bytearray(buffer_size) for _ in range(count + 2)],
+        ordered=ordered,
+        halted=halted,
     )
     threads = [threading.Thread(target=state.worker, name=f"vsssnap-{n}", daemon=True) for n in range(count)]
     started: list[threading.Thread] = []

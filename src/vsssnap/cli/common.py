@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from vsssnap._units import parse_size
 from vsssnap.cli.output import Output, logging_to_stderr
 
 FuncT = TypeVar("FuncT", bound=Callable[..., Any])
@@ -81,6 +82,28 @@ def _common(function: FuncT) -> FuncT:
     return function
 
 
+def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A number of bytes with a unit: ``64MiB``, ``1.5G``."""
+    return None if value is None else parse_size(value)
+
+
+def copy_options(function: FuncT) -> FuncT:
+    """The options of commands that copy a volume."""
+    for option in (
+        click.option(
+            "--rate-limit",
+            callback=_size,
+            metavar="SIZE",
+            help="Bytes a second read from the source at most.",
+        ),
+        click.option(
+            "--workers", type=click.IntRange(1, 64), help="Threads that copy; by default one a processor."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def image_options(function: FuncT) -> FuncT:
     """The options of commands that write an image."""
     for option in reversed(
@@ -104,9 +127,7 @@ def image_options(function: FuncT) -> FuncT:
                 default="raise",
                 help="Stop, or mark the failing sectors unreadable and go on; then the exit code is 1.",
             ),
-            click.option(
-                "--workers", type=click.IntRange(1, 64), help="Threads that copy; by default one a processor."
-            ),
+            copy_options,
         )
     ):
         function = option(function)

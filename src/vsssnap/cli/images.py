@@ -12,7 +12,7 @@ import click
 
 from vsssnap._units import format_size
 from vsssnap.cli import exits, interrupts
-from vsssnap.cli.common import PATH, command, is_block_device
+from vsssnap.cli.common import PATH, command, copy_options, is_block_device
 from vsssnap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ vsssnap restore data.vsnap /dev/sdb1 --yes --quiet
 @click.option("--verify", "check", is_flag=True, help="Read the target back and compare it with the image.")
 @click.option("--replace", is_flag=True, help="Replace an existing file once the new one is complete.")
 @click.option("--yes", is_flag=True, help="Do not ask before a block device is overwritten.")
-@click.option("--workers", type=click.IntRange(1, 64), help="Threads that copy; by default one a processor.")
+@copy_options
 def restore(
     out: Output,
     *,
@@ -49,6 +49,7 @@ def restore(
     replace: bool,
     yes: bool,
     workers: int | None,
+    rate_limit: int | None,
 ) -> None:
     """Write an image's volume to TARGET, a file or a block device.
 
@@ -66,7 +67,7 @@ def restore(
                 target,
                 verify=check,
                 replace=replace,
-                copy=CopyOptions(workers=workers),
+                copy=CopyOptions(workers=workers, rate_limit=rate_limit),
                 progress=progress,
             )
     read_back = ", read back and equal" if report.verified else ""

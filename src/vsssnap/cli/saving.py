@@ -226,7 +226,7 @@ def _write(
             metadata=metadata,
             replace=given["replace"],
             on_read_error=OnReadError(given["on_read_error"]),
-            copy=CopyOptions(workers=given["workers"]),
+            copy=CopyOptions(workers=given["workers"], rate_limit=given["rate_limit"]),
             progress=progress,
         )
     stored = f", {format_size(report.stored)} stored" if report.stored is not None else ""

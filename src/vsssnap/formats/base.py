@@ -14,7 +14,7 @@ Life of a writer, all calls from `copy_blocks` or by hand::
     writer.finish(metadata)                     once; flushes, then the complete mark, flushes
     writer.close()                              without finish: the image stays incomplete
 
-What is neither stored nor marked is ZERO.
+What is neither stored nor marked is ZERO; in a child it is as in the parent.
 """
 
 from __future__ import annotations

@@ -15,9 +15,11 @@ from vsssnap.errors import DeviceReadError, UsageError
 from vsssnap.formats.base import ImageWriter, SupportsWrite, WriteOrder
 from vsssnap.formats.storage import Storage
 from vsssnap.imaging.opening import begin_image
-from vsssnap.imaging.reports import CopyOptions, CopyReport, Meter, OnReadError
+from vsssnap.imaging.reports import CopyOptions, CopyReport, Meter, OnReadError, RateLimit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from vsssnap.blocks.reader import BlockReader, SupportsPread
     from vsssnap.formats.base import ImageReader
     from vsssnap.imaging.reports import ProgressCallback
@@ -33,6 +35,7 @@ def save_image(
     format: str | None = None,
     options: object = None,
     parent: ImageReader | None = None,
+    changes: Iterable[Extent] | None = None,
     metadata: ImageMetadata | None = None,
     replace: bool = False,
     on_read_error: OnReadError = OnReadError.RAISE,
@@ -51,6 +54,8 @@ def save_image(
         format: Name of the format; by default that of the suffix.
         options: The format's options.
         parent: The image of which this is an increment.
+        changes: The ranges in which the source may differ from ``parent``, ascending; nothing else is
+            read.  What is named and did not change costs a read, no more.  By default all is compared.
         metadata: Kept with the image in place of the source's own.
         replace: Whether an existing image of the name is replaced when this one is complete.
         on_read_error: What to do when the source cannot be read.
@@ -58,6 +63,7 @@ def save_image(
         progress: Called with a `Progress` about ten times a second, in this thread.
 
     Raises:
+        UsageError: ``changes`` without ``parent``, or ranges that do not ascend inside the volume.
         TargetRefusedError: the name exists, is a link or is being read; nothing was touched.
         TargetError: the target's disk is full or failing.
         DeviceReadError: the source failed.
@@ -65,6 +71,8 @@ def save_image(
         SourceChangedError: the source was written while it had to be still.
     """
     reader = as_reader(source)
+    if changes is not None and parent is None:
+        raise UsageError("changes were given without a parent", hint="pass the image they are relative to")
     started = time.monotonic()
     origins = (*reader.origins, *(parent.origins if parent else ()))
     writer = begin_image(
@@ -72,7 +80,7 @@ def save_image(
     )
     try:
         meter = Meter(progress, reader.size, "copy")
-        counts = transfer(reader, writer, copy or CopyOptions(), on_read_error, meter)
+        counts = transfer(reader, writer, copy or CopyOptions(), on_read_error, meter, changes)
         meter.enter("finish")
         writer.finish(metadata if metadata is not None else reader.metadata)
         meter.enter("done")
@@ -177,6 +185,7 @@ class Counts:
         self._lock = threading.Lock()
         self._bytes = dict.fromkeys(ExtentKind, 0)
         self._unreadable: list[Extent] = []
+        self.unchanged = 0
 
     def add(self, kind: ExtentKind, count: int) -> None:
         """Count bytes of a kind."""
@@ -208,6 +217,7 @@ class Counts:
             zero=self._bytes[ExtentKind.ZERO],
             hole=self._bytes[ExtentKind.HOLE],
             excluded=self._bytes[ExtentKind.EXCLUDED],
+            unchanged=self.unchanged,
             unreadable=tuple(sorted(self._unreadable, key=lambda extent: extent.offset)),
             stored=stored,
             flattened=dict(writer.flattened()),
@@ -219,10 +229,19 @@ class Counts:
 
 
 def transfer(
-    reader: BlockReader, writer: ImageWriter, copy: CopyOptions, on_read_error: OnReadError, meter: Meter
+    reader: BlockReader,
+    writer: ImageWriter,
+    copy: CopyOptions,
+    on_read_error: OnReadError,
+    meter: Meter,
+    changes: Iterable[Extent] | None = None,
 ) -> Counts:
-    """Move everything, then ask the source whether all that was true."""
+    """Move everything, then ask the source whether all that was true.
+
+    With ``changes`` only the units that they touch are moved.
+    """
     counts = Counts()
+    limit = RateLimit(copy.rate_limit) if copy.rate_limit is not None else None
 
     def work(item: Unit | Extent, buffer: bytearray) -> tuple[tuple[Extent, ...], Any] | None:
         if isinstance(item, Extent):
@@ -230,6 +249,8 @@ def transfer(
                 raise _unreadable(item)
             return None
         view = memoryview(buffer)[: item.length]
+        if limit is not None:
+            limit.wait(sum(length for _, length in item.parts))
         if on_read_error is OnReadError.RAISE:
             for mark in item.marks:
                 if mark.kind is ExtentKind.UNREADABLE:
@@ -256,17 +277,49 @@ def transfer(
         counts.add(ExtentKind.ZERO, item.length - read - sum(mark.length for mark in item.marks))
         meter.add(item.length)
 
+    def unchanged(count: int) -> None:
+        counts.unchanged += count
+        meter.add(count)
+
+    extents = reader.extents()
+    if changes is not None:
+        extents = _touched(reader, changes, writer.unit, unchanged)
     pump(
-        plan(reader.extents(), writer.unit, reader.size),
+        plan(extents, writer.unit, reader.size),
         work,
         done,
         buffer_size=min(writer.unit, max(1, reader.size)),
         workers=copy.workers,
         ordered=writer.write_order is WriteOrder.ASCENDING,
         tick=meter.tick,
+        halted=limit.halted if limit is not None else None,
     )
     reader.confirm()
     return counts
+
+
+def _touched(
+    reader: BlockReader, changes: Iterable[Extent], unit: int, unchanged: Callable[[int], None]
+) -> Iterator[Extent]:
+    """What the reader holds in the units that ranges touch; ``unchanged`` counts the bytes between them.
+
+    Whole units, because a writer takes nothing less: it finds by itself which part is as in the parent.
+    """
+    at = seen = 0
+    for change in changes:
+        if change.offset < seen or change.length < 0 or change.end > reader.size:
+            raise UsageError(
+                f"changes: {change.length} bytes at {change.offset} come after {seen} of {reader.size}",
+                hint="give ascending ranges inside the volume",
+            )
+        seen = change.end
+        first = max(at, change.offset - change.offset % unit)
+        last = min(reader.size, -(-change.end // unit) * unit)
+        if change.length and first < last:
+            unchanged(first - at)
+            yield from reader.extents(first, last - first)
+            at = last
+    unchanged(reader.size - at)
 
 
 def read_unit(reader: BlockReader, unit: Unit, view: memoryview, *, mark: bool = False) -> list[Extent]:

@@ -41,13 +41,18 @@ class CopyOptions:
 
     Attributes:
         workers: Threads, 1 to 64; None for one a processor.
+        rate_limit: Bytes of data a second that are read from the source at most, over all threads,
+            so that a production server stays usable; None for no limit.
     """
 
     workers: int | None = None
+    rate_limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None:
             whole(self.workers, "workers", least=1, most=64)
+        if self.rate_limit is not None:
+            whole(self.rate_limit, "rate_limit", least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class CopyReport:
         zero: Bytes known to be zero without reading them.
         hole: Bytes that the source did not promise; zeros in the copy.
         excluded: Bytes left out on purpose; zeros in the copy.
+        unchanged: Bytes that were not looked at: as in the parent, by ``changes``.
         unreadable: Ranges the source failed to deliver; only with `OnReadError.MARK`.
         stored: Bytes of the finished image file; None if it is no file.
         flattened: Kinds that the target cannot tell from plain zeros, with their bytes.
@@ -95,6 +101,7 @@ class CopyReport:
     zero: int = 0
     hole: int = 0
     excluded: int = 0
+    unchanged: int = 0
     unreadable: tuple[Extent, ...] = ()
     stored: int | None = None
     flattened: Mapping[str, int] = field(default_factory=dict)
@@ -182,3 +189,23 @@ class Meter:
             self._done = 0
             self._history = deque([(time.monotonic(), 0)])
         self.tick()
+
+
+class RateLimit:
+    """Keeps all threads together below a number of bytes a second."""
+
+    def __init__(self, rate: int) -> None:
+        """Allow ``rate`` bytes a second; setting ``halted`` lets everybody who waits go at once."""
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._free = time.monotonic()  # when what was admitted so far is used up
+        self.halted = threading.Event()
+
+    def wait(self, count: int) -> None:
+        """Return when ``count`` more bytes may be read."""
+        with self._lock:
+            now = time.monotonic()
+            begin = max(now, self._free)
+            self._free = begin + count / self._rate
+        if begin > now:
+            self.halted.wait(begin - now)
