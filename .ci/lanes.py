@@ -35,7 +35,9 @@ PYTEST = (
     "--continue-on-collection-errors",
 )
 MINUTE = 60.0
-LANES = ("lint", "types", "unit", "labs", "wheel", "long")
+LANES = ("lint", "types", "unit", "interop", "labs", "wheel", "long")
+# Tests that ask foreign readers of images have a lane of their own: what they cost is theirs.
+INTEROP = "tests/interop"
 
 
 @dataclasses.dataclass
@@ -211,8 +213,12 @@ def timed_lanes(wanted: list[str], context: Context, *, long: bool) -> Iterator[
             yield Result(lane, time.monotonic() - begin, budget, ok, None)
     if chosen("unit"):
         begin = heading("unit")
-        ok, counts = pytest(context, "unit", "-m", "not lab and not long")
+        ok, counts = pytest(context, "unit", "-m", "not lab and not long", f"--ignore={INTEROP}")
         yield Result("unit", time.monotonic() - begin, 4 * MINUTE, ok, counts)
+    if chosen("interop"):
+        begin = heading("interop")
+        ok, counts = pytest(context, "interop", "-m", "not lab and not long", INTEROP)
+        yield Result("interop", time.monotonic() - begin, 3 * MINUTE, ok, counts)
     only = [lane.removeprefix("labs:") for lane in wanted if lane.startswith("labs:")]
     if chosen("labs") or only:
         groups = lab_groups(context)
