@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sources import BytesReader
 from vsssnap.errors import TargetError, TargetRefusedError
+from vsssnap.imaging.copying import save_image
 from vsssnap.imaging.partial import PartialFile
 
 
@@ -30,11 +32,12 @@ def test_replace_keeps_the_old_file_until_commit(tmp_path: Path) -> None:
     path = tmp_path / "a.raw"
     path.write_text("old")
     file = PartialFile(str(path), replace=True)
-    os.write(file.fd, b"new")
+    fd = file.take()
+    os.write(fd, b"new")
+    os.close(fd)
     assert path.read_text() == "old"
     file.commit()
     assert path.read_text() == "new"
-    os.close(file.fd)
 
 
 @pytest.mark.parametrize("replace", [False, True])
@@ -75,7 +78,6 @@ def test_a_name_that_came_into_being_meanwhile_is_not_replaced(tmp_path: Path) -
     with pytest.raises(TargetRefusedError, match="came into being"):
         file.commit()
     file.discard()
-    os.close(file.fd)
     assert path.read_text() == "somebody else's"
     assert [p.name for p in tmp_path.iterdir()] == ["a.raw"]
 
@@ -86,7 +88,6 @@ def test_a_stale_partial_file_goes_only_with_replace(tmp_path: Path) -> None:
     file = PartialFile(str(tmp_path / "a.raw"), replace=True)
     file.discard()
     file.discard()
-    os.close(file.fd)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -94,5 +95,14 @@ def test_a_partial_file_that_is_being_written_is_never_removed(tmp_path: Path) -
     file = PartialFile(str(tmp_path / "a.raw"), replace=False)
     refuse(tmp_path / "a.raw", "being written by another process", replace=True)
     file.commit()
-    os.close(file.fd)
     assert (tmp_path / "a.raw").exists()
+
+
+def test_a_refused_image_leaves_no_descriptor_and_no_file(tmp_path: Path) -> None:
+    # The side-car's file is made before the image's is refused.
+    (tmp_path / "a.raw").write_text("here already")
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(TargetRefusedError, match="exists"):
+        save_image(BytesReader(b"x" * 4096), tmp_path / "a.raw")
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.raw"]

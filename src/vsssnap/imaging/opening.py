@@ -333,10 +333,10 @@ def begin_image(
         if sidecar:
             files.append(PartialFile(name + SIDECAR_SUFFIX, replace=replace))
         files.append(PartialFile(name, replace=replace, origins=origins))
-        writer = driver.create(FileStorage(files[-1].fd, name), size, options=options, parent=parent)
+        writer = driver.create(FileStorage(files[-1].take(), name), size, options=options, parent=parent)
         if sidecar:
             writer = with_sidecar(
-                writer, SidecarWriter(FileStorage(files[0].fd, files[0].path), size, driver.name)
+                writer, SidecarWriter(FileStorage(files[0].take(), files[0].path), size, driver.name)
             )
     except BaseException:
         for file in files:

@@ -24,12 +24,12 @@ _FLAGS |= getattr(os, "O_BINARY", 0)
 class PartialFile:
     """``<path>.partial``, renamed to ``<path>`` by `commit` and removed by `discard`.
 
-    The file is locked while it is written, so that a second save to the same name, and one
-    that was killed earlier, are told apart.  Mode 0600.
+    A second save to the same name, and one that was killed earlier, are told apart: the file is
+    locked while it is written (on Windows an open file cannot be removed, which says the same).
+    Mode 0600; on Windows the rights are those of the folder.
 
     Attributes:
         path: The final name.
-        fd: Descriptor of the file; whoever writes it owns it and may close it.
     """
 
     def __init__(self, path: str, *, replace: bool, origins: Iterable[str] = ()) -> None:
@@ -51,49 +51,63 @@ class PartialFile:
         check_target(path, replace=replace, origins=origins)
         self._remove_stale()
         try:
-            self.fd = os.open(self._partial, _FLAGS, 0o600)
+            self._fd = os.open(self._partial, _FLAGS, 0o600)
         except FileExistsError:
             raise _being_written(self._partial) from None
         except OSError as exc:
             raise _failed(self._partial, "open", exc, "cannot be created") from exc
-        # A descriptor of its own keeps the lock, however the writer treats `fd`.
-        self._lock = os.dup(self.fd)
+        self._lock = -1
         if sys.platform != "win32":
+            # A descriptor of its own keeps the lock, however long the writer's lives.
+            self._lock = os.dup(self._fd)
             with contextlib.suppress(OSError):  # a file system without locks: then there is none
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._pending = True
 
+    def take(self) -> int:
+        """The file's descriptor, once: the caller closes it, on Windows before `commit` and `discard`."""
+        fd, self._fd = self._fd, -1
+        return fd
+
     def _remove_stale(self) -> None:
         """Remove what a killed save left, if that is asked for and nobody writes it."""
-        try:
-            found = os.open(self._partial, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-        except FileNotFoundError:
-            return
-        except OSError as exc:
-            raise TargetRefusedError(
-                f"{self._partial} is in the way: {exc.strerror}",
-                path=self._partial,
-                call="open",
-                code=exc.errno,
-                hint="remove it",
-            ) from exc
-        try:
-            if sys.platform != "win32":
-                try:
-                    fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise _being_written(self._partial) from None
-                except OSError:
-                    pass  # no locks here: the file is taken as left behind
-            if not self._replace:
+        if sys.platform == "win32":
+            self._remove_unlocked()
+        else:
+            try:
+                found = os.open(self._partial, os.O_RDWR | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                return
+            except OSError as exc:
                 raise TargetRefusedError(
-                    f"{self._partial} exists: a save to {self.path} was killed before it was complete",
+                    f"{self._partial} is in the way: {exc.strerror}",
                     path=self._partial,
-                    hint="remove it, or pass replace=True",
-                )
+                    call="open",
+                    code=exc.errno,
+                    hint="remove it",
+                ) from exc
+            try:
+                if _is_locked(found):
+                    raise _being_written(self._partial)
+                self._remove_unlocked()
+            finally:
+                os.close(found)
+
+    def _remove_unlocked(self) -> None:
+        if not os.path.lexists(self._partial):
+            return
+        if not self._replace:
+            raise TargetRefusedError(
+                f"{self._partial} exists: a save to {self.path} was killed before it was complete",
+                path=self._partial,
+                hint="remove it, or pass replace=True",
+            )
+        try:
             os.unlink(self._partial)
-        finally:
-            os.close(found)
+        except OSError as exc:
+            if sys.platform == "win32" and isinstance(exc, PermissionError):
+                raise _being_written(self._partial) from None
+            raise _failed(self._partial, "unlink", exc, "cannot be removed") from exc
 
     def commit(self) -> None:
         """Give the file its final name; it was flushed by its writer.
@@ -102,6 +116,7 @@ class PartialFile:
             TargetRefusedError: the name came into being meanwhile and ``replace`` was not given.
             TargetError: the rename failed.
         """
+        self._close()
         try:
             if self._replace:
                 os.replace(self._partial, self.path)
@@ -124,11 +139,17 @@ class PartialFile:
 
     def discard(self) -> None:
         """Remove the file unless it was committed.  Idempotent."""
+        self._close()
         if self._pending:
             self._pending = False
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._partial)
         self._unlock()
+
+    def _close(self) -> None:
+        fd = self.take()
+        if fd >= 0:
+            os.close(fd)
 
     def _unlock(self) -> None:
         if self._lock >= 0:
@@ -196,6 +217,18 @@ def check_target(path: str, *, replace: bool, origins: Iterable[str]) -> None:
         raise TargetRefusedError(
             f"{path} exists", path=path, hint="choose another name, or pass replace=True"
         )
+
+
+def _is_locked(fd: int) -> bool:
+    """Whether somebody else has the lock; without locks here a file is taken as left behind."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _being_written(path: str) -> TargetRefusedError:

@@ -106,15 +106,16 @@ def _to_file(
     meter = Meter(progress, reader.size, "copy")
     file = PartialFile(name, replace=replace, origins=reader.origins)
     try:
-        storage = FileStorage(file.fd, name)
+        fd = file.take()
+        storage = FileStorage(fd, name)
         writer = RawFormat().create(storage, reader.size, options=RawOptions(sidecar=False))
         try:
             counts = transfer(reader, writer, options, OnReadError.RAISE, meter)
             meter.enter("finish")
             writer.finish(ImageMetadata())
             if verify:
-                _drop_cache(file.fd)
-                with RawFormat().open(FileStorage(os.dup(file.fd), name)) as written:
+                _drop_cache(fd)
+                with RawFormat().open(FileStorage(os.dup(fd), name)) as written:
                     _read_back(reader, written, (0, reader.size), name, progress)
         finally:
             writer.close()
