@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 if sys.platform == "win32":
+    import contextlib
+    import msvcrt
     import threading
+
+    def binary(fd: int) -> None:
+        """Take and give bytes as they are: a descriptor may be in text mode, as standard output is."""
+        with contextlib.suppress(OSError):  # no descriptor: reading or writing says so better
+            msvcrt.setmode(fd, os.O_BINARY)
 
     _cursor = threading.Lock()  # no pread here: every descriptor has one cursor, used by one thread at a time
 
@@ -38,6 +45,10 @@ if sys.platform == "win32":
         yield offset, length, True
 
 else:
+
+    def binary(fd: int) -> None:
+        """Nothing: here bytes are bytes."""
+
     pread = os.pread
     pwrite = os.pwrite
 

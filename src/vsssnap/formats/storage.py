@@ -126,6 +126,7 @@ class FileStorage(Storage):
     def __init__(self, fd: int, name: str = "") -> None:
         self.name = name
         self._fd = fd
+        _files.binary(fd)
         self._size = os.fstat(fd).st_size
         self._lock = threading.Lock()
         self._gate = UseGate(name or "the image file", self._let_go)
@@ -277,6 +278,7 @@ class PipeStorage(Storage):
     def __init__(self, fd: int, name: str = "", *, owned: bool = True) -> None:
         self.name = name or "pipe"
         self._fd = fd
+        _files.binary(fd)
         self._size = 0
         self._gate = UseGate(self.name, self._let_go)
         self._owned = owned
