@@ -62,7 +62,7 @@ PORTABLE = (
 
 
 def test_portable_tests_pass_under_a_windows_python(lab: wine.Wine, tmp_path: Path) -> None:
-    done = lab.pytest(*PORTABLE, "-m", "not lab and not long", timeout=150, scratch=tmp_path)
+    done = lab.pytest(*PORTABLE, "-m", "not lab and not long", timeout=280, scratch=tmp_path)
     assert done.returncode == 0, done.stdout[-5000:]
 
 
