@@ -13,7 +13,7 @@ from vsssnap.formats.vsnap.frames import corrupt
 from vsssnap.formats.vsnap.states import cells_of, rank_before
 
 if TYPE_CHECKING:
-    from vsssnap.formats.vsnap.cache import ByteCache
+    from vsssnap.formats._cache import ByteCache
     from vsssnap.formats.vsnap.chain import Chain
     from vsssnap.formats.vsnap.index import Entry, Piece
     from vsssnap.formats.vsnap.payload import DataFrame

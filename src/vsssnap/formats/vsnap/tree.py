@@ -15,7 +15,7 @@ from vsssnap.formats.vsnap.index import FLAT, Entry, Page
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vsssnap.formats.vsnap.cache import ByteCache
+    from vsssnap.formats._cache import ByteCache
     from vsssnap.formats.vsnap.chain import Chain
     from vsssnap.formats.vsnap.layout import Geometry
     from vsssnap.formats.vsnap.structs import Reference
