@@ -20,6 +20,7 @@ _REGISTRY: Registry[Any] = Registry(
     "vsssnap.formats.base:ImageFormat",
     FORMAT_API,
     {
+        "qcow2": "vsssnap.formats.qcow2:Qcow2Format",
         "raw": "vsssnap.formats.raw:RawFormat",
         "vsnap": "vsssnap.formats.vsnap:VsnapFormat",
     },

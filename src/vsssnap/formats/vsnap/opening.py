@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vsssnap.errors import CorruptImageError, ParentMismatchError, UnsupportedFeatureError, VssSnapError
-from vsssnap.formats.vsnap import merkle, structs
 from vsssnap.formats._cache import ByteCache
+from vsssnap.formats.vsnap import merkle, structs
 from vsssnap.formats.vsnap.chain import Chain, OpenFile, parse_table
 from vsssnap.formats.vsnap.frames import corrupt, read_frame
 from vsssnap.formats.vsnap.layout import Footer, Geometry, parse_footer, parse_header

@@ -17,8 +17,8 @@ from vsssnap.formats.vsnap.plain import PlainBytes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from vsssnap.formats.base import Finding
     from vsssnap.formats._cache import ByteCache
+    from vsssnap.formats.base import Finding
     from vsssnap.formats.vsnap.chain import Chain
     from vsssnap.formats.vsnap.layout import Footer
     from vsssnap.formats.vsnap.tree import Index

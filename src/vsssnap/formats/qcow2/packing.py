@@ -1,0 +1,147 @@
+"""Compressed clusters, one at a time and on any thread.
+
+Source: QEMU, docs/interop/qcow2.txt, section "Compressed Clusters Descriptor".  Deflate
+streams have no header and a window of 4 KiB, which is all that qemu decodes; readers take any.
+Compressors and decompressors must not be shared by threads: each thread has its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from typing import TYPE_CHECKING, Final
+
+import zstandard
+
+from vsssnap.formats._cache import ByteCache
+from vsssnap.formats.qcow2.header import corrupt
+from vsssnap.formats.qcow2.mapping import packed_range
+from vsssnap.formats.qcow2.structs import ZSTD
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vsssnap.formats.storage import Storage
+
+_THREAD = threading.local()
+_WINDOW: Final = -12  # bits of the deflate window, raw
+_ANY_WINDOW: Final = -15
+_MAX_ZSTD_WINDOW: Final = 8 << 20  # RFC 8878, 3.1.1.1.2: what decoders should take
+_KEPT: Final = 32 << 20  # bytes of decoded clusters
+_GATHERED: Final = 4 << 20  # most bytes of neighbours that are read at once
+
+
+def pack(data: memoryview, kind: int, level: int) -> bytes:
+    """One cluster, compressed."""
+    if kind == ZSTD:
+        compressors = _THREAD.__dict__.setdefault("compressors", {})
+        compressor = compressors.get(level)
+        if compressor is None:
+            compressor = compressors[level] = zstandard.ZstdCompressor(level=level, write_checksum=False)
+        packed: bytes = compressor.compress(data)
+        return packed
+    return zlib.compress(data, level, _WINDOW)
+
+
+def unpack(data: bytes | memoryview, kind: int, size: int) -> bytes:
+    """A cluster of ``size`` bytes; what follows its stream in ``data`` is not looked at.
+
+    Raises:
+        ValueError: it is no such stream, or gives another number of bytes.
+    """
+    if kind != ZSTD:
+        try:
+            plain = zlib.decompressobj(_ANY_WINDOW).decompress(data, size)
+        except zlib.error as exc:
+            raise ValueError(str(exc)) from None
+    else:
+        try:
+            # Before anything is allocated: the frame says how long it will be, or nothing (2**64 - 1 or 0).
+            told = zstandard.get_frame_parameters(data).content_size
+            if size < told < (1 << 64) - 1:
+                raise ValueError(f"a frame of {told} bytes")
+            decompressor = getattr(_THREAD, "decompressor", None)
+            if decompressor is None:
+                decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+                _THREAD.decompressor = decompressor
+            plain = decompressor.decompress(data, max_output_size=size)
+        except zstandard.ZstdError as exc:
+            raise ValueError(str(exc)) from None
+    if len(plain) != size:
+        raise ValueError(f"it gives {len(plain)} bytes, not {size}")
+    return plain
+
+
+class PackedClusters:
+    """Reads compressed clusters of one file; any thread."""
+
+    def __init__(self, storage: Storage, cluster_bits: int, kind: int) -> None:
+        self._storage = storage
+        self._bits = cluster_bits
+        self._kind = kind
+        self._cache = ByteCache(_KEPT)
+
+    def fill(self, clusters: Sequence[tuple[int, int]], view: memoryview, offset: int) -> None:
+        """Decode clusters into a view of the virtual disk.
+
+        Args:
+            clusters: ``(offset in the disk, L2 entry)``, ascending; each overlaps the view.
+            view: What is wanted.
+            offset: Where the view begins in the disk.
+
+        Raises:
+            CorruptImageError: one lies outside the file or does not decode.
+        """
+        size = 1 << self._bits
+        waiting: list[tuple[int, int, int]] = []  # where in the disk, where in the file, most bytes
+        for at, entry in clusters:
+            partial = at < offset or at + size > offset + len(view)
+            kept: bytes | None = self._cache.get(entry) if partial else None
+            if partial and kept is None:
+                place, length = self._range(entry)
+                kept = self._decoded(self._storage.pread(length, place), place)
+                self._cache.put(entry, kept, size + 200)
+            if kept is not None:
+                _copy(kept, at, view, offset)
+                continue
+            place, length = self._range(entry)
+            if waiting and not waiting[0][1] <= place <= place + length <= waiting[0][1] + _GATHERED:
+                self._together(waiting, view, offset)
+                waiting = []
+            waiting.append((at, place, length))
+        if waiting:
+            self._together(waiting, view, offset)
+
+    def _together(self, waiting: list[tuple[int, int, int]], view: memoryview, offset: int) -> None:
+        """Read whole clusters that lie close to each other at once; each is decoded into its place."""
+        first = waiting[0][1]
+        end = max(place + length for _, place, length in waiting)
+        if end - first > 2 * sum(length for _, _, length in waiting):
+            data = None  # close, but most of what lies between is not wanted
+        else:
+            data = memoryview(self._storage.pread(end - first, first))
+        for at, place, length in waiting:
+            piece = data[place - first : place - first + length] if data else None
+            _copy(self._decoded(piece or self._storage.pread(length, place), place), at, view, offset)
+
+    def _range(self, entry: int) -> tuple[int, int]:
+        place, length = packed_range(entry, self._bits)
+        if place >= self._storage.size:
+            raise self._broken(f"lies behind the end, {self._storage.size}", place)
+        # The last sector of a file may be short.
+        return place, min(length, self._storage.size - place)
+
+    def _decoded(self, data: bytes | memoryview, place: int) -> bytes:
+        try:
+            return unpack(data, self._kind, 1 << self._bits)
+        except ValueError as exc:
+            raise self._broken(f"cannot be decoded: {exc}", place) from None
+
+    def _broken(self, why: str, place: int) -> Exception:
+        return corrupt(self._storage, f"the compressed cluster at {place} {why}", "compressed cluster", place)
+
+
+def _copy(plain: bytes, at: int, view: memoryview, offset: int) -> None:
+    first, last = max(at, offset), min(at + len(plain), offset + len(view))
+    piece = plain if last - first == len(plain) else plain[first - at : last - at]
+    view[first - offset : last - offset] = piece

@@ -1,0 +1,332 @@
+"""Reading QCOW2 images and the snapshots inside them.
+
+Source: QEMU, docs/interop/qcow2.txt.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from vsssnap._units import MIB
+from vsssnap.blocks.extent import Extent, ExtentKind, coalesce
+from vsssnap.errors import CorruptImageError, UsageError
+from vsssnap.formats.base import Depth, ImageReader
+from vsssnap.formats.qcow2 import structs
+from vsssnap.formats.qcow2.bitmaps import Qcow2Bitmap, bitmaps, dirty_extents
+from vsssnap.formats.qcow2.header import check_l1, corrupt
+from vsssnap.formats.qcow2.mapping import ClusterMap, Kind
+from vsssnap.formats.qcow2.packing import PackedClusters
+from vsssnap.formats.qcow2.snapshots import Qcow2Snapshot, snapshots
+from vsssnap.formats.qcow2.tables import Tables
+from vsssnap.formats.qcow2.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from vsssnap.formats.base import Finding
+    from vsssnap.formats.qcow2.header import Layout
+    from vsssnap.formats.storage import Storage
+
+_ZEROS: Final = bytes(MIB)
+
+
+class Files:
+    """The files of an image, shared by its reader and those of its snapshots; the last one closes them."""
+
+    def __init__(
+        self, storage: Storage, layout: Layout, data: ImageReader | None, parent: ImageReader | None
+    ) -> None:
+        self.storage = storage
+        self.layout = layout
+        self.data = data
+        self.parent = parent
+        self.tables = Tables(storage, layout.cluster_size)
+        self.packed = PackedClusters(storage, layout.fields.cluster_bits, layout.compression)
+        self._users = 0
+        self._lock = threading.Lock()
+
+    def hold(self) -> None:
+        """One more reader uses them."""
+        with self._lock:
+            self._users += 1
+
+    def let_go(self) -> None:
+        """One less; called once for each `hold`."""
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+        try:
+            self.storage.close()
+        finally:
+            for reader in (self.data, self.parent):
+                if reader is not None:
+                    reader.close()
+
+
+class Qcow2Reader(ImageReader):
+    """A QCOW2 image, or one of the snapshots inside it; any number of threads at once.
+
+    Attributes:
+        layout: Its header.
+        parent: The backing file's reader, or None; closed with this one.
+    """
+
+    format: ClassVar[str] = "qcow2"
+
+    def __init__(self, files: Files, snapshot: Qcow2Snapshot | None = None, *, complete: bool = True) -> None:
+        self._files = files
+        self.layout = layout = files.layout
+        self.parent = files.parent
+        self._snapshot = snapshot
+        self._complete = complete
+        if snapshot is None:
+            size, l1_offset = layout.fields.size, layout.fields.l1_table_offset
+        else:
+            size, l1_offset = snapshot.size, snapshot.l1_offset
+        self._map = ClusterMap(files.storage, layout, files.tables, l1_offset)
+        self.path = files.storage.name
+        files.hold()
+        super().__init__(size)
+
+    def _release(self) -> None:
+        self._files.let_go()
+
+    # Reading.
+
+    def _read_into(self, view: memoryview, offset: int) -> None:
+        end = offset + len(view)
+        packed: list[tuple[int, int]] = []
+        for kind, start, length, host in self._map.walk(offset, len(view)):
+            if kind is Kind.PACKED:
+                packed.append((start, host))
+                continue
+            first, last = max(start, offset), min(start + length, end)
+            part = view[first - offset : last - offset]
+            if kind is Kind.STORED:
+                self._stored(part, host + first - start)
+            elif kind is Kind.ABSENT and self.parent is not None:
+                self._behind(self.parent, part, first)
+            else:
+                _clear(part)
+        if packed:
+            self._files.packed.fill(packed, view, offset)
+
+    def _stored(self, view: memoryview, host: int) -> None:
+        if self._files.data is None:
+            self._files.storage.preadinto(view, host)
+        elif self._files.data.preadinto(view, host) < len(view):
+            raise corrupt(
+                self._files.storage,
+                f"its data file ends at byte {self._files.data.size}, before {host + len(view)}",
+                "data file",
+                host,
+            )
+
+    @staticmethod
+    def _behind(parent: ImageReader, view: memoryview, offset: int) -> None:
+        """What the backing file has; zeros behind its end."""
+        _clear(view[parent.preadinto(view, offset) :])
+
+    # States.
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        return coalesce(self._pieces(offset, offset + length))
+
+    def _pieces(self, offset: int, end: int) -> Iterator[Extent]:
+        for kind, start, length, host in self._map.walk(offset, end - offset):
+            first, last = max(start, offset), min(start + length, end)
+            count = last - first
+            if kind is Kind.PACKED:
+                yield Extent(first, count)
+            elif kind is Kind.STORED:
+                yield from self._stored_extents(first, count, host + first - start)
+            elif kind is Kind.ABSENT and self.parent is not None:
+                shown = max(0, min(count, self.parent.size - first))
+                yield from self.parent.extents(first, shown)
+                if shown < count:
+                    yield Extent(first + shown, count - shown, ExtentKind.ZERO)
+            else:
+                yield Extent(first, count, ExtentKind.ZERO)
+
+    def _stored_extents(self, first: int, count: int, host: int) -> Iterator[Extent]:
+        """Stored clusters may be holes of the file: preallocated and never written."""
+        source = self._files.data or self._files.storage
+        inside = max(0, min(count, source.size - host))
+        for found in source.extents(host, inside):
+            yield Extent(first + found.offset - host, found.length, found.kind)
+        if inside < count:
+            yield Extent(first + inside, count - inside)  # reading it tells what is wrong
+
+    # Snapshots and bitmaps.
+
+    @property
+    def snapshots(self) -> tuple[Qcow2Snapshot, ...]:
+        """The snapshots inside the image, in the order of their table.
+
+        Raises:
+            CorruptImageError: the table breaks a rule.
+            ClosedError: the reader is closed.
+        """
+        with self._gate:
+            return tuple(found for found, _ in snapshots(self._files.storage, self.layout))
+
+    def open_snapshot(self, which: str) -> Qcow2Reader:
+        """A snapshot as an image of its own; it stays readable when this one is closed.
+
+        Args:
+            which: Its id, or else its name.
+
+        Raises:
+            UsageError: there is none, or its name is not the only one.
+            CorruptImageError: the snapshot table or its L1 table breaks a rule.
+            ClosedError: the reader is closed.
+        """
+        known = self.snapshots
+        found = [item for item in known if item.id == which] or [item for item in known if item.name == which]
+        if len(found) != 1:
+            raise UsageError(
+                f"{self.path}: {len(found) or 'no'} snapshots are called {which!r}",
+                hint="it has " + (", ".join(f"{item.id} ({item.name!r})" for item in known) or "none"),
+            )
+        (snapshot,) = found
+        storage = self._files.storage
+        if snapshot.size >= 1 << 63 or snapshot.l1_entries < self.layout.l1_needed(snapshot.size):
+            raise corrupt(
+                storage,
+                f"snapshot {which!r} has {snapshot.l1_entries} L1 entries for {snapshot.size} bytes",
+                "snapshot table",
+                self.layout.fields.snapshots_offset,
+            )
+        with self._gate:
+            check_l1(storage, self.layout, snapshot.l1_offset, snapshot.l1_entries)
+            return Qcow2Reader(self._files, snapshot, complete=self._complete)
+
+    @property
+    def bitmaps(self) -> tuple[Qcow2Bitmap, ...]:
+        """The persistent dirty bitmaps of the image.
+
+        Raises:
+            CorruptImageError: the directory breaks a rule.
+            ClosedError: the reader is closed.
+        """
+        with self._gate:
+            return tuple(bitmaps(self._files.storage, self.layout))
+
+    def dirty_extents(self, name: str) -> Iterator[Extent]:
+        """What a bitmap says was written: ascending, never touching, multiples of its granularity.
+
+        Raises:
+            UsageError: there is no such bitmap.
+            CorruptImageError: it must not be trusted (see `Qcow2Bitmap.problem`), or breaks a rule.
+            ClosedError: the reader is closed.
+        """
+        known = self.bitmaps
+        found = next((item for item in known if item.name == name), None)
+        if found is None:
+            raise UsageError(
+                f"{self.path}: no bitmap is called {name!r}",
+                hint="it has " + (", ".join(repr(item.name) for item in known) or "none"),
+            )
+        if found.problem:
+            raise corrupt(
+                self._files.storage,
+                f"bitmap {name!r} cannot be trusted: {found.problem}",
+                "bitmap directory",
+                None,
+                "copy everything instead, and make a new bitmap",
+            )
+        return self._dirty(found)
+
+    def _dirty(self, bitmap: Qcow2Bitmap) -> Iterator[Extent]:
+        source = dirty_extents(self._files.storage, self.layout, self._files.tables, bitmap)
+        while True:
+            with self._gate:
+                extent = next(source, None)
+            if extent is None:
+                return
+            yield extent
+
+    # Facts.
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The image's file, its data file, and those of its backing files."""
+        own = (self.path,) if self.path else ()
+        data = self._files.data.origins if self._files.data is not None else ()
+        return (*own, *data, *(self.parent.origins if self.parent is not None else ()))
+
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether this is a snapshot inside an image."""
+        return self._snapshot is not None
+
+    def info(self) -> Mapping[str, Any]:
+        """See `ImageReader`."""
+        layout = self.layout
+        facts: dict[str, Any] = {
+            "stored_size": self._files.storage.size,
+            "complete": self._complete,
+            "identity": layout.lineage.identity.hex if layout.lineage is not None else "",
+            "parents": [_shown(layout.backing)] if layout.backing else [],
+            "features": layout.feature_words(),
+            "version": layout.fields.version,
+            "cluster_size": layout.cluster_size,
+            "refcount_bits": 1 << layout.features.refcount_order,
+            "compression": structs.COMPRESSION_NAMES[layout.compression],
+        }
+        if layout.backing:
+            facts["backing_format"] = _shown(layout.backing_format)
+        if layout.external:
+            facts["data_file"] = _shown(layout.data_file)
+        if self._snapshot is not None:
+            facts["snapshot"] = _shown(self._snapshot.id)
+            return facts
+        try:
+            facts["snapshots"] = [
+                {
+                    "id": _shown(item.id),
+                    "name": _shown(item.name),
+                    "created": item.created.isoformat(),
+                    "size": item.size,
+                }
+                for item in self.snapshots
+            ]
+            facts["bitmaps"] = [
+                {
+                    "name": _shown(item.name),
+                    "granularity": item.granularity,
+                    "enabled": item.enabled,
+                    "problem": item.problem,
+                }
+                for item in self.bitmaps
+            ]
+        except CorruptImageError as exc:
+            facts["problem"] = str(exc)
+        return facts
+
+    def depths(self) -> tuple[Depth, ...]:
+        """STRUCTURE: QCOW2 has no checksums of payload."""
+        return (Depth.STRUCTURE,)
+
+    def verify(self, depth: Depth, progress: Callable[[int], None]) -> Iterator[Finding]:
+        """Tables, refcounts and overlaps, as ``qemu-img check`` does; the image's own file alone."""
+        source = verify(self._files.storage, self.layout, self._files.tables, progress)
+        while True:
+            with self._gate:
+                finding = next(source, None)
+            if finding is None:
+                return
+            yield finding
+
+
+def _clear(view: memoryview) -> None:
+    for at in range(0, len(view), len(_ZEROS)):
+        count = min(len(_ZEROS), len(view) - at)
+        view[at : at + count] = _ZEROS[:count] if count < len(_ZEROS) else _ZEROS
+
+
+def _shown(text: str) -> str:
+    """Text that JSON can hold: names may be no UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
