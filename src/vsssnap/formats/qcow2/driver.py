@@ -11,10 +11,11 @@ from vsssnap.errors import CorruptImageError, UsageError
 from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, Probe, ResolveParent, options_of
 from vsssnap.formats.qcow2 import structs
 from vsssnap.formats.qcow2.header import Lineage, name_check, room_for
-from vsssnap.formats.qcow2.opening import PROTOCOL, QEMU_NAMES, identity_of, open_image
+from vsssnap.formats.qcow2.opening import QEMU_NAMES, identity_of, open_image
 from vsssnap.formats.qcow2.options import Qcow2Options
+from vsssnap.formats.qcow2.packer import Qcow2Packer
 from vsssnap.formats.qcow2.reader import Qcow2Reader
-from vsssnap.formats.qcow2.writer import Qcow2Packer, Qcow2Writer
+from vsssnap.formats.qcow2.writer import Qcow2Writer
 
 if TYPE_CHECKING:
     from vsssnap.formats.storage import Storage
@@ -120,4 +121,5 @@ def _backing(storage: Storage, options: Qcow2Options, parent: ImageReader) -> tu
         name = os.path.abspath(parent.path)
     name = name.replace(os.sep, "/")
     # What looks like a protocol would be taken for one.
-    return (f"./{name}" if PROTOCOL.match(name) else name), kind
+    protocol = ":" in name.partition("/")[0] and not os.path.isabs(name)
+    return (f"./{name}" if protocol else name), kind

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from vsssnap.formats.qcow2.tables import packed, words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from vsssnap.formats.qcow2.allocation import Allocator
     from vsssnap.formats.storage import Storage
@@ -30,7 +30,6 @@ class MapWriter:
         allocator: Allocator,
         cluster_size: int,
         size: int,
-        begin: Callable[[array[int], int], None],
     ) -> None:
         """Begin with nothing mapped.
 
@@ -39,13 +38,10 @@ class MapWriter:
             allocator: Where tables come from.
             cluster_size: Bytes.
             size: Bytes of the virtual disk.
-            begin: Gets a new table and the number of its first cluster, and puts in what its
-                entries are before anything is stored.
         """
         self._storage = storage
         self._allocator = allocator
         self._cluster = cluster_size
-        self._begin = begin
         self.per_table = cluster_size // 8
         clusters = -(-size // cluster_size)
         self.l1 = array("Q", bytes(8 * -(-clusters // self.per_table)))
@@ -80,7 +76,6 @@ class MapWriter:
             table = words(self._storage.pread(self._cluster, self.l1[number]))
         else:
             table = array("Q", bytes(self._cluster))
-            self._begin(table, number * self.per_table)
             self.l1[number] = self._allocator.take(1)
         self._tables[number] = table
         if len(self._tables) > self._most:

@@ -21,7 +21,7 @@ QEMU_NAMES: Final = {"raw": "raw", "qcow2": "qcow2", "vhd": "vpc", "vhdx": "vhdx
 """Formats that a backing file may have, by our name: what qemu calls them."""
 
 _OURS: Final = {theirs: ours for ours, theirs in QEMU_NAMES.items()} | {"file": "raw", "host_device": "raw"}
-PROTOCOL: Final = re.compile(r"([A-Za-z0-9+.-]{2,}):")  # one letter is a drive
+_PROTOCOL: Final = re.compile(r"([A-Za-z0-9+.-]{2,}):")  # one letter is a drive
 
 
 def open_image(storage: Storage, resolve_parent: ResolveParent | None, *, recover: bool) -> Qcow2Reader:
@@ -116,7 +116,7 @@ def _resolver(storage: Storage, resolve_parent: ResolveParent | None) -> Resolve
 
 def _path(storage: Storage, name: str) -> str:
     """A name as a path; qemu's other ways to say where a file is are not followed."""
-    found = PROTOCOL.match(name)
+    found = _PROTOCOL.match(name)
     if found is None:
         return name
     if found[1] == "file":

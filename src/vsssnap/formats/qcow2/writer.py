@@ -16,13 +16,12 @@ from vsssnap._units import MIB
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import UsageError
 from vsssnap.formats._zero import PIECE, is_zero
-from vsssnap.formats.base import ImageWriter, WriteOrder
+from vsssnap.formats.base import ImageWriter
 from vsssnap.formats.qcow2 import structs
 from vsssnap.formats.qcow2.allocation import Allocator
 from vsssnap.formats.qcow2.header import Layout, build
 from vsssnap.formats.qcow2.mapwriter import MapWriter
 from vsssnap.formats.qcow2.options import KINDS
-from vsssnap.formats.qcow2.packing import pack
 from vsssnap.formats.qcow2.structs import COMPRESSED, COPIED, HOST_MASK, SECTOR, ZERO, Header, HeaderV3
 
 if TYPE_CHECKING:
@@ -38,10 +37,9 @@ _ZEROS: Final = bytes(PIECE)
 _UNSAID: Final = frozenset({ExtentKind.HOLE, ExtentKind.EXCLUDED, ExtentKind.UNREADABLE})
 
 # What becomes of a cluster.
-_STORE: Final = 0
-_SHOW: Final = 1  # as in the parent, which has data there
+STORE: Final = 0
+_SHOW: Final = 1  # as it is behind: as in the parent, or zero where it has nothing
 _CLEAR: Final = 2  # zero, and the parent has data there
-_NOTHING: Final = 3  # zero, and so it is without a word
 
 _Run = tuple[int, int, int]
 """What, and the bytes from and to of the block."""
@@ -82,10 +80,11 @@ class Qcow2Writer(ImageWriter):
         self._backing = backing
         self._cluster = options.cluster_size
         self._unsaid = dict.fromkeys(_UNSAID, 0)
+        self._torn: dict[int, list[tuple[int, int]]] = {}  # parts that are zero, by cluster
         self._lock = threading.Lock()
         self._allocator = Allocator(storage, self._cluster)
         self._allocator.take(1)  # the header's
-        self._map = MapWriter(storage, self._allocator, self._cluster, size, self._begin_table)
+        self._map = MapWriter(storage, self._allocator, self._cluster, size)
 
     # Any thread.
 
@@ -106,9 +105,9 @@ class Qcow2Writer(ImageWriter):
             if behind is not None and behind.startswith(piece, at):
                 what = _SHOW
             elif begins(piece) if small else is_zero(piece):
-                what = _CLEAR if shown else _NOTHING
+                what = _CLEAR if shown else _SHOW
             else:
-                what = _STORE
+                what = STORE
             if what != last:
                 if at:
                     runs.append((last, first, at))
@@ -144,13 +143,20 @@ class Qcow2Writer(ImageWriter):
         data, offset, runs = encoded
         writes: list[tuple[int, int, int]] = []  # where, and the bytes from and to of the block
         with self._lock:
+            self._whole(offset, len(data))
             for what, first, last in runs:
-                if what == _STORE:
+                if what == STORE:
                     self._place(offset, first, last, writes)
                 else:
                     self._settle(what, offset, first, last, writes)
         for place, first, last in writes:
             self._storage.pwrite(data[first:last], place)
+
+    def _whole(self, offset: int, length: int) -> None:
+        """What is known of parts of these clusters is in the block that is stored."""
+        if self._torn:
+            for index in range(offset // self._cluster, -(-(offset + length) // self._cluster)):
+                self._torn.pop(index, None)
 
     def _place(self, offset: int, first: int, last: int, writes: list[tuple[int, int, int]]) -> None:
         """Give clusters to a range of a block; those that it has stay its own."""
@@ -178,8 +184,7 @@ class Qcow2Writer(ImageWriter):
         size = self._cluster
         value = ZERO if what == _CLEAR else 0
         low, high = (offset + first) // size, -(-(offset + last) // size)
-        # A new table says already what is zero.
-        for base, table, start, stop in self._map.spans(low, high, make=what == _SHOW):
+        for base, table, start, stop in self._map.spans(low, high, make=what == _CLEAR):
             if max(table[start:stop]) <= ZERO:
                 table[start:stop] = array("Q", [value]) * (stop - start)
                 continue
@@ -191,22 +196,10 @@ class Qcow2Writer(ImageWriter):
                 else:
                     table[index] = value
 
-    def _begin_table(self, table: array[int], first: int) -> None:
-        """Zeros, also where the parent has data."""
-        if self._parent is None:
-            return
-        size = self._cluster
-        base = first * size
-        length = min(len(table) * size, self.size - base)
-        for extent in self._parent.extents(base, length):
-            if not extent.reads_as_zero:
-                low, high = (extent.offset - base) // size, -(-(extent.end - base) // size)
-                table[low:high] = array("Q", [ZERO]) * (high - low)
-
     # Marks.
 
     def mark(self, extent: Extent, /) -> None:
-        """Count what QCOW2 cannot say; the range is zero already, unless it was written."""
+        """Count what QCOW2 cannot say, and let the range be zero."""
         if extent.offset < 0 or extent.end > self.size:
             raise UsageError(
                 f"{extent.length} bytes at {extent.offset} are not inside a volume of {self.size} bytes"
@@ -214,48 +207,82 @@ class Qcow2Writer(ImageWriter):
         with self._lock:
             if extent.kind in _UNSAID:
                 self._unsaid[extent.kind] += extent.length
-            writes, torn = self._erase(extent)
+            writes = self._erase(extent)
         for place, length in writes:
             for at in range(0, length, PIECE):
                 self._storage.pwrite(_ZEROS[: min(PIECE, length - at)], place + at)
-        for index in torn:
-            self._cut(extent, index)
+        if self._parent is not None:
+            self._hide(self._parent, extent)
 
-    def _erase(self, extent: Extent) -> tuple[list[tuple[int, int]], list[int]]:
-        """Let a range that may have been written be zero.
-
-        Returns:
-            Where zeros are to be written, and the parent's clusters of which only a part is zero.
-        """
+    def _erase(self, extent: Extent) -> list[tuple[int, int]]:
+        """Where clusters that were stored get zeros: offsets in the file, and bytes."""
         size = self._cluster
         writes: list[tuple[int, int]] = []
-        torn: list[int] = []
         low, high = extent.offset // size, -(-extent.end // size)
         for base, table, start, stop in self._map.spans(low, high, make=False):
-            if self._parent is None and not max(table[start:stop]):
+            if max(table[start:stop]) <= ZERO:
                 continue
             for index in range(start, stop):
-                at = (base + index) * size
-                first, last = max(at, extent.offset), min(at + size, extent.end)
                 host = table[index] & HOST_MASK
                 if host:
+                    at = (base + index) * size
+                    first, last = max(at, extent.offset), min(at + size, extent.end)
                     writes.append((host + first - at, last - first))
-                elif self._parent is not None and not table[index]:
-                    if last - first == min(size, self.size - at):
-                        table[index] = ZERO
-                    else:
-                        torn.append(base + index)
-        return writes, torn
+        return writes
 
-    def _cut(self, extent: Extent, index: int) -> None:
-        """Store a cluster of the parent's with zeros in a part of it."""
-        assert self._parent is not None  # noqa: S101 - only its clusters are torn
-        at = index * self._cluster
-        length = min(self._cluster, self.size - at)
-        data = bytearray(self._parent.pread(length, at).ljust(length, b"\0"))
-        first, last = max(at, extent.offset) - at, min(at + length, extent.end) - at
-        data[first:last] = bytes(last - first)
-        self.pwrite(memoryview(data), at)
+    def _hide(self, parent: ImageReader, extent: Extent) -> None:
+        """Let nothing of the parent show through a range.
+
+        A cluster of which only a part is named waits for the rest of it, for a block that holds it,
+        or for `finish`.
+        """
+        size = self._cluster
+        full = range(-(-extent.offset // size), extent.end // size + (extent.end == self.size))
+        edges = {extent.offset // size, (extent.end - 1) // size}
+        for shown in parent.extents(extent.offset, extent.length):
+            if shown.reads_as_zero:
+                continue
+            low, high = shown.offset // size, -(-shown.end // size)
+            with self._lock:
+                if max(low, full.start) < min(high, full.stop):
+                    self._clear(max(low, full.start), min(high, full.stop))
+                for index in edges:
+                    if low <= index < high and index not in full:
+                        self._tear(index, extent)
+
+    def _clear(self, low: int, high: int) -> None:
+        for _, table, start, stop in self._map.spans(low, high, make=True):
+            for index in range(start, stop):
+                if not table[index] & (HOST_MASK | COMPRESSED):
+                    table[index] = ZERO
+
+    def _tear(self, index: int, extent: Extent) -> None:
+        """Remember the part of a cluster that is zero; once it is all of it, say so."""
+        for _, table, start, _ in self._map.spans(index, index + 1, make=False):
+            if table[start]:
+                return  # stored before, so `_erase` had it, or zero as a whole
+        at, end = index * self._cluster, min((index + 1) * self._cluster, self.size)
+        parts = sorted([*self._torn.pop(index, ()), (max(at, extent.offset), min(end, extent.end))])
+        joined = [parts[0]]
+        for first, last in parts[1:]:
+            if first <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+            else:
+                joined.append((first, last))
+        if joined == [(at, end)]:
+            self._clear(index, index + 1)
+        else:
+            self._torn[index] = joined
+
+    def _mend(self, parent: ImageReader) -> None:
+        """Store the parent's clusters of which only a part is zero."""
+        for index, parts in sorted(self._torn.items()):
+            at = index * self._cluster
+            length = min(self._cluster, self.size - at)
+            data = bytearray(parent.pread(length, at).ljust(length, b"\0"))
+            for first, last in parts:
+                data[first - at : last - at] = bytes(last - first)
+            self.pwrite(memoryview(data), at)
 
     def flattened(self) -> Mapping[str, int]:
         """See `ImageWriter`."""
@@ -266,7 +293,7 @@ class Qcow2Writer(ImageWriter):
     def finish(self, metadata: ImageMetadata, /) -> None:
         """Write the tables, flush, and then the header; there is no room for ``metadata``."""
         if self._parent is not None:
-            self._cover(self._parent)
+            self._mend(self._parent)
         self._map.finish(COPIED)
         table, clusters, end = self._allocator.finish()
         self._storage.truncate(end)
@@ -304,89 +331,6 @@ class Qcow2Writer(ImageWriter):
         self._storage.pwrite(header[:SECTOR], 0)
         self._storage.flush()
 
-    def _cover(self, parent: ImageReader) -> None:
-        """Make the tables of what was never touched and where the parent has data: it is zero here."""
-        each = self._map.per_table * self._cluster
-        at = 0
-        for extent in parent.extents(0, self.size):
-            if not extent.reads_as_zero and extent.end > at:
-                first = max(at, extent.offset) // self._cluster
-                for _ in self._map.spans(first, -(-extent.end // self._cluster), make=True):
-                    pass
-                at = -(-extent.end // each) * each
-
     def close(self) -> None:
         """See `ImageWriter`."""
         self._storage.close()
-
-
-class Qcow2Packer(Qcow2Writer):
-    """Writes compressed clusters one behind the other, by rising offset."""
-
-    write_order = WriteOrder.ASCENDING
-
-    def __init__(self, *args: Any) -> None:  # noqa: ANN401 - `Qcow2Writer`'s own
-        super().__init__(*args)
-        self._kind = KINDS[self._options.compression]
-        self._level = 1 if self._options.level is None else self._options.level
-        self._at = 0
-
-    def encode(self, data: memoryview, offset: int, /) -> Any:  # noqa: ANN401 - opaque
-        """Compress what is neither zero nor the parent's."""
-        size = self._cluster
-        runs = self._classify(data, offset)
-        pieces: list[tuple[int, bytes | memoryview, bool]] = []
-        for what, first, last in runs:
-            if what != _STORE:
-                continue
-            for at in range(first, last, size):
-                plain = data[at : min(at + size, last)]
-                full = plain if len(plain) == size else memoryview(bytes(plain).ljust(size, b"\0"))
-                packed = pack(full, self._kind, self._level)
-                # Below 3 % it is not worth decompressing at every read.
-                smaller = len(packed) < size - (size >> 5)
-                pieces.append(((offset + at) // size, packed if smaller else plain, smaller))
-        return offset, len(data), runs, pieces
-
-    def store(self, encoded: Any, /) -> None:  # noqa: ANN401 - opaque
-        """Put clusters behind those before them."""
-        offset, length, runs, pieces = encoded
-        self._ascend(offset)
-        self._at = offset + length
-        for what, first, last in runs:
-            if what != _STORE:
-                self._settle(what, offset, first, last, [])
-        parts: list[bytes | memoryview] = []
-        start = at = 0
-        for index, payload, packed in pieces:
-            for _, table, low, _ in self._map.spans(index, index + 1, make=True):
-                place = self._allocator.pack(len(payload)) if packed else self._allocator.take(1)
-                table[low] = self._entry(place, len(payload)) if packed else place | COPIED
-                if place != at:
-                    self._write(parts, start)
-                    parts, start = [], place
-                parts.append(payload)
-                at = place + len(payload)
-        self._write(parts, start)
-
-    def _entry(self, place: int, length: int) -> int:
-        """Section "Compressed Clusters Descriptor"."""
-        shift = 62 - (self._cluster.bit_length() - 1 - 8)
-        sectors = (place + length - 1) // SECTOR - place // SECTOR
-        return COMPRESSED | sectors << shift | place
-
-    def _write(self, parts: list[bytes | memoryview], place: int) -> None:
-        if parts:
-            self._storage.pwrite(b"".join(parts) if len(parts) > 1 else parts[0], place)
-
-    def mark(self, extent: Extent, /) -> None:
-        """Count what QCOW2 cannot say; what is not stored is zero."""
-        self._ascend(extent.offset)
-        super().mark(extent)
-
-    def _ascend(self, offset: int) -> None:
-        if offset < self._at:
-            raise UsageError(
-                f"{self._storage.name} got bytes at {offset} after byte {self._at}",
-                hint="write a compressed image by rising offset",
-            )
