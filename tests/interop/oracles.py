@@ -35,6 +35,7 @@ READS: Final[dict[str, tuple[str, ...]]] = {
     "qcow2-extended-l2": ("qemu",),  # dissect: takes all memory; libyal, 7zz: refuse
     "qcow2-data-file": ("qemu", "dissect"),  # libyal, 7zz: refuse
     "qcow2-backing": ("qemu", "libyal", "dissect"),  # 7zz: refuses
+    "qcow2-backing-zero": ("qemu", "dissect"),  # libyal: the parent shows through zero clusters; 7zz: refuses
     "vmdk": ("qemu", "libyal", "dissect", "7zz"),
     "vmdk-flat": ("qemu", "libyal", "dissect"),
     "vmdk-split": ("qemu", "libyal", "dissect"),
