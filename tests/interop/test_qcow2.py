@@ -13,7 +13,15 @@ import pytest
 import corpus_images
 import oracles
 from requirements import require_program
-from vsssnap import BlockReader, compare_blocks, copy_blocks, create_image, open_image, save_image, verify_image
+from vsssnap import (
+    BlockReader,
+    compare_blocks,
+    copy_blocks,
+    create_image,
+    open_image,
+    save_image,
+    verify_image,
+)
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import (
     CorruptImageError,
@@ -176,7 +184,7 @@ def test_subclusters_over_a_backing_file(tmp_path: Path) -> None:
     base, path = tmp_path / "base.raw", tmp_path / "image.qcow2"
     model = bytearray(random.Random(1).randbytes(3 * MIB))
     base.write_bytes(model)
-    options = ["-o", "extended_l2=on", "-b", base, "-F", "raw"]
+    options = ["-o", "extended_l2=on", "-b", str(base), "-F", "raw"]
     qemu_img("create", "-f", "qcow2", *options, path, str(4 * MIB))
     model += bytes(MIB)
     commands = []
@@ -452,7 +460,7 @@ SMALL = [
     (Qcow2Options(), 64 * KIB, "empty"),
 ]
 FULL = [
-    (Qcow2Options(cluster_size=1 << bits, compression=compression), size, fill)  # type: ignore[arg-type]
+    (Qcow2Options(cluster_size=1 << bits, compression=compression), size, fill)
     for bits in range(9, 22)
     for compression in ("none", "zstd", "zlib")
     for size in (512, 64 * KIB, 9 * MIB + 1536)

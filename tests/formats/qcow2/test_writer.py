@@ -322,7 +322,7 @@ def test_long_name_is_refused() -> None:
 def test_same_volume_and_identity_give_the_same_bytes() -> None:
     volume = random.Random(1).randbytes(MIB) * 3
     for compression in ("none", "zstd", "zlib"):
-        options = Qcow2Options(compression=compression, identity=uuid.UUID(int=7))  # type: ignore[arg-type]
+        options = Qcow2Options(compression=compression, identity=uuid.UUID(int=7))
         first, second = (hashlib.sha256(images.write(volume, options)).hexdigest() for _ in range(2))
         assert first == second
 
