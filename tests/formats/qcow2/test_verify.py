@@ -133,6 +133,21 @@ def test_wrong_copied_flag_of_a_table_is_found() -> None:
     assert found.message == "the COPIED flag is wrong: the cluster's refcount is 1"
 
 
+@pytest.mark.parametrize(
+    ("compression", "bits", "message"),
+    [
+        ("none", 1 << 60, "reserved bits are set: 0x1000000000000000"),
+        ("none", 2, "reserved bits are set: 0x2"),
+        ("zlib", COPIED, "the COPIED flag of a compressed cluster is set"),
+    ],
+)
+def test_bits_that_must_not_be_set_are_found(compression: str, bits: int, message: str) -> None:
+    data = sound(Qcow2Options(cluster_size=CLUSTER, compression=compression))  # type: ignore[arg-type]
+    at = images.l2_entry_at(data, 35)  # text
+    (found,) = check(images.changed(data, at, images.get(data, at) | bits))
+    assert (found.structure, found.offset, found.message) == ("L2 table", at, message)
+
+
 def test_refcount_table_that_is_misplaced_is_found_and_the_disk_is_read() -> None:
     data = sound()
     for offset, value in ((images.TABLE_OFFSET, 1 << 50), (images.TABLE_OFFSET, 5)):

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import qcow2_images as images
-from vsssnap import open_image, save_image
+from vsssnap import open_image, save_image, verify_image
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import CorruptImageError, ParentMismatchError, UsageError
 from vsssnap.formats import MemoryStorage, PipeStorage
 from vsssnap.formats.base import Depth, ImageReader, WriteOrder
 from vsssnap.formats.qcow2 import Qcow2Format, Qcow2Options, Qcow2Reader
 from vsssnap.formats.raw import RawFormat
+from vsssnap.metadata import ImageMetadata
 from vsssnap.testing.formats import check_format
 from vsssnap.testing.memory import MemoryReader
 from vsssnap.testing.powercut import PowerCut
@@ -374,6 +375,31 @@ def test_what_it_cannot_say_is_counted() -> None:
     writer.mark(Extent(30, 30, ExtentKind.EXCLUDED))
     writer.mark(Extent(60, 40, ExtentKind.UNREADABLE))
     assert writer.flattened() == {"excluded": 30, "hole": 20, "unreadable": 40}
+
+
+def test_sidecar_keeps_what_qcow2_cannot(tmp_path: Path) -> None:
+    volume = random.Random(1).randbytes(2 * MIB)
+    metadata = ImageMetadata(volume="C:", user={"n": 1})
+    extents = [Extent(0, MIB), Extent(MIB, 64 * KIB, ExtentKind.HOLE), Extent(MIB + 64 * KIB, MIB - 64 * KIB)]
+    path = tmp_path / "image.qcow2"
+    report = save_image(
+        MemoryReader(volume, extents=extents),
+        path,
+        options=Qcow2Options(compression="zstd", sidecar=True),
+        metadata=metadata,
+    )
+    assert report.flattened == {}
+    with open_image(path) as image:
+        assert image.metadata == metadata
+        assert Extent(MIB, 64 * KIB, ExtentKind.HOLE) in list(image.extents())
+    assert verify_image(path, depth=Depth.CONTENT).ok
+    data = bytearray(path.read_bytes())
+    data[data.index(volume[5000:6000])] ^= 1  # a payload that did not shrink, so it lies there as it is
+    path.write_bytes(data)
+    assert verify_image(path).ok
+    (found,) = verify_image(path, depth=Depth.CONTENT).findings
+    assert found.extent is not None
+    assert found.extent.offset <= 5000 < found.extent.end
 
 
 # Refusals.

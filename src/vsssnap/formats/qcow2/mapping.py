@@ -101,6 +101,10 @@ class ClusterMap:
         span = cluster * self._per_table
         first, last = offset // span, -(-end // span)
         for base, page, low, high in self._tables.pages(self._l1_offset, first, last):
+            if not any(page[low:high]):  # most of a large disk: one step instead of thousands
+                begin = max((base + low) * span, offset - offset % cluster)
+                yield _ABSENT, begin, min((base + high) * span, -(-end // cluster) * cluster) - begin, 0
+                continue
             for index in range(low, high):
                 begin = max((base + index) * span, offset - offset % cluster)
                 stop = min((base + index + 1) * span, -(-end // cluster) * cluster)
@@ -133,6 +137,9 @@ class ClusterMap:
     def _entries(self, page: array[int], low: int, high: int, origin: int) -> Iterator[Run]:
         cluster = self._cluster
         at = origin + low * cluster
+        if not any(page[low:high]):
+            yield _ABSENT, at, (high - low) * cluster, 0
+            return
         for entry in page[low:high]:
             if not entry:
                 yield _ABSENT, at, cluster, 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from vsssnap.formats._cache import ByteCache
 from vsssnap.formats.qcow2 import structs
 from vsssnap.formats.qcow2.mapping import packed_range
-from vsssnap.formats.qcow2.structs import COMPRESSED, COPIED, HOST_MASK
+from vsssnap.formats.qcow2.structs import COMPRESSED, COPIED, HOST_MASK, L1_RESERVED, L2_RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -224,31 +224,39 @@ class References:
                     counts[index] = counts[index] + weight | GUEST
         return counts
 
-    def flags(self, refcounts: Refcounts, whole: Callable[[int], bool]) -> Iterator[tuple[str, int, int]]:
-        """Wrong COPIED flags of the active tables: ``(structure, place in the file, refcount)``."""
+    def flags(self, refcounts: Refcounts, whole: Callable[[int], bool]) -> Iterator[tuple[str, int, str]]:
+        """Wrong bits in the active tables: ``(structure, place in the file, what is wrong)``."""
         offset, entries = self._l1_tables[0]
-        size = 1 << self._bits
         for base, page, low, high in self._tables.pages(offset, 0, entries):
             for index in range(low, high):
-                host = page[index] & HOST_MASK
-                if host and not host % size and host >> self._bits < self.clusters:
-                    count = refcounts.of(host >> self._bits)
-                    if (count == 1) != bool(page[index] & COPIED):
-                        yield "L1 table", offset + (base + index) * 8, count
-        if self._external:
-            return
+                why = self._wrong_bits(page[index], L1_RESERVED, refcounts)
+                if why:
+                    yield "L1 table", offset + (base + index) * 8, why
         step = 2 if self._extended else 1
         for table, _, active in self.l2_tables():
             if not active or not whole(table):
                 continue
-            for base, page, low, high in self._tables.pages(table << self._bits, 0, size // 8):
-                for index in range(low, high, step):
+            place = table << self._bits
+            for base, page, low, high in self._tables.pages(place, 0, (1 << self._bits) // 8):
+                for index in range(low, high, step) if any(page) else ():
                     entry = page[index]
-                    if not entry or entry & COMPRESSED or not entry & HOST_MASK:
+                    if entry & COMPRESSED:
+                        why = "the COPIED flag of a compressed cluster is set" if entry & COPIED else ""
+                    elif entry:
+                        why = self._wrong_bits(entry, L2_RESERVED, None if self._external else refcounts)
+                    else:
                         continue
-                    cluster = (entry & HOST_MASK) >> self._bits
-                    if cluster >= self.clusters:
-                        continue
-                    count = refcounts.of(cluster)
-                    if (count == 1) != bool(entry & COPIED):
-                        yield "L2 table", (table << self._bits) + (base + index) * 8, count
+                    if why:
+                        yield "L2 table", place + (base + index) * 8, why
+
+    def _wrong_bits(self, entry: int, reserved: int, refcounts: Refcounts | None) -> str:
+        """What is wrong with an entry's flags; nothing is said of where it points to."""
+        if entry & reserved:
+            return f"reserved bits are set: {entry & reserved:#x}"
+        cluster = (entry & HOST_MASK) >> self._bits
+        if refcounts is None or not cluster or cluster >= self.clusters:
+            return ""
+        count = refcounts.of(cluster)
+        if (count == 1) != bool(entry & COPIED):
+            return f"the COPIED flag is wrong: the cluster's refcount is {count}"
+        return ""

@@ -39,8 +39,6 @@ DATA_FILE: Final = 1 << 2
 COMPRESSION_TYPE: Final = 1 << 3
 EXTENDED_L2: Final = 1 << 4
 KNOWN_INCOMPATIBLE: Final = DIRTY | CORRUPT | DATA_FILE | COMPRESSION_TYPE | EXTENDED_L2
-# compatible_features
-LAZY_REFCOUNTS: Final = 1 << 0
 # autoclear_features
 BITMAPS: Final = 1 << 0
 RAW_DATA_FILE: Final = 1 << 1
@@ -67,7 +65,6 @@ END: Final = 0
 EXT_BACKING_FORMAT: Final = 0xE279_2ACA
 EXT_FEATURE_NAMES: Final = 0x6803_F857
 EXT_BITMAPS: Final = 0x2385_2875
-EXT_ENCRYPTION: Final = 0x0537_BE77
 EXT_DATA_FILE: Final = 0x4441_5441
 EXT_ORIGIN: Final = 0x7673_7371  # our own, "vssq"; others ignore and keep what they do not know
 
@@ -78,7 +75,6 @@ ZERO: Final = 1
 HOST_MASK: Final = 0x00FF_FFFF_FFFF_FE00  # bits 9-55
 L1_RESERVED: Final = 0x7F00_0000_0000_01FF
 L2_RESERVED: Final = 0x3F00_0000_0000_01FE  # of a standard cluster; bit 0 is ZERO
-TABLE_RESERVED: Final = 0x0000_0000_0000_01FF  # of a refcount table entry
 BITMAP_RESERVED: Final = 0xFF00_0000_0000_01FE
 SUBCLUSTERS: Final = 32
 ALL_SUBCLUSTERS: Final = 0xFFFF_FFFF

@@ -195,10 +195,8 @@ class _Check:
             for first in range(0, references.clusters, WINDOW):
                 counts = references.count(first, self._metadata(refcounts), self._whole, self.progress)
                 yield from self._compare(first, counts, refcounts)
-            for structure, place, count in references.flags(refcounts, self._whole):
-                yield Finding(
-                    structure, place, f"the COPIED flag is wrong: the cluster's refcount is {count}"
-                )
+            for structure, place, why in references.flags(refcounts, self._whole):
+                yield Finding(structure, place, why)
         except (CorruptImageError, DeviceReadError) as exc:
             yield _finding(exc)
 
