@@ -493,12 +493,10 @@ def test_volume_without_data_is_clean(size: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-@pytest.mark.parametrize("kind", ["qcow2", "raw", "vpc"])
+@pytest.mark.parametrize("kind", ["qcow2", "raw"])
 def test_child_of_ours_is_read_by_others(compression: str, kind: str, tmp_path: Path) -> None:
-    if kind == "vpc":
-        pytest.importorskip("vsssnap.formats.vhd", reason="a parent in another format")
     data = volume_of(4 * MIB, 1)
-    base = tmp_path / ("base." + {"vpc": "vhd"}.get(kind, kind))
+    base = tmp_path / f"base.{kind}"
     save_image(MemoryReader(bytes(data)), base)
     now = bytearray(data)
     now[MIB : MIB + 300 * KIB] = bytes(300 * KIB)

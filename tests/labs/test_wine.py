@@ -53,6 +53,8 @@ PORTABLE = (
     "tests/blocks/test_extent.py",
     "tests/blocks/test_pipeline.py",
     "tests/blocks/test_reader_views.py",
+    "tests/formats/qcow2/test_reader.py",
+    "tests/formats/qcow2/test_verify.py",
     "tests/formats/test_raw.py",
     "tests/formats/test_registry.py",
     "tests/formats/vsnap/test_chain.py",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -108,6 +107,8 @@ def use(reader: Qcow2Reader) -> None:
 
 def main(seed: int, count: int, folder: str) -> None:
     """Try every mutant, as it is and with ``recover``."""
+    import resource  # not there on Windows, where this file is imported for its name alone
+
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     dice = random.Random(seed)
     tried = 0

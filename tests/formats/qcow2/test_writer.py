@@ -4,7 +4,7 @@ import hashlib
 import random
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from vsssnap.errors import CorruptImageError, ParentMismatchError, UsageError
 from vsssnap.formats import MemoryStorage, PipeStorage
 from vsssnap.formats.base import Depth, ImageReader, WriteOrder
 from vsssnap.formats.qcow2 import Qcow2Format, Qcow2Options, Qcow2Reader
-from vsssnap.formats.raw import RawFormat
+from vsssnap.formats.raw import RawFormat, RawReader
 from vsssnap.metadata import ImageMetadata
 from vsssnap.testing.formats import check_format
 from vsssnap.testing.memory import MemoryReader
@@ -291,6 +291,28 @@ def test_image_that_was_rebased_since_is_not_held_against_its_first_parent() -> 
 def test_parent_that_cannot_be_named_is_refused(make: Callable[[], ImageReader], match: str) -> None:
     with pytest.raises(UsageError, match=match):
         Qcow2Format().create(MemoryStorage(), MIB, parent=make())
+
+
+@pytest.mark.parametrize(
+    ("format", "qemus"), [("vhd", "vpc"), ("vhdx", "vhdx"), ("vmdk", "vmdk"), ("raw", "raw")]
+)
+def test_format_of_the_parent_is_recorded_in_words_of_qemu(
+    format: str, qemus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RawReader, "format", format)
+    base = RawFormat().open(MemoryStorage(bytes(MIB), "base"))
+    base.path = "base"
+    data = images.write(b"\2" * MIB, parent=base)
+    asked = []
+
+    def resolve(candidates: Sequence[str], /, *, format: str | None = None) -> ImageReader:
+        asked.append((*candidates, format))
+        return base
+
+    with images.opened(data, resolve) as child:
+        assert child.info()["backing_format"] == qemus
+        assert child.pread(3, 0) == b"\2\2\2"
+    assert asked == [("base", format)]
 
 
 class Foreign(Qcow2Reader):
