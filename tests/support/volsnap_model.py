@@ -14,6 +14,7 @@ import random
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from vsssnap.blocks.extent import Extent, ExtentKind
@@ -266,7 +267,7 @@ class Volsnap:
             len(self.copies) + 1,
             FIRST_TIME + len(self.copies) * 600_000_000,
             self.size,
-            {block: self.blocks[block] for block in sorted(protected)},
+            {block: self.blocks.get(block, bytes(BLOCK)) for block in sorted(protected)},
             needs,
             flags=0x440 if scoped else 0x40,
         )
@@ -276,9 +277,7 @@ class Volsnap:
         self.copies.append(copy)
         return copy
 
-    def live(
-        self, steps: int, *, moves: bool = True, overlays: bool = True, back: bool = False
-    ) -> None:
+    def live(self, steps: int, *, moves: bool = True, overlays: bool = True, back: bool = False) -> None:
         """Let the volume be used for a while; ``back``: a block may move to where it came from."""
         for _ in range(steps):
             choice = self.dice.random()
@@ -387,9 +386,7 @@ class _Export:
         if model.redirected:
             catalog = self._catalog("storage catalog", self.storage, locations, spread=shuffled)
             self._header(self.storage, catalog, model.storage_id, model.storage_id)
-        self.disk = Disk(
-            self.volume, self.storage if model.redirected else None, model, self.metadata
-        )
+        self.disk = Disk(self.volume, self.storage if model.redirected else None, model, self.metadata)
 
     def _place(self, name: str) -> int:
         place = self.pool.pop(self.dice.randrange(len(self.pool)))
@@ -488,3 +485,17 @@ def without_header(block: int, content: bytes) -> bytes:
     if block:
         return content
     return content[:HEADER] + bytes(512) + content[HEADER + 512 :]
+
+
+def model_of(
+    seed: int, *, copies: int, steps: int = 60, back: bool = False, storage_blocks: int = 900, **options: Any
+) -> Volsnap:
+    """A volume that was used, and snapshotted in between; for arguments see `Volsnap`."""
+    model = Volsnap(seed, storage_blocks=storage_blocks, **options)
+    for _ in range(copies):
+        model.live(steps, back=back)
+        copy = model.snapshot()
+        for _ in range(seed % 4):  # what is written in a shadow copy right after it was taken
+            model.overlay(copy, model.dice.choice(model.places), model.dice.getrandbits(32))
+    model.live(steps, back=back)
+    return model

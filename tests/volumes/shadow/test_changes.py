@@ -8,23 +8,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from volsnap_model import BLOCK, Disk, Volsnap, without_header
+from volsnap_model import BLOCK, Disk, Volsnap, model_of, without_header
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import ChangesUnknownError, UsageError
 from vsssnap.volumes import ShadowVolume, UnusedBlocks
 
 ZEROS = bytes(BLOCK)
-
-
-def model_of(seed: int, *, copies: int = 4, **options: Any) -> Volsnap:
-    model = Volsnap(seed, storage_blocks=900, **options)
-    for _ in range(copies):
-        model.live(40)
-        copy = model.snapshot()
-        for _ in range(seed % 3):
-            model.overlay(copy, model.dice.choice(model.places), model.dice.getrandbits(32))
-    model.live(40)
-    return model
 
 
 def numbers(extents: Iterable[Extent], kind: ExtentKind) -> set[int]:
@@ -47,7 +36,9 @@ def missed(disk: Disk, older: int, newer: int | None, *, exact: bool) -> list[in
     if newer is None:
         now = {block: model.blocks[block] for block in model.used}
         allocated = [
-            Extent(block * BLOCK, BLOCK, ExtentKind.DATA) for block in sorted(model.used) if block != model.last
+            Extent(block * BLOCK, BLOCK, ExtentKind.DATA)
+            for block in sorted(model.used)
+            if block != model.last
         ]
         allocated.append(Extent(model.last * BLOCK, model.size - model.last * BLOCK, ExtentKind.DATA))
         found = list(volume.changed_extents(older, None, allocated=allocated, exact=exact))
@@ -175,9 +166,11 @@ def test_shadow_copies_are_named_in_several_ways() -> None:
 
 
 def test_a_base_that_is_gone_asks_for_a_full_image() -> None:
-    volume = ShadowVolume(model_of(7).export().reader())
+    volume = ShadowVolume(model_of(7, copies=4).export().reader())
     gone = UUID(int=7)
-    with pytest.raises(ChangesUnknownError, match=f"no shadow copy {gone} on the volume any more: take a full"):
+    with pytest.raises(
+        ChangesUnknownError, match=f"no shadow copy {gone} on the volume any more: take a full"
+    ):
         volume.changed_extents(gone)
 
 
@@ -226,7 +219,7 @@ def test_a_store_without_a_bitmap_asks_for_a_full_image() -> None:
 
 
 def test_wrong_arguments_are_usage_errors() -> None:
-    volume = ShadowVolume(model_of(12).export().reader())
+    volume = ShadowVolume(model_of(12, copies=4).export().reader())
     wrong: list[tuple[Any, Any, Any]] = [
         (2, 1, None),
         (2, 2, None),

@@ -6,8 +6,7 @@ import hashlib
 
 import pytest
 
-from test_shadow_model import model_of
-from volsnap_model import BLOCK, Disk, SparseVolume, Volsnap
+from volsnap_model import BLOCK, Disk, SparseVolume, Volsnap, model_of
 from vsssnap.blocks.concat import ConcatReader
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import ClosedError, DeviceReadError, UsageError
@@ -118,7 +117,7 @@ def test_sources_are_clipped_and_checked() -> None:
 
 
 def test_holes_of_the_volume_are_zeros_of_the_copy() -> None:
-    model = Volsnap(4, far=0)
+    model = Volsnap(4)
     free = [block for block in model.places if block not in model.used][:2]
     for block in free:
         model.used.add(block)  # a file uses it and it holds zeros: the volume's file has a hole there
@@ -187,7 +186,9 @@ def test_an_error_of_the_volume_passes_through(disk: Disk) -> None:
         )
         with store.open() as reader:
             good = reader.pread(BLOCK, used * BLOCK)
-            faults.fail("pread", DeviceReadError("bad sector", offset=used * BLOCK, length=512))
+            faults.fail(
+                "pread", DeviceReadError("bad sector", offset=used * BLOCK, length=512), nth=1, times=1
+            )
             with pytest.raises(DeviceReadError, match="bad sector"):
                 reader.pread(BLOCK, used * BLOCK)
             assert reader.pread(BLOCK, used * BLOCK) == good

@@ -146,10 +146,7 @@ def test_unprotected_blocks_are_as_many_as_the_bitmaps_say(name: str, number: in
 
 @pytest.mark.parametrize(
     ("name", "number", "policy"),
-    [
-        pytest.param(*case, marks=() if case[0] == "plaso_vsstest" else pytest.mark.long)
-        for case in HASHES
-    ],
+    [pytest.param(*case, marks=() if case[0] == "plaso_vsstest" else pytest.mark.long) for case in HASHES],
 )
 def test_whole_shadow_copies_have_the_golden_digest(name: str, number: int, policy: str) -> None:
     store, expected = store_of(name, number)

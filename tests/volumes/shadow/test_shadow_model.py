@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import pyvshadow
 
-from volsnap_model import BLOCK, Copy, Disk, Volsnap, without_header
+from volsnap_model import BLOCK, Copy, Disk, model_of, without_header
 from vsssnap.blocks.reader import BlockReader
 from vsssnap.volumes import BlockSource, ShadowVolume, UnusedBlocks
-
-
-def model_of(seed: int, *, copies: int, steps: int = 60, back: bool = False, **options: Any) -> Volsnap:
-    """A volume that was used, and snapshotted in between."""
-    model = Volsnap(seed, storage_blocks=options.pop("storage_blocks", 700), **options)
-    for _ in range(copies):
-        model.live(steps, back=back)
-        copy = model.snapshot()
-        for _ in range(seed % 4):  # what is written in a shadow copy right after it was taken
-            model.overlay(copy, model.dice.choice(model.places), model.dice.getrandbits(32))
-    model.live(steps, back=back)
-    return model
 
 
 def wrong(reader: BlockReader, copy: Copy, disk: Disk) -> list[int]:
