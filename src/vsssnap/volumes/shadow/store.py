@@ -324,9 +324,7 @@ class ShadowStore:
         except (ImageError, DeviceReadError) as exc:
             if policy is not UnusedBlocks.CURRENT:
                 exc.message = f"{self.name}: {exc.message}"
-                exc.hint = (
-                    "unused=UnusedBlocks.CURRENT gives its blocks without telling used ones from unused"
-                )
+                exc.hint = "unused=UnusedBlocks.CURRENT does without it"
                 raise
             bitmaps, problem = [], str(exc)
         assert self._place is not None  # noqa: S101 - chain() refused it
