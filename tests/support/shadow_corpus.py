@@ -54,8 +54,8 @@ def _vsstest() -> Path:
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / target.name
-            packed = image("plaso/vsstest.qcow2")
-            command = [require_program("qemu-img"), "convert", "-O", "raw", "-S", "4k", packed, made]
+            packed = str(image("plaso/vsstest.qcow2"))
+            command = [require_program("qemu-img"), "convert", "-O", "raw", "-S", "4k", packed, str(made)]
             subprocess.run(command, check=True)
             os.replace(made, target)
     return target

@@ -14,10 +14,9 @@ import random
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
-from vsssnap.blocks.extent import Extent, ExtentKind
+from vsssnap.blocks.extent import Extent, ExtentKind, coalesce, fill
 from vsssnap.blocks.reader import BlockReader
 
 BLOCK = 16384
@@ -34,25 +33,29 @@ class SparseVolume(BlockReader):
 
     def __init__(self, blocks: dict[int, bytes], size: int) -> None:
         super().__init__(size)
-        self.blocks = blocks
+        self.content = blocks
 
     def _read_into(self, view: memoryview, offset: int) -> None:
         at, end = offset, offset + len(view)
         while at < end:
             number, inside = divmod(at, BLOCK)
             count = min(BLOCK - inside, end - at)
-            block = self.blocks.get(number)
+            block = self.content.get(number)
             view[at - offset : at - offset + count] = (
                 bytes(count) if block is None else block[inside : inside + count]
             )
             at += count
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        at, end = offset, offset + length
-        while at < end:
-            stop = min((at // BLOCK + 1) * BLOCK, end)
-            yield Extent(at, stop - at, ExtentKind.DATA if at // BLOCK in self.blocks else ExtentKind.ZERO)
-            at = stop
+        end = offset + length
+        first, last = offset // BLOCK, -(-end // BLOCK)
+        known = range(first, last) if last - first < len(self.content) else sorted(self.content)
+        data = (
+            Extent(number * BLOCK, BLOCK)
+            for number in known
+            if number in self.content and first <= number < last
+        )
+        return coalesce(fill(data, offset, length, ExtentKind.ZERO))
 
 
 @dataclass
@@ -488,10 +491,24 @@ def without_header(block: int, content: bytes) -> bytes:
 
 
 def model_of(
-    seed: int, *, copies: int, steps: int = 60, back: bool = False, storage_blocks: int = 900, **options: Any
+    seed: int,
+    *,
+    copies: int,
+    steps: int = 60,
+    back: bool = False,
+    storage_blocks: int = 900,
+    redirected: bool = False,
+    far: int = 0,
+    descriptors_apart: bool = False,
 ) -> Volsnap:
-    """A volume that was used, and snapshotted in between; for arguments see `Volsnap`."""
-    model = Volsnap(seed, storage_blocks=storage_blocks, **options)
+    """A volume that was used, and snapshotted in between; for arguments see `Volsnap` and `Volsnap.live`."""
+    model = Volsnap(
+        seed,
+        storage_blocks=storage_blocks,
+        redirected=redirected,
+        far=far,
+        descriptors_apart=descriptors_apart,
+    )
     for _ in range(copies):
         model.live(steps, back=back)
         copy = model.snapshot()

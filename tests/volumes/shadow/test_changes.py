@@ -10,6 +10,7 @@ import pytest
 
 from volsnap_model import BLOCK, Disk, Volsnap, model_of, without_header
 from vsssnap.blocks.extent import Extent, ExtentKind
+from vsssnap.blocks.reader import BlockReader
 from vsssnap.errors import ChangesUnknownError, UsageError
 from vsssnap.volumes import ShadowVolume, UnusedBlocks
 
@@ -42,7 +43,7 @@ def missed(disk: Disk, older: int, newer: int | None, *, exact: bool) -> list[in
         ]
         allocated.append(Extent(model.last * BLOCK, model.size - model.last * BLOCK, ExtentKind.DATA))
         found = list(volume.changed_extents(older, None, allocated=allocated, exact=exact))
-        source = disk.reader()
+        source: BlockReader = disk.reader()
     else:
         now = dict(model.copies[newer - 1].truth)
         found = list(volume.changed_extents(older, newer, exact=exact))
@@ -184,7 +185,7 @@ def test_a_resize_asks_for_a_full_image() -> None:
         volume.changed_extents(1, 2)
     model.resize(150)
     disk = model.export()
-    with pytest.raises(ChangesUnknownError, match="was resized.*the volume has"):
+    with pytest.raises(ChangesUnknownError, match=r"was resized.*the volume has"):
         ShadowVolume(disk.reader(), disk.storage_reader()).changed_extents(2)
 
 

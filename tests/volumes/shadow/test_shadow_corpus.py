@@ -71,7 +71,7 @@ def sparse_digest(reader: BlockReader) -> str:
 
 def test_every_store_of_the_corpus_is_here() -> None:
     golden = shadow_corpus.golden()
-    assert STORES == [(name, store["index"]) for name in golden for store in golden[name]["stores"]]
+    assert [(name, store["index"]) for name in golden for store in golden[name]["stores"]] == STORES
     hashes = {
         (name, store["index"], policy)
         for name in golden

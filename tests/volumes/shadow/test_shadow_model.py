@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import pytest
-import pyvshadow
 
 from volsnap_model import BLOCK, Copy, Disk, model_of, without_header
 from vsssnap.blocks.reader import BlockReader
@@ -37,7 +39,8 @@ def check(disk: Disk) -> int:
 
 def check_foreign(disk: Disk) -> int:
     """Hold libvshadow to the same truth: it tells whether the volume is one of the kind it says it is."""
-    volume = pyvshadow.volume()
+    library: Any = importlib.import_module("pyvshadow")
+    volume = library.volume()
     volume.open_file_object(disk.reader())
     assert volume.number_of_stores == len(disk.model.copies)
     count = 0

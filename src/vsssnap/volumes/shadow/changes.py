@@ -104,7 +104,8 @@ class _Comparison:
         allocated: Iterable[Extent] | None,
     ) -> None:
         self._size = first.size
-        self._first, self._last, self._volume = first, last, volume
+        self._to_present = last is None
+        self._readers = first.open(), volume if last is None else last.open()
         self._views = [store.view() for store in passed if store is not last]
         self._newer = last.view() if last is not None else None
         self._tables = [store.table() for store in passed if store is not last]
@@ -126,7 +127,7 @@ class _Comparison:
                 # What was not protected at first has no trustworthy content to compare with.
                 keep = unprotected[0] | (number == 0)
                 changed = changed & keep | self._really(number, changed & ~keep)
-            freed = 0 if self._last is None and self._allocated is None else shown & ~wanted
+            freed = 0 if self._to_present and self._allocated is None else shown & ~wanted
             yield from self._extents(number, changed, freed)
 
     def _touched(self, number: int) -> int:
@@ -157,8 +158,7 @@ class _Comparison:
         """The blocks of ``bits`` whose content differs, or cannot be read."""
         base = number * SEGMENT
         found = 0
-        before = self._first.open()
-        after = self._last.open() if self._last is not None else self._volume
+        before, after = self._readers
         for start, stop in _runs(bits):
             for low in range(start, stop, _COMPARED):
                 count = min(_COMPARED, stop - low)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import threading
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from vsssnap._units import whole
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from vsssnap.volumes.shadow.view import Piece, View
 
 _ZEROS: Final = memoryview(bytes(1 << 20))
+_BRIDGED: Final = 1 << 16
+"""Bytes between two pieces of the volume that are read along, because that is less than another call."""
 
 
 class UnusedBlocks(enum.StrEnum):
@@ -136,7 +139,7 @@ class ShadowReader(BlockReader):
         *,
         name: str,
         unused: UnusedBlocks,
-        zeros: bool,
+        shows_unused: bool,
         metadata: ImageMetadata,
     ) -> None:
         """Made by `ShadowStore.open`.
@@ -147,7 +150,7 @@ class ShadowReader(BlockReader):
             storage: The other volume that holds shadow storage.
             name: Of the shadow copy, for messages.
             unused: The policy.
-            zeros: Whether unused blocks read as zeros under it.
+            shows_unused: Whether unused blocks have the volume's present content under it.
             metadata: What the copy says of itself.
         """
         super().__init__(view.size, sector_size=volume.sector_size, metadata=metadata)
@@ -156,8 +159,7 @@ class ShadowReader(BlockReader):
         self._volume = volume
         self._storage = storage if storage is not None else volume
         self._name = name
-        self._zeros = zeros
-        self._refused = unused is UnusedBlocks.ERROR
+        self._shows_unused = shows_unused
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -185,9 +187,10 @@ class ShadowReader(BlockReader):
     def _walk_sources(self, offset: int, length: int) -> Iterator[SourceExtent]:
         pending: SourceExtent | None = None
         for piece in self._view.pieces(offset, length):
-            taken = piece.kind != LOST and not (piece.kind == UNUSED and self._refused)
-            at = piece.source if taken and self._taken_from(piece) is not None else None
-            found = SourceExtent(piece.offset, piece.length, _SOURCES[piece.kind], at)
+            start, count, kind, place = piece
+            taken = kind != LOST and not (kind == UNUSED and self.unused is UnusedBlocks.ERROR)
+            at = place if taken and self._taken_from(piece) is not None else None
+            found = SourceExtent(start, count, _SOURCES[kind], at)
             joined = None if pending is None else _joined(pending, found)
             if pending is not None and joined is None:
                 yield pending
@@ -197,31 +200,26 @@ class ShadowReader(BlockReader):
 
     def _taken_from(self, piece: Piece) -> BlockReader | None:
         """The reader that has a piece's bytes; None for zeros."""
-        if piece.kind == VOLUME:
+        offset, _, kind, _ = piece
+        if kind in (VOLUME, OWN, OWN | OVERLAID):
             return self._volume
-        if piece.kind == UNUSED and not self._refused:
-            # What the volume lacks is its last sector, or what was cut off from it.
-            return None if self._zeros or piece.source + piece.length > self._volume.size else self._volume
-        if piece.kind & ~OVERLAID == OWN:
-            return self._volume
-        if piece.kind & ~OVERLAID == OTHER:
+        if kind in (OTHER, OTHER | OVERLAID):
             return self._storage
+        if kind == UNUSED and self.unused is not UnusedBlocks.ERROR:
+            # What lies behind the end is its last sector, or was cut off and is of no use.
+            return self._volume if self._shows_unused and offset < self._volume.size else None
         raise self._absent(piece)
 
     def _absent(self, piece: Piece) -> DeviceReadError:
-        if piece.kind == UNUSED:
-            return DeviceReadError(
-                f"{self._name}: {piece.length} bytes at {piece.offset} were not in use and are not kept",
-                offset=piece.offset,
-                length=piece.length,
-                hint="skip what extents() calls UNREADABLE, or open it with unused=UnusedBlocks.ZERO",
-            )
+        offset, length, kind, _ = piece
+        if kind == UNUSED:
+            problem = "were not in use and are not kept"
+            hint = "skip what extents() calls UNREADABLE, or open it with unused=UnusedBlocks.ZERO"
+        else:
+            problem = "are lost: they lie outside of what is there of the volume and its shadow storage"
+            hint = "give the whole volume; on_read_error=OnReadError.MARK keeps what can be read"
         return DeviceReadError(
-            f"{self._name}: {piece.length} bytes at {piece.offset} are lost: they lie outside of what is"
-            " there of the volume and its shadow storage",
-            offset=piece.offset,
-            length=piece.length,
-            hint="give the whole volume; on_read_error=OnReadError.MARK keeps what can be read",
+            f"{self._name}: {length} bytes at {offset} {problem}", offset=offset, length=length, hint=hint
         )
 
     def _watch(self, offset: int, length: int) -> None:
@@ -229,43 +227,68 @@ class ShadowReader(BlockReader):
             _GUARD.watching.append(self)
 
     def _read_into(self, view: memoryview, offset: int) -> None:
+        """Read the volume in large stretches, then put over them what lies elsewhere."""
         self._watch(offset, len(view))
-        for piece in self._view.pieces(offset, len(view)):
+        stretches, patches = self._planned(offset, len(view))
+        for first, end in stretches:
+            try:
+                self._volume.preadinto(view[first - offset : end - offset], first)
+            except DeviceReadError:
+                # Maybe nobody needs what is bad: once more, without what lies in between.
+                patches += self._view.pieces(first, end - first)
+        for piece in patches:
             source = self._taken_from(piece)
-            at = piece.offset - offset
-            part = view[at : at + piece.length]
+            start, length, _, place = piece
+            part = view[start - offset : start - offset + length]
             if source is not None:
-                source.preadinto(part, piece.source)
+                source.preadinto(part, place)
                 continue
-            for done in range(0, piece.length, len(_ZEROS)):
-                count = min(len(_ZEROS), piece.length - done)
+            for done in range(0, length, len(_ZEROS)):
+                count = min(len(_ZEROS), length - done)
                 part[done : done + count] = _ZEROS[:count]
 
-    def _read(self, length: int, offset: int) -> bytes:
-        self._watch(offset, length)
-        parts: list[bytes] = []
+    def _planned(self, offset: int, length: int) -> tuple[list[tuple[int, int]], list[Piece]]:
+        """Stretches of the volume to read, first and end, and the pieces that do not lie there."""
+        stretches: list[tuple[int, int]] = []
+        patches: list[Piece] = []
+        begin = end = -1
+        unused = self._volume.size if self._shows_unused else 0
         for piece in self._view.pieces(offset, length):
-            source = self._taken_from(piece)
-            parts.append(bytes(piece.length) if source is None else source.pread(piece.length, piece.source))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            start, count, kind, place = piece
+            if (kind == VOLUME and place == start) or (kind == UNUSED and start < unused):
+                if begin < 0 or start - end > _BRIDGED:
+                    if begin >= 0:
+                        stretches.append((begin, end))
+                    begin = start
+                end = start + count
+            else:
+                patches.append(piece)
+        if begin >= 0:
+            stretches.append((begin, end))
+        return stretches, patches
+
+    def _read(self, length: int, offset: int) -> bytes:
+        pieces = list(islice(self._view.pieces(offset, length), 2))
+        if len(pieces) > 1:
+            return super()._read(length, offset)
+        self._watch(offset, length)
+        source = self._taken_from(pieces[0])
+        return bytes(length) if source is None else source.pread(length, pieces[0][3])
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         return coalesce(self._kinds(offset, length))
 
     def _kinds(self, offset: int, length: int) -> Iterator[Extent]:
         for piece in self._view.pieces(offset, length):
-            if piece.kind == VOLUME:
-                found = self._volume.extents(piece.source, piece.length)
-                yield from shift(found, piece.offset - piece.source)
-            elif piece.kind == LOST or (piece.kind == UNUSED and self._refused):
-                yield Extent(piece.offset, piece.length, ExtentKind.UNREADABLE)
-            elif piece.kind == UNUSED and self._taken_from(piece) is None:
-                yield Extent(piece.offset, piece.length, ExtentKind.HOLE)
-            elif piece.kind == UNUSED:
-                found = self._volume.extents(piece.source, piece.length)
-                yield from shift(found, piece.offset - piece.source)
+            start, count, kind, place = piece
+            if kind == LOST or (kind == UNUSED and self.unused is UnusedBlocks.ERROR):
+                yield Extent(start, count, ExtentKind.UNREADABLE)
+            elif kind not in (VOLUME, UNUSED):
+                yield Extent(start, count, ExtentKind.DATA)
+            elif self._taken_from(piece) is None:
+                yield Extent(start, count, ExtentKind.HOLE)
             else:
-                yield Extent(piece.offset, piece.length, ExtentKind.DATA)
+                yield from shift(self._volume.extents(place, count), start - place)
 
     def _confirm(self) -> None:
         self._volume.confirm()

@@ -289,8 +289,10 @@ class ShadowStore:
         """
         policy = _policy(unused)
         view, bitmaps_missing = self._view(policy)
-        newest = self._newer is None
-        zeros = policy is UnusedBlocks.ZERO or (policy is UnusedBlocks.WINDOWS and (newest or self.scoped))
+        older = self._newer is not None
+        shows_unused = policy is UnusedBlocks.CURRENT or (
+            policy is UnusedBlocks.WINDOWS and older and not self.scoped
+        )
         notes = [*self._context.notes, *self._notes]
         if bitmaps_missing:
             notes.append(f"which blocks were not in use is not known: {bitmaps_missing}")
@@ -303,7 +305,7 @@ class ShadowStore:
             self._context.storage,
             name=self.name,
             unused=policy,
-            zeros=zeros,
+            shows_unused=shows_unused,
             metadata=volume.metadata.replace(
                 provider="vss",
                 snapshot_id=str(self.copy_id or self.store_id),

@@ -16,7 +16,7 @@ import threading
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from vsssnap.blocks.extent import ExtentKind
 from vsssnap.volumes.shadow.bitmap import ALL, SEGMENT, SEGMENT_BLOCKS, Bitmap
@@ -37,20 +37,10 @@ _SECTORS: Final = re.compile("0+|1+")
 _NOT_KEPT: Final = frozenset({ExtentKind.HOLE, ExtentKind.EXCLUDED})
 
 
-class Piece(NamedTuple):
-    """A range of a shadow copy that lies in one place.
-
-    Attributes:
-        offset: First byte, in the shadow copy.
-        length: Bytes.
-        kind: VOLUME, OWN, OTHER, UNUSED or LOST, and OVERLAID if it was written in the shadow copy.
-        source: First byte where it lies; of UNUSED and LOST the same as ``offset``.
-    """
-
-    offset: int
-    length: int
-    kind: int
-    source: int
+Piece: TypeAlias = tuple[int, int, int, int]
+"""A range that lies in one place: its offset in the shadow copy; its length; VOLUME, OWN, OTHER, UNUSED or
+LOST, and OVERLAID if it was written in the shadow copy; the offset where it lies, of UNUSED and LOST
+the same as the first."""
 
 
 class View:
@@ -105,8 +95,7 @@ class View:
         bits = ALL
         for at, source in enumerate(sources):
             if source & KIND == UNUSED:
-                stop = starts[at + 1] if at + 1 < len(starts) else first + SEGMENT_BLOCKS
-                bits &= ~(((1 << (stop - starts[at])) - 1) << (starts[at] - first))
+                bits &= ~(((1 << (starts[at + 1] - starts[at])) - 1) << (starts[at] - first))
         return bits
 
     def _known_end(self) -> int:
@@ -125,23 +114,29 @@ class View:
         """
         stop_at = offset + length
         end = min(stop_at, max(offset, self._end))
+        size = self._volume.size
         while offset < end:
             number = offset // SEGMENT
             starts, sources = self._segment(number)
-            at = bisect_right(starts, offset >> BLOCK_BITS) - 1
             last = min((number + 1) * SEGMENT, end)
-            while offset < last:
-                start = starts[at] << BLOCK_BITS
-                stop = min(starts[at + 1] << BLOCK_BITS, last) if at + 1 < len(starts) else last
-                source = sources[at]
+            low = bisect_right(starts, offset >> BLOCK_BITS) - 1
+            high = bisect_left(starts, -(-last >> BLOCK_BITS), low)
+            for start, behind, source in zip(
+                starts[low:high], starts[low + 1 : high + 1], sources[low:high], strict=True
+            ):
+                stop = behind << BLOCK_BITS
+                if stop > last:
+                    stop = last
                 kind = source & KIND
-                place = source - kind + offset - start
-                if kind & OVERLAID:
-                    yield from self._patched(offset, stop - offset, kind - OVERLAID, place)
+                place = source - kind + offset - (start << BLOCK_BITS)
+                length = stop - offset
+                if place + length <= size and kind < OVERLAID:
+                    yield offset, length, kind, place
+                elif kind < OVERLAID:
+                    yield from self._plain(offset, length, kind, place)
                 else:
-                    yield from self._plain(offset, stop - offset, kind, place)
+                    yield from self._patched(offset, length, kind - OVERLAID, place)
                 offset = stop
-                at += 1
         if end < stop_at:
             yield from self._plain(end, stop_at - end, VOLUME, end)
 
@@ -149,12 +144,12 @@ class View:
         """A range without overlays, cut where the volume ends."""
         there = min(length, max(0, self._volume.size - place)) if kind in (VOLUME, UNUSED) else length
         if there:
-            yield Piece(offset, there, kind, place)
+            yield offset, there, kind, place
         if there < length:
             at = offset + there
             if kind == VOLUME:
                 kind = UNUSED if at >= self._tail and at == place + there else LOST
-            yield Piece(at, length - there, kind, at)
+            yield at, length - there, kind, at
 
     def _patched(self, offset: int, length: int, kind: int, place: int) -> Iterator[Piece]:
         """A range inside of one block, some sectors of which were written in the shadow copy."""
@@ -170,9 +165,9 @@ class View:
             if run.group()[0] == "0":
                 yield from self._plain(first, stop - first, kind, place + first - offset)
             elif patch is None:
-                yield Piece(first, stop - first, LOST, first)
+                yield first, stop - first, LOST, first
             else:
-                yield Piece(first, stop - first, self._overlay_kind | OVERLAID, patch + first - base)
+                yield first, stop - first, self._overlay_kind | OVERLAID, patch + first - base
 
     def _segment(self, number: int) -> tuple[array[int], array[int]]:
         with self._lock:
@@ -188,7 +183,10 @@ class View:
         return runs
 
     def _runs(self, number: int) -> tuple[array[int], array[int]]:
-        """First block and source of every run of a segment; a run's source grows with the block."""
+        """First block and source of every run of a segment; a run's source grows with the block.
+
+        The first blocks end with the one behind the segment.
+        """
         first = number * SEGMENT_BLOCKS
         last = first + SEGMENT_BLOCKS
         unused = self.unused_bits(number)
@@ -213,6 +211,7 @@ class View:
                     starts.append(block)
                     sources.append(source)
                 expected = source + BLOCK
+        starts.append(last)
         return starts, sources
 
     def _listed(self, first: int, last: int, unused: int) -> dict[int, int]:
