@@ -104,7 +104,7 @@ def test_a_block_that_was_free_and_written_in_between_counts() -> None:
     model.snapshot()
     disk = model.export()
     volume = ShadowVolume(disk.reader())
-    assert not volume.stores[0].table().blocks
+    assert not volume.stores[0]._level.table().blocks
     before, after = (store.open(UnusedBlocks.CURRENT) for store in volume.stores)
     assert before.pread(BLOCK, free * BLOCK) == after.pread(BLOCK, free * BLOCK)
     assert numbers(volume.changed_extents(1, 2), ExtentKind.DATA) == {0, free}

@@ -358,7 +358,7 @@ def test_a_copy_outside_of_the_storage_loses_one_block() -> None:
     model = model_of(23, copies=2, steps=30)
     disk = model.export()
     store = ShadowVolume(disk.reader()).stores[1]
-    block = next(block for block in store.table().blocks if block in model.copies[1].truth)
+    block = next(block for block in store._level.table().blocks if block in model.copies[1].truth)
     for place in disk.metadata["block list 2"]:
         for at in range(128, BLOCK, 32):
             original, _, _, flags, _ = struct.unpack_from("<QQQII", disk.volume[place], at)

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
 from vsssnap.blocks.extent import Extent, ExtentKind, coalesce
 from vsssnap.errors import ChangesUnknownError, DeviceReadError, ImageError, UsageError
@@ -24,8 +23,7 @@ from vsssnap.volumes.shadow.view import between
 
 if TYPE_CHECKING:
     from vsssnap.blocks.reader import BlockReader
-    from vsssnap.volumes.shadow.store import ShadowStore
-    from vsssnap.volumes.shadow.volume import ShadowVolume
+    from vsssnap.volumes.shadow.stack import Level
 
 _ONES: Final = re.compile("1+")
 _COMPARED: Final = 64  # blocks that are read at once
@@ -33,63 +31,54 @@ _FULL: Final = "take a full image"
 
 
 def changes(
-    shadow: ShadowVolume,
+    passed: Sequence[Level],
     volume: BlockReader,
-    older: ShadowStore | UUID | str | int,
-    newer: ShadowStore | UUID | str | int | None,
-    allocated: Iterable[Extent] | None,
     *,
-    exact: bool,
+    to_present: bool,
+    allocated: Iterable[Extent] | None,
+    readers: Callable[[], tuple[BlockReader, BlockReader]] | None,
 ) -> Iterator[Extent]:
-    """See `ShadowVolume.changed_extents`."""
-    first = shadow.find(older)
-    if first is None:
-        shown = older if isinstance(older, UUID | str | int) else older.name
-        raise ChangesUnknownError(f"there is no shadow copy {shown} on the volume any more", hint=_FULL)
-    last = None if newer is None else shadow.find(newer)
-    if newer is not None and last is None:
-        raise UsageError(f"there is no shadow copy {newer}", hint="see ShadowVolume.stores")
-    if last is not None and last.number <= first.number:
-        raise UsageError(f"{last.name} is not newer than {first.name}")
-    if last is not None and allocated is not None:
-        raise UsageError("allocated is about the volume as it is now, not about a shadow copy")
-    passed = shadow.stores[first.number - 1 : None if last is None else last.number]
-    _check(shadow, volume, first, last, passed)
-    comparison = _Comparison(first, last, volume, passed, allocated)
-    return coalesce(comparison.walk(exact=exact))
+    """What `ShadowVolume.changed_extents` gives.
+
+    Args:
+        passed: The shadow copies from the older one up to the newer one, or to the newest.
+        volume: The volume as it is now.
+        to_present: Whether the newer state is that of the volume now, not that of the last one.
+        allocated: What is in use now; None if that is not known.
+        readers: Open the older and the newer state, to leave out what is the same; None to keep it.
+
+    Raises:
+        ChangesUnknownError: the stores do not tell.
+    """
+    _check(passed, volume, to_present=to_present)
+    return coalesce(_Comparison(passed, to_present, allocated, readers).walk())
 
 
-def _check(
-    shadow: ShadowVolume,
-    volume: BlockReader,
-    first: ShadowStore,
-    last: ShadowStore | None,
-    passed: tuple[ShadowStore, ...],
-) -> None:
+def _check(passed: Sequence[Level], volume: BlockReader, *, to_present: bool) -> None:
     """Refuse what the stores cannot answer."""
-    if shadow.problems:
-        raise ChangesUnknownError(f"shadow copies may be missing: {shadow.problems[0]}", hint=_FULL)
-    sizes = {store.name: store.size for store in passed}
-    if last is None:
+    first = passed[0]
+    sizes = {level.name: level.entry.volume_size for level in passed}
+    if to_present:
         sizes["the volume"] = read_boot(volume).size or volume.size
+    before = first.entry.volume_size
     for name, size in sizes.items():
-        if size != first.size:
+        if size != before:
             raise ChangesUnknownError(
-                f"the volume was resized: {first.name} has {first.size} bytes, {name} has {size}", hint=_FULL
+                f"the volume was resized: {first.name} has {before} bytes, {name} has {size}", hint=_FULL
             )
     for older, newer in pairwise(passed):
-        if newer.position != older.position + 1:
+        if newer.entry.stack_position != older.entry.stack_position + 1:
             raise ChangesUnknownError(
                 f"a shadow copy between {older.name} and {newer.name} is missing", hint=_FULL
             )
-    for store in passed:
+    for level in passed:
         try:
-            store.chain()
-            known = store.bitmaps()
+            level.chain()
+            known = level.bitmaps()
         except (ImageError, DeviceReadError, UsageError) as exc:
-            raise ChangesUnknownError(f"{store.name} cannot be read: {exc}", hint=_FULL) from exc
+            raise ChangesUnknownError(f"{level.name} cannot be read: {exc}", hint=_FULL) from exc
         if not known:
-            raise ChangesUnknownError(f"{store.name} has no bitmap of what it protected", hint=_FULL)
+            raise ChangesUnknownError(f"{level.name} has no bitmap of what it protected", hint=_FULL)
 
 
 class _Comparison:
@@ -97,24 +86,24 @@ class _Comparison:
 
     def __init__(
         self,
-        first: ShadowStore,
-        last: ShadowStore | None,
-        volume: BlockReader,
-        passed: tuple[ShadowStore, ...],
+        passed: Sequence[Level],
+        to_present: bool,
         allocated: Iterable[Extent] | None,
+        readers: Callable[[], tuple[BlockReader, BlockReader]] | None,
     ) -> None:
-        self._size = first.size
-        self._to_present = last is None
-        self._readers = first.open(), volume if last is None else last.open()
-        self._views = [store.view() for store in passed if store is not last]
-        self._newer = last.view() if last is not None else None
-        self._tables = [store.table() for store in passed if store is not last]
-        self._overlays = [
-            array("Q", sorted(store.table().overlays)) for store in (first, last) if store is not None
-        ]
+        ends = passed[:1] if to_present else (passed[0], passed[-1])
+        between_them = passed if to_present else passed[:-1]
+        self._size = passed[0].entry.volume_size
+        self._to_present = to_present
+        self._views = [level.view() for level in between_them]
+        self._tables = [level.table() for level in between_them]
+        self._newer = None if to_present else passed[-1].view()
+        self._overlays = [array("Q", sorted(level.table().overlays)) for level in ends]
         self._allocated = None if allocated is None else _Allocation(allocated)
+        self._readers = None if readers is None else readers()
 
-    def walk(self, *, exact: bool) -> Iterator[Extent]:
+    def walk(self) -> Iterator[Extent]:
+        """The ranges, a segment at a time."""
         for number in range(-(-self._size // SEGMENT)):
             unprotected = [view.unused_bits(number) for view in self._views]
             shown = self._views[0].shown_bits(number)
@@ -123,10 +112,10 @@ class _Comparison:
             for bits in unprotected:
                 changed |= bits
             changed &= wanted
-            if exact:
+            if self._readers is not None:
                 # What was not protected at first has no trustworthy content to compare with.
                 keep = unprotected[0] | (number == 0)
-                changed = changed & keep | self._really(number, changed & ~keep)
+                changed = changed & keep | self._really(number, changed & ~keep, *self._readers)
             freed = 0 if self._to_present and self._allocated is None else shown & ~wanted
             yield from self._extents(number, changed, freed)
 
@@ -154,11 +143,10 @@ class _Comparison:
             return ALL
         return self._allocated.bits(number)
 
-    def _really(self, number: int, bits: int) -> int:
+    def _really(self, number: int, bits: int, before: BlockReader, after: BlockReader) -> int:
         """The blocks of ``bits`` whose content differs, or cannot be read."""
         base = number * SEGMENT
         found = 0
-        before, after = self._readers
         for start, stop in _runs(bits):
             for low in range(start, stop, _COMPARED):
                 count = min(_COMPARED, stop - low)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from vsssnap.blocks.reader import as_reader
-from vsssnap.errors import CorruptImageError, UsageError
+from vsssnap.errors import ChangesUnknownError, CorruptImageError, UsageError
 from vsssnap.volumes.shadow.catalog import Catalog, read_boot, read_catalog, read_header
 from vsssnap.volumes.shadow.changes import changes
 from vsssnap.volumes.shadow.reader import view_behind
-from vsssnap.volumes.shadow.store import MAX_VOLUME, Context, Place, ShadowStore
+from vsssnap.volumes.shadow.stack import Context, Level, Place
+from vsssnap.volumes.shadow.store import ShadowStore
 from vsssnap.volumes.shadow.table import OTHER, OWN
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
     from vsssnap.blocks.extent import Extent
     from vsssnap.blocks.reader import BlockReader, SupportsPread
-    from vsssnap.volumes.shadow.structs import SnapshotEntry
+
+
+MAX_VOLUME: Final = 1 << 53
+"""Bytes of the largest NTFS volume: 2**32 clusters of 2 MiB."""
 
 
 class ShadowVolume:
@@ -60,6 +64,7 @@ class ShadowVolume:
         self._storage = as_reader(storage) if storage is not None else None
         for one in (self._reader, self._storage):
             _refuse_view(one)
+        self._levels: tuple[Level, ...] = ()
         self.stores: tuple[ShadowStore, ...] = ()
         self.problems: tuple[str, ...] = ()
         self.volume_id: UUID | None = None
@@ -76,7 +81,8 @@ class ShadowVolume:
         own = read_catalog(self._reader, header.catalog_offset)
         other = self._storage_catalog(self.storage_id)
         self.problems = tuple(own.problems)
-        self.stores = self._found(own, other, recover=recover)
+        self._levels = self._found(own, other, recover=recover)
+        self.stores = tuple(ShadowStore(level) for level in self._levels)
 
     @property
     def redirected(self) -> bool:
@@ -96,7 +102,7 @@ class ShadowVolume:
             )
         return read_catalog(self._storage, header.catalog_offset) if header.catalog_offset else Catalog()
 
-    def _found(self, own: Catalog, other: Catalog, *, recover: bool) -> tuple[ShadowStore, ...]:
+    def _found(self, own: Catalog, other: Catalog, *, recover: bool) -> tuple[Level, ...]:
         ordered = sorted(own.snapshots, key=lambda entry: entry.stack_position)
         sizes = [entry.volume_size for entry in ordered if entry.volume_size <= MAX_VOLUME]
         context = Context(
@@ -106,7 +112,7 @@ class ShadowVolume:
             max([self._reader.size, *sizes]),
             tuple(own.problems),
         )
-        stores = []
+        levels = []
         for number, entry in enumerate(ordered, 1):
             store_id = UUID(bytes_le=entry.store_id)
             place = None
@@ -114,51 +120,29 @@ class ShadowVolume:
                 place = Place(own.locations[store_id], self._reader, OWN)
             elif store_id in other.locations and self._storage is not None:
                 place = Place(other.locations[store_id], self._storage, OTHER)
-            store = ShadowStore(context, number, entry, place)
-            self._judge(store, entry, own, other, recover=recover)
-            stores.append(store)
-        for older, newer in pairwise(stores):
-            older.link(newer)
-            if newer.position == older.position:
-                for one in (older, newer):
-                    one.refuse(_corrupt(f"{one.name}: another one has its stack position {one.position}"))
-            elif newer.position != older.position + 1 and not recover:
-                older.refuse(
-                    _corrupt(
-                        f"{older.name} depends on the one at stack position {older.position + 1},"
-                        " which is not in the catalog"
-                    ),
-                    chain=True,
-                )
-        return tuple(stores)
+            level = Level(context, number, entry, place)
+            self._judge(level, own, other, recover=recover)
+            levels.append(level)
+        for older, newer in pairwise(levels):
+            _link(older, newer, recover=recover)
+        return tuple(levels)
 
-    def _judge(
-        self, store: ShadowStore, entry: SnapshotEntry, own: Catalog, other: Catalog, *, recover: bool
-    ) -> None:
+    def _judge(self, level: Level, own: Catalog, other: Catalog, *, recover: bool) -> None:
         """Refuse a shadow copy for what the catalogs say of it."""
-        if store.store_id in own.doubled | other.doubled:
-            store.refuse(_corrupt(f"{store.name}: the catalog names its store more than once"))
-        if not 0 < entry.volume_size <= MAX_VOLUME:
-            store.refuse(_corrupt(f"{store.name}: the catalog says it has {entry.volume_size} bytes"))
+        if level.store_id in own.doubled | other.doubled:
+            level.refuse(_corrupt(f"{level.name}: the catalog names its store more than once"))
+        if not 0 < level.entry.volume_size <= MAX_VOLUME:
+            level.refuse(_corrupt(f"{level.name}: the catalog says it has {level.entry.volume_size} bytes"))
         if own.problems and not recover:
-            store.refuse(
-                _corrupt(
-                    f"{store.name} may depend on others that are missing: {own.problems[0]}",
-                    "recover=True opens it all the same",
-                ),
-                chain=True,
-            )
-        if store.file_reference is None:
+            message = f"{level.name} may depend on others that are missing: {own.problems[0]}"
+            level.refuse(_corrupt(message, "recover=True opens it all the same"), chain=True)
+        if level.place is None:
             if self.redirected and self._storage is None:
-                store.refuse(
-                    UsageError(
-                        f"{store.name}: its store lies on volume {self.storage_id}",
-                        hint="pass that volume as storage",
-                    )
-                )
+                message = f"{level.name}: its store lies on volume {self.storage_id}"
+                level.refuse(UsageError(message, hint="pass that volume as storage"))
             problems = [*own.problems, *other.problems]
             because = f" ({problems[0]})" if problems else ""
-            store.refuse(_corrupt(f"{store.name}: no catalog says where its store lies{because}"))
+            level.refuse(_corrupt(f"{level.name}: no catalog says where its store lies{because}"))
 
     def find(self, wanted: ShadowStore | UUID | str | int) -> ShadowStore | None:
         """A shadow copy by its number, store id or shadow copy id; None if there is none."""
@@ -202,7 +186,49 @@ class ShadowVolume:
                 says why.
             UsageError: ``newer`` is not newer, or ``allocated`` is given for a shadow copy.
         """
-        return changes(self, self._reader, older, newer, allocated, exact=exact)
+        first = self.find(older)
+        if first is None:
+            shown = older.store_id if isinstance(older, ShadowStore) else older
+            raise ChangesUnknownError(
+                f"there is no shadow copy {shown} on the volume any more", hint="take a full image"
+            )
+        last = None if newer is None else self.find(newer)
+        if newer is not None and last is None:
+            raise UsageError(f"there is no shadow copy {newer}", hint="see ShadowVolume.stores")
+        if last is not None and last.number <= first.number:
+            raise UsageError(f"shadow copy {last.number} is not newer than {first.number}")
+        if last is not None and allocated is not None:
+            raise UsageError("allocated is about the volume as it is now, not about a shadow copy")
+        if self.problems:
+            raise ChangesUnknownError(
+                f"shadow copies may be missing: {self.problems[0]}", hint="take a full image"
+            )
+        passed = self._levels[first.number - 1 : None if last is None else last.number]
+
+        def readers() -> tuple[BlockReader, BlockReader]:
+            return first.open(), self._reader if last is None else last.open()
+
+        return changes(
+            passed,
+            self._reader,
+            to_present=last is None,
+            allocated=allocated,
+            readers=readers if exact else None,
+        )
+
+
+def _link(older: Level, newer: Level, *, recover: bool) -> None:
+    """Put a shadow copy on the stack above the next older one."""
+    older.link(newer)
+    below, above = older.entry.stack_position, newer.entry.stack_position
+    if above == below:
+        for one in (older, newer):
+            one.refuse(_corrupt(f"{one.name}: another one has its stack position {below}"))
+    elif above != below + 1 and not recover:
+        message = (
+            f"{older.name} depends on the one at stack position {below + 1}, which is not in the catalog"
+        )
+        older.refuse(_corrupt(message), chain=True)
 
 
 def _refuse_view(reader: BlockReader | None) -> None:
