@@ -496,6 +496,7 @@ def model_of(
     copies: int,
     steps: int = 60,
     back: bool = False,
+    blocks: int = 160,
     storage_blocks: int = 900,
     redirected: bool = False,
     far: int = 0,
@@ -504,6 +505,7 @@ def model_of(
     """A volume that was used, and snapshotted in between; for arguments see `Volsnap` and `Volsnap.live`."""
     model = Volsnap(
         seed,
+        blocks=blocks,
         storage_blocks=storage_blocks,
         redirected=redirected,
         far=far,
