@@ -105,7 +105,7 @@ def test_every_metadata_block_may_be_damaged(seed: int) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(10, 22))
 def test_every_metadata_block_may_be_damaged_in_many_ways(seed: int) -> None:
-    rounds(seed, 25)
+    rounds(seed, 12)
 
 
 def test_noise_in_place_of_a_volume_is_no_volume_or_an_error() -> None:

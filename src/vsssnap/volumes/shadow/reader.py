@@ -158,6 +158,13 @@ class ShadowReader(BlockReader):
         self._view = view
         self._volume = volume
         self._storage = storage if storage is not None else volume
+        self._places = {
+            VOLUME: volume,
+            OWN: volume,
+            OWN | OVERLAID: volume,
+            OTHER: self._storage,
+            OTHER | OVERLAID: self._storage,
+        }
         self._name = name
         self._shows_unused = shows_unused
 
@@ -200,14 +207,12 @@ class ShadowReader(BlockReader):
 
     def _taken_from(self, piece: Piece) -> BlockReader | None:
         """The reader that has a piece's bytes; None for zeros."""
-        offset, _, kind, _ = piece
-        if kind in (VOLUME, OWN, OWN | OVERLAID):
-            return self._volume
-        if kind in (OTHER, OTHER | OVERLAID):
-            return self._storage
-        if kind == UNUSED and self.unused is not UnusedBlocks.ERROR:
+        known = self._places.get(piece[2])
+        if known is not None:
+            return known
+        if piece[2] == UNUSED and self.unused is not UnusedBlocks.ERROR:
             # What lies behind the end is its last sector, or was cut off and is of no use.
-            return self._volume if self._shows_unused and offset < self._volume.size else None
+            return self._volume if self._shows_unused and piece[0] < self._volume.size else None
         raise self._absent(piece)
 
     def _absent(self, piece: Piece) -> DeviceReadError:
