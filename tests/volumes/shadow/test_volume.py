@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from volsnap_model import BLOCK, HEADER, Copy, Disk, SparseVolume, model_of, without_header
+from volsnap_model import BLOCK, HEADER, IDENTIFIER, Copy, Disk, SparseVolume, model_of, without_header
 from vsssnap.blocks.extent import ExtentKind
 from vsssnap.errors import (
     CorruptImageError,
@@ -287,16 +287,31 @@ class _BadBlock(SparseVolume):
         super()._read_into(view, offset)
 
 
-def test_catalogs_that_point_at_each_other_are_no_loop() -> None:
-    disk = model_of(18, copies=3, redirected=True).export()
-    (own,), (other,) = disk.metadata["catalog"], disk.metadata["storage catalog"]
-    patch(disk, own, 40, struct.pack("<Q", own * BLOCK))
+def test_catalog_blocks_that_point_at_each_other_are_no_loop() -> None:
+    disk = model_of(18, copies=3, redirected=True).export(shuffled=True)
     assert disk.storage is not None
-    patch(disk, other, 40, struct.pack("<Q", other * BLOCK), storage=True)
+    own, other = disk.metadata["catalog"], disk.metadata["storage catalog"]
+    patch(disk, own[-1], 40, struct.pack("<Q", own[0] * BLOCK))
+    patch(disk, other[-1], 40, struct.pack("<Q", other[1] * BLOCK), storage=True)
     volume = ShadowVolume(disk.reader(), disk.storage_reader())
-    assert "comes back" in volume.problems[0]
+    assert "the chain comes back to it" in volume.problems[0]
+    assert readable(volume) == [False] * 3
     # Each was read once before that was noticed.
-    assert readable(ShadowVolume(disk.reader(), disk.storage_reader(), recover=True)) == [True] * 3
+    check_readable(disk, ShadowVolume(disk.reader(), disk.storage_reader(), recover=True), [True] * 3)
+
+
+def test_a_broken_catalog_of_the_storage_hides_what_it_does_not_name() -> None:
+    disk = model_of(18, copies=4, redirected=True).export(shuffled=True)
+    assert disk.storage is not None
+    patch(disk, disk.metadata["storage catalog"][1], 0, bytes(16), storage=True)
+    volume = ShadowVolume(disk.reader(), disk.storage_reader())
+    assert not volume.problems
+    named = [store.file_reference is not None for store in volume.stores]
+    assert True in named
+    assert False in named
+    newest_missing = max(number for number, known in enumerate(named) if not known)
+    check_readable(disk, volume, [number > newest_missing for number in range(4)])
+    assert "there is no metadata block" in volume.stores[newest_missing].health.reasons[0]
 
 
 def test_the_storage_must_be_the_one_the_header_names() -> None:
@@ -433,3 +448,21 @@ def test_health_asked_again_says_the_same() -> None:
         with pytest.raises(CorruptImageError) as caught:
             store.open()
         assert str(caught.value).count("depends on") == 1
+
+
+@pytest.mark.parametrize("kind", [2, 3, 9])
+def test_an_endless_catalog_ends(kind: int) -> None:
+    disk = model_of(29, copies=1).export()
+    blocks, count = dict(disk.volume), 1000
+    first = disk.size // BLOCK + 1
+    for number in range(first, first + count):
+        entries = (struct.pack("<QQQQ", kind, 1 << 20, number << 8 | slot, number) for slot in range(127))
+        header = struct.pack("<16sIIQQQ", IDENTIFIER, 1, 2, 0, number * BLOCK, (number + 1) * BLOCK)
+        blocks[number] = header.ljust(128, b"\0") + b"".join(entry.ljust(128, b"\0") for entry in entries)
+    (catalog,) = disk.metadata["catalog"]
+    patched = bytearray(blocks[catalog])
+    struct.pack_into("<Q", patched, 40, first * BLOCK)
+    blocks[catalog] = bytes(patched)
+    volume = ShadowVolume(SparseVolume(blocks, (first + count + 1) * BLOCK))
+    assert "more entries than can be" in volume.problems[-1]
+    assert len(volume.stores) <= 1025

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError, UnsupportedFeatureError
@@ -26,7 +26,9 @@ from vsssnap.volumes.shadow.structs import (
 if TYPE_CHECKING:
     from vsssnap.blocks.reader import BlockReader
 
-BOOT_SIZE = 512  # bytes of the boot sector that are looked at
+BOOT_SIZE: Final = 512  # bytes of the boot sector that are looked at
+MOST_SNAPSHOTS: Final = 1024  # Windows keeps up to 512 of a volume
+MOST_ENTRIES: Final = 1 << 16  # a volume can hold the stores of many others
 
 
 def read_header(reader: BlockReader) -> VolumeHeader | None:
@@ -71,6 +73,10 @@ class Catalog:
     doubled: set[UUID] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
 
+    def count(self) -> int:
+        """Entries that took memory."""
+        return len(self.snapshots) + len(self.locations) + len(self.problems)
+
 
 def read_catalog(reader: BlockReader, first: int) -> Catalog:
     """Read as much of a catalog as is readable."""
@@ -102,6 +108,9 @@ def read_catalog(reader: BlockReader, first: int) -> Catalog:
                 catalog.locations[store_id] = location
             elif kind not in (EntryType.EMPTY, EntryType.FREE):
                 catalog.problems.append(f"the catalog's entry at {offset + at} is of the unknown type {kind}")
+            if catalog.count() > MOST_ENTRIES or len(catalog.snapshots) > MOST_SNAPSHOTS:
+                catalog.problems.append(f"the catalog has more entries than can be, {catalog.count()} so far")
+                return catalog
 
 
 @dataclass(frozen=True, slots=True)
