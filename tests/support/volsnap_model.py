@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -126,6 +126,7 @@ class Volsnap:
         self.last = blocks - 1 if redirected else first_pool + storage_blocks
         self.used = {0, self.last}
         self.copies: list[Copy] = []
+        self.catalog_first = 1
         self.size = self.last * BLOCK + 3072
         self.boot = self._boot(self.size)
         content = self.content()
@@ -136,6 +137,26 @@ class Volsnap:
         if redirected:
             self.storage_size = self.storage_blocks * BLOCK
             self.storage[0] = self._boot(self.storage_size) + bytes(BLOCK - 512)
+
+    @classmethod
+    def over(cls, content: Mapping[int, bytes], count: int, *, storage_blocks: int) -> Volsnap:
+        """A volume of ``count`` whole blocks that a real file system wrote; its storage is another one.
+
+        What is all zeros counts as unused.  The catalog lies behind the file system.
+        """
+        model = cls(0, blocks=16, storage_blocks=storage_blocks, redirected=True)
+        model.blocks.clear()
+        model.blocks.update(content)
+        model.last, model.size, model.catalog_first = count - 1, count * BLOCK, count
+        model.used = set(content)
+        return model
+
+    def become(self, content: Mapping[int, bytes]) -> None:
+        """Write what is different in a later state of the file system."""
+        for block in sorted(set(content) | set(self.blocks)):
+            new = content.get(block, bytes(BLOCK))
+            if new != self.blocks.get(block, bytes(BLOCK)):
+                self.write(block, new)
 
     def guid(self) -> UUID:
         return UUID(int=self.dice.getrandbits(128))
@@ -453,7 +474,7 @@ class _Export:
         per = max(1, -(-len(entries) // 3)) if spread else 127
         groups = [entries[at : at + per] for at in range(0, len(entries), per)] or [[]]
         if blocks is self.volume and self.model.redirected:
-            places = list(range(1, 1 + len(groups)))
+            places = list(range(self.model.catalog_first, self.model.catalog_first + len(groups)))
             self.metadata[name] = places
         else:
             places = [self._place(name) for _ in groups]
