@@ -139,7 +139,7 @@ def test_spot_blocks_lie_where_they_should(name: str, number: int) -> None:
 @pytest.mark.parametrize(("name", "number"), STORES)
 def test_unprotected_blocks_are_as_many_as_the_bitmaps_say(name: str, number: int) -> None:
     store, expected = store_of(name, number)
-    view, segment = store._level.view(), 8128 * BLOCK
+    view, segment = store._level.view(store._level.bitmaps()), 8128 * BLOCK
     segments = range(-(-store.size // segment))
     assert sum(view.unused_bits(at).bit_count() for at in segments) == expected["unprotected_blocks"]
 
@@ -177,7 +177,8 @@ def test_changed_blocks_hold_all_that_differ(name: str) -> None:
         exact = _numbers(volume, change["frm"], newer, exact=True)
         assert differing <= exact <= listed
         # Beyond the truth there is only what was not protected, so that nobody knows what it held.
-        view = volume.stores[change["frm"] - 1]._level.view()
+        level = volume.stores[change["frm"] - 1]._level
+        view = level.view(level.bitmaps())
         for block in exact - differing - {0}:
             assert view.unused_bits(block // 8128) >> block % 8128 & 1, block
         if newer is not None:

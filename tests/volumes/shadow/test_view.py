@@ -10,7 +10,8 @@ from vsssnap.volumes.shadow.view import View
 
 
 def view_of(model: Volsnap, number: int = 1) -> View:
-    return ShadowVolume(model.export().reader()).stores[number - 1]._level.view()
+    level = ShadowVolume(model.export().reader()).stores[number - 1]._level
+    return level.view(level.bitmaps())
 
 
 def test_pieces_join_at_the_seams_of_segments() -> None:

@@ -95,9 +95,9 @@ class _Comparison:
         between_them = passed if to_present else passed[:-1]
         self._size = passed[0].entry.volume_size
         self._to_present = to_present
-        self._views = [level.view() for level in between_them]
+        self._views = [level.view(level.bitmaps()) for level in between_them]
         self._tables = [level.table() for level in between_them]
-        self._newer = None if to_present else passed[-1].view()
+        self._newer = None if to_present else passed[-1].view(passed[-1].bitmaps())
         self._overlays = [array("Q", sorted(level.table().overlays)) for level in ends]
         self._allocated = None if allocated is None else _Allocation(allocated)
         self._readers = None if readers is None else readers()

@@ -14,6 +14,8 @@ from vsssnap.volumes.shadow.table import KIND, LOST, Table, read_table
 from vsssnap.volumes.shadow.view import View
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.volumes.shadow.catalog import Boot
     from vsssnap.volumes.shadow.structs import LocationEntry, SnapshotEntry
@@ -153,16 +155,16 @@ class Level:
         count += sum(target is None for target in table.forwards.values())
         return count + sum(patch is None for patch, _ in table.overlays.values())
 
-    def view(self, *, unprotected: bool = True) -> View:
-        """The map of its blocks; ``unprotected``: with those that were not protected told apart.
+    def view(self, bitmaps: Sequence[Bitmap]) -> View:
+        """The map of its blocks.
+
+        Args:
+            bitmaps: What `bitmaps` gave; with none of them every block counts as protected.
 
         Raises:
-            CorruptImageError, DeviceReadError, UsageError: see `chain` and `bitmaps`.
+            CorruptImageError, DeviceReadError, UsageError: see `chain`.
         """
         chain = self.chain()
-        bitmaps = self.bitmaps() if unprotected else []
         assert self.place is not None  # noqa: S101 - a store without one was refused
-        context = self.context
-        return View(
-            context.volume, self.entry.volume_size, chain, self.place.kind, bitmaps, context.boot.sector_size
-        )
+        volume, sector_size = self.context.volume, self.context.boot.sector_size
+        return View(volume, self.entry.volume_size, chain, self.place.kind, bitmaps, sector_size)

@@ -199,15 +199,16 @@ class ShadowStore:
 
     def _view(self, policy: UnusedBlocks) -> tuple[View, str]:
         """The map of its blocks, and why it may not tell which were not in use."""
+        self._level.chain()  # without it there is nothing to read
         try:
-            self._level.bitmaps()
+            bitmaps = self._level.bitmaps()
         except (ImageError, DeviceReadError) as exc:
             if policy is UnusedBlocks.CURRENT:
-                return self._level.view(unprotected=False), str(exc)
+                return self._level.view(()), str(exc)
             exc.message = f"{self._level.name}: {exc.message}"
             exc.hint = "unused=UnusedBlocks.CURRENT does without it"
             raise
-        return self._level.view(), ""
+        return self._level.view(bitmaps), ""
 
 
 def _policy(unused: str) -> UnusedBlocks:
