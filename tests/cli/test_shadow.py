@@ -107,7 +107,7 @@ def test_redirected_storage_is_named(tmp_path: Path) -> None:
     assert str(disk.model.storage_id) in shown
     said = vsssnap("save", volume, tmp_path / "a.vsnap", "--shadow", "1", status=2).stderr
     assert "pass that volume as storage" in said
-    vsssnap("save", volume, tmp_path / "a.vsnap", "--shadow", "1", "--storage", storage)
+    vsssnap("save", volume, tmp_path / "a.vsnap", "--shadow", "1", "--shadow-storage", storage)
     check_image(tmp_path / "a.vsnap", disk.model.copies[0])
 
 
@@ -119,8 +119,8 @@ def test_redirected_storage_is_named(tmp_path: Path) -> None:
         (("--shadow", "1", "--live"), "does not go with --live"),
         (("--shadow", "1", "--stop-service", "x"), "does not go with --stop-service"),
         (("--shadow", "1", "--require", "application"), "does not go with --require"),
-        (("--unused", "windows"), "--unused without --shadow"),
-        (("--storage", "x"), "--storage without --shadow"),
+        (("--shadow-unused", "windows"), "--shadow-unused without --shadow"),
+        (("--shadow-storage", "x"), "--shadow-storage without --shadow"),
     ],
 )
 def test_wrong_usage_is_said(volume: Path, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
@@ -132,11 +132,11 @@ def test_policies_for_unused_blocks(volume: Path, tmp_path: Path) -> None:
     images = {}
     for policy in ("zero", "windows", "current"):
         images[policy] = tmp_path / f"{policy}.vsnap"
-        vsssnap("save", volume, images[policy], "--shadow", "1", "--unused", policy)
+        vsssnap("save", volume, images[policy], "--shadow", "1", "--shadow-unused", policy)
     vsssnap("compare", images["windows"], images["current"])  # the oldest one
     vsssnap("compare", images["zero"], images["current"], status=1)
-    vsssnap("save", volume, tmp_path / "a.vsnap", "--shadow", "1", "--unused", "error", status=15)
-    marked = ("--unused", "error", "--on-read-error", "mark")
+    vsssnap("save", volume, tmp_path / "a.vsnap", "--shadow", "1", "--shadow-unused", "error", status=15)
+    marked = ("--shadow-unused", "error", "--on-read-error", "mark")
     vsssnap("save", volume, tmp_path / "a.vsnap", "--shadow", "1", *marked, status=1)
 
 

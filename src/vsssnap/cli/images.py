@@ -173,7 +173,9 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> 
         }
         depths = ", ".join(depth.name.lower() for depth in reader.depths())
         _show(out, values, reader.metadata, depths)
-        values["shadow_copies"] = shadow.listed(out, reader)
+        found = shadow.contents(reader)
+        shadow.show(out, found)
+        values |= found
     out.document(True, values)
 
 

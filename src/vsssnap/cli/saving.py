@@ -109,7 +109,7 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     out.taken = given["target"] == _STDOUT
     if given["shadow"] is not None:
         return _save_shadow(out, plans, given)
-    shadow.check_unused_options(given)
+    shadow.check_alone(given)
     if given["live"]:
         return _save_live(out, plans, given)
     from vsssnap import Snapshot, open_image

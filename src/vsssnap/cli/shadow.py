@@ -42,10 +42,12 @@ def shadow_options(function: FuncT) -> FuncT:
                 help="Save a shadow copy that lies on SOURCE, a device or an image; see `vsssnap info`.",
             ),
             click.option(
-                "--storage", type=PATH, help="With --shadow: the volume that holds SOURCE's shadow storage."
+                "--shadow-storage",
+                type=PATH,
+                help="With --shadow: the volume that holds SOURCE's shadow storage, if that is another.",
             ),
             click.option(
-                "--unused",
+                "--shadow-unused",
                 type=click.Choice(["zero", "windows", "current", "error"]),
                 help="With --shadow: what blocks hold that were not in use then.  [default: zero]",
             ),
@@ -56,21 +58,31 @@ def shadow_options(function: FuncT) -> FuncT:
 
 
 def opened(stack: contextlib.ExitStack, source: str, given: dict[str, Any]) -> ShadowReader:
-    """The shadow copy that the options of ``save`` name.
+    """The shadow copy on SOURCE that the options of ``save`` name.
 
     Raises:
         UsageError: there is none of that name, or other options do not go with it.
     """
-    from vsssnap.volumes import ShadowVolume, UnusedBlocks
-
     refused = [option for name, option in _ABOUT_SNAPSHOTS.items() if given[name]]
     if refused or given["require"] != "crash":
         raise UsageError(
             f"--shadow does not go with --{refused[0] if refused else 'require'}",
             hint="it reads a shadow copy that is there and takes no snapshot",
         )
-    volume = stack.enter_context(_open(source))
-    storage = stack.enter_context(_open(given["storage"])) if given["storage"] else None
+    return on_volume(stack, stack.enter_context(_open(source)), source, given)
+
+
+def on_volume(
+    stack: contextlib.ExitStack, volume: BlockReader, source: str, given: dict[str, Any]
+) -> ShadowReader:
+    """The shadow copy on a volume that the options of ``save`` name; ``source``: what the user calls it.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    from vsssnap.volumes import ShadowVolume, UnusedBlocks
+
+    storage = stack.enter_context(_open(given["shadow_storage"])) if given["shadow_storage"] else None
     shadow = ShadowVolume(volume, storage)
     wanted = given["shadow"]
     store = shadow.find(int(wanted) if wanted.isdecimal() and len(wanted) < 10 else wanted)
@@ -78,18 +90,18 @@ def opened(stack: contextlib.ExitStack, source: str, given: dict[str, Any]) -> S
         raise UsageError(
             f"{source} has no shadow copy {wanted}, but {_count(shadow)}", hint=f"see `vsssnap info {source}`"
         )
-    return stack.enter_context(store.open(UnusedBlocks(given["unused"] or "zero")))
+    return stack.enter_context(store.open(UnusedBlocks(given["shadow_unused"] or "zero")))
 
 
-def check_unused_options(given: dict[str, Any]) -> None:
+def check_alone(given: dict[str, Any]) -> None:
     """Refuse options that say something about a shadow copy where none is named.
 
     Raises:
         UsageError: there are such.
     """
     for name in ("storage", "unused"):
-        if given[name]:
-            raise UsageError(f"--{name} without --shadow", hint="name the shadow copy")
+        if given[f"shadow_{name}"]:
+            raise UsageError(f"--shadow-{name} without --shadow", hint="name the shadow copy")
 
 
 def _open(path: str) -> BlockReader:
@@ -117,31 +129,37 @@ def info_device(out: Output, path: str) -> None:
         size = f"{format_size(reader.size)} ({reader.size} bytes)"
         out.facts([("size", size), ("sector", f"{reader.sector_size} bytes")])
         values = {"path": path, "format": None, "size": reader.size, "sector_size": reader.sector_size}
-        found = listed(out, reader)
-    out.document(True, values | {"shadow_copies": found})
+        found = contents(reader)
+        show(out, found)
+    out.document(True, values | found)
 
 
-def listed(out: Output, reader: BlockReader) -> list[dict[str, Any]]:
-    """Show the shadow copies on a volume, and give them for a document; nothing where there are none."""
+def contents(reader: BlockReader) -> dict[str, Any]:
+    """The ``shadow_copies`` of a volume, oldest first, and ``shadow_problems`` of their catalog."""
     from vsssnap.volumes import ShadowVolume
 
+    # An image of a shadow copy shows the header of its volume, and nothing of the storage.
     if reader.metadata.provider == "vss":
-        return []  # an image of a shadow copy shows the header of its volume, and nothing of the storage
+        return {"shadow_copies": [], "shadow_problems": ()}
     try:
         shadow = ShadowVolume(reader)
         found = [_values(store) for store in shadow.stores]
     except (ImageError, DeviceReadError) as exc:
-        out.warn(f"its shadow copies cannot be read: {exc}")
-        return []
-    for problem in shadow.problems:
+        return {"shadow_copies": [], "shadow_problems": (str(exc),)}
+    return {"shadow_copies": found, "shadow_problems": shadow.problems}
+
+
+def show(out: Output, found: dict[str, Any]) -> None:
+    """Show what `contents` found, if it is anything."""
+    for problem in found["shadow_problems"]:
         out.warn(f"its shadow copies: {problem}")
-    if found:
-        out.say(f"  {len(found)} shadow {'copy' if len(found) == 1 else 'copies'}:")
-        out.table([("    ", "", "taken", "id", "size", "what"), *map(_row, found)])
-    for values in found:
+    copies = found["shadow_copies"]
+    if copies:
+        out.say(f"  {len(copies)} shadow {'copy' if len(copies) == 1 else 'copies'}:")
+        out.table([("    ", "", "taken", "id", "size", "what"), *map(_row, copies)])
+    for values in copies:
         for reason in values["reasons"]:
             out.say(f"    {values['number']}: {reason}")
-    return found
 
 
 def _values(store: ShadowStore) -> dict[str, Any]:
