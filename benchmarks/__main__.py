@@ -16,7 +16,7 @@ from benchmarks.measure import BenchmarkError, rounds
 from benchmarks.report import Report
 from benchmarks.scene import Context, Scene, timed_inside
 
-MODULES = ("small", "save", "plain", "back", "increment")
+MODULES = ("small", "save", "plain", "back", "increment", "shadow")
 PACKAGES = (
     "qemu-utils",
     "zstd",
@@ -27,8 +27,16 @@ PACKAGES = (
     "restic",
     "casync",
     "rdiff",
+    "libvshadow-utils",
 )
-LIBRARIES = ("matplotlib", "dissect.hypervisor", "backports.zstd", "libvhdi-python", "libqcow-python")
+LIBRARIES = (
+    "matplotlib",
+    "dissect.hypervisor",
+    "backports.zstd",
+    "libvhdi-python",
+    "libqcow-python",
+    "libvshadow-python",
+)
 
 
 def main() -> int:

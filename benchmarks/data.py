@@ -60,6 +60,12 @@ class Volumes:
         """A file of any size with 64 MiB of data in 16 places."""
         return self._made(f"sparse-{size // GIB}g.img", lambda path: _make_sparse(path, size))
 
+    def shadow(self, longest: int) -> Path:
+        """A volume with three shadow copies; ``longest`` blocks were overwritten at once, or fewer."""
+        from benchmarks.shadow_volume import write
+
+        return self._made(f"shadow-{longest}.img", lambda path: write(path, self.size, longest))
+
     def describe(self) -> list[str]:
         """A line for each volume that was made."""
         lines = []

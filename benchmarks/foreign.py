@@ -46,5 +46,28 @@ def random_reads(family: str, image: str, places: str) -> None:
     print(f"seconds: {time.perf_counter() - started}")
 
 
+def shadow(volume: str, number: str) -> None:
+    """Open a shadow copy through libvshadow and read it, 1 MiB at a time; prints seconds."""
+    library: Any = importlib.import_module("pyvshadow")
+    started = time.perf_counter()
+    file = library.volume()
+    file.open(volume)
+    store = file.get_store(int(number) - 1)
+    left = store.get_size()
+    while left > 0:
+        left -= len(store.read(STEP))
+    print(f"seconds: {time.perf_counter() - started}")
+
+
+def plain(path: str) -> None:
+    """Read a file from end to end, 1 MiB at a time; prints seconds."""
+    buffer = bytearray(STEP)
+    started = time.perf_counter()
+    with open(path, "rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+    print(f"seconds: {time.perf_counter() - started}")
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

@@ -16,6 +16,7 @@
     │   ├── QuiesceError                  an application could not be quieted, or let go
     │   ├── InsufficientStorageError      no room for the copy-on-write data
     │   ├── SourceChangedError            the source was written while it had to be still
+    │   ├── ChangesUnknownError           nobody knows what changed: take a full image
     │   └── SnapshotLostError             sticky: throw the copy away
     ├── DeviceReadError (OSError)         .offset .length
     ├── TargetError (OSError)             .path: full, failing
@@ -52,6 +53,7 @@ __all__ = [
     "QuiesceError",
     "InsufficientStorageError",
     "SourceChangedError",
+    "ChangesUnknownError",
     "SnapshotLostError",
     "DeviceReadError",
     "TargetError",
@@ -250,6 +252,10 @@ class InsufficientStorageError(SnapshotError):
 
 class SourceChangedError(SnapshotError):
     """The source was written while it had to be still; the copy is worth nothing."""
+
+
+class ChangesUnknownError(SnapshotError):
+    """What changed since an earlier snapshot cannot be told; take a full image instead."""
 
 
 class SnapshotLostError(SnapshotError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from volsnap_model import BLOCK, model_of
+
 _MIB = 1 << 20
 
 
@@ -26,4 +28,15 @@ def prepare(folder: Path) -> dict[str, object]:
         disk.seek(3 * _MIB // 2)
         disk.write(b"something in the middle\n" * 9000)
         disk.truncate(3 * _MIB)
+    _volume(folder / "volume.raw")
     return {"__name__": "example", "store": Store()}
+
+
+def _volume(path: Path) -> None:
+    """A volume with two shadow copies."""
+    exported = model_of(1, copies=2, steps=30, blocks=60, storage_blocks=80).export()
+    with open(path, "wb") as volume:
+        for number, block in exported.volume.items():
+            volume.seek(number * BLOCK)
+            volume.write(block)
+        volume.truncate(exported.size)

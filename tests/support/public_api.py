@@ -27,7 +27,7 @@ MODULES = (
 )
 
 # Announced and not yet written.  A name goes when its module comes; a test sees to it.
-NOT_YET = frozenset({"vsssnap.volumes", "vsssnap.vss"})
+NOT_YET = frozenset({"vsssnap.vss"})
 
 PRESENT = tuple(name for name in MODULES if name not in NOT_YET)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vsssnap._units import format_size
-from vsssnap.cli import exits, interrupts
+from vsssnap.cli import exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, copy_options, is_block_device
 from vsssnap.errors import UsageError
 
@@ -134,6 +134,7 @@ def verify(out: Output, *, image: str, depth: str | None, format_name: str | Non
 vsssnap info data.vsnap
 vsssnap info data.vsnap --json
 vsssnap info half.vsnap --recover
+vsssnap info /dev/sdb2
 """,
 )
 @click.argument("image", type=PATH)
@@ -142,9 +143,15 @@ vsssnap info half.vsnap --recover
     "--recover", is_flag=True, help="Also of an incomplete or damaged image, as far as it can be read."
 )
 def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> None:
-    """Show what an image holds and what it says of itself."""
+    """Show what an image holds and what it says of itself, and the shadow copies on its volume.
+
+    IMAGE may be a block device, too.
+    """
     from vsssnap import ExtentKind, open_image
 
+    if format_name is None and is_block_device(image):
+        shadow.info_device(out, image)
+        return
     with open_image(image, format=format_name, recover=recover) as reader:
         states = dict.fromkeys((kind.value for kind in ExtentKind), 0)
         for extent in reader.extents():
@@ -166,6 +173,9 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> 
         }
         depths = ", ".join(depth.name.lower() for depth in reader.depths())
         _show(out, values, reader.metadata, depths)
+        found = shadow.contents(reader)
+        shadow.show(out, found)
+        values |= found
     out.document(True, values)
 
 

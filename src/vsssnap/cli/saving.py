@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vsssnap._units import format_size
-from vsssnap.cli import exits, interrupts
+from vsssnap.cli import exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, image_options
 from vsssnap.cli.options import build
 from vsssnap.errors import TargetRefusedError, UsageError
@@ -49,6 +49,7 @@ vsssnap save /dev/vg0/data data.raw --require filesystem
 vsssnap save /srv/db db.vsnap --stop-service postgresql --require application
 vsssnap save /srv /home '/backup/{name}.vsnap'
 vsssnap save /srv/data - | ssh backup 'cat > data.vsnap'
+vsssnap save /dev/sdb2 yesterday.vsnap --shadow 1
 """,
 )
 @click.argument("sources", nargs=-1, required=True, type=PATH, metavar="SOURCE...")
@@ -92,6 +93,7 @@ vsssnap save /srv/data - | ssh backup 'cat > data.vsnap'
 )
 @click.option("--live", is_flag=True, help="No snapshot: read the device as it is.  The image may be torn.")
 @click.option("--parent", type=PATH, help="The image that this one is an increment of.")
+@shadow.shadow_options
 @image_options
 def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what the options declare
     """Image volumes through a snapshot.
@@ -105,6 +107,9 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
         given["sources"], given["target"], given["format_name"], given["options"], given["replace"]
     )
     out.taken = given["target"] == _STDOUT
+    if given["shadow"] is not None:
+        return _save_shadow(out, plans, given)
+    shadow.check_alone(given)
     if given["live"]:
         return _save_live(out, plans, given)
     from vsssnap import Snapshot, open_image
@@ -174,6 +179,20 @@ def _save_live(out: Output, plans: Sequence[_Plan], given: dict[str, Any]) -> in
         metadata = reader.metadata.replace(notes=(*reader.metadata.notes, _LIVE))
         report = _write(out, reader, plans[0], given, parent=parent, metadata=metadata)
     return _report(out, [report], {"snapshot": None})
+
+
+def _save_shadow(out: Output, plans: Sequence[_Plan], given: dict[str, Any]) -> int:
+    from vsssnap import open_image
+
+    if len(plans) > 1:
+        raise UsageError("--shadow is about one source", hint="save them one by one")
+    with contextlib.ExitStack() as stack:
+        parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
+        reader = shadow.opened(stack, plans[0].source, given)
+        stack.enter_context(interrupts.deferred())
+        report = _write(out, reader, plans[0], given, parent=parent)
+        facts = {"id": reader.metadata.snapshot_id, "created": reader.metadata.created}
+    return _report(out, [report], {"shadow": facts})
 
 
 @command(

@@ -1,0 +1,11 @@
+"""What lies on a volume, read through a `BlockReader`: shadow copies."""
+
+from vsssnap.volumes.shadow import BlockSource as BlockSource
+from vsssnap.volumes.shadow import ShadowAttributes as ShadowAttributes
+from vsssnap.volumes.shadow import ShadowFlags as ShadowFlags
+from vsssnap.volumes.shadow import ShadowHealth as ShadowHealth
+from vsssnap.volumes.shadow import ShadowReader as ShadowReader
+from vsssnap.volumes.shadow import ShadowStore as ShadowStore
+from vsssnap.volumes.shadow import ShadowVolume as ShadowVolume
+from vsssnap.volumes.shadow import SourceExtent as SourceExtent
+from vsssnap.volumes.shadow import UnusedBlocks as UnusedBlocks
