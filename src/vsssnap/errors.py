@@ -92,9 +92,13 @@ class VssSnapError(Exception):
         code: Its number: an errno, or an HRESULT as unsigned 32 bits; None if there is none.
         hint: What to do about it; appended to the message.
         retryable: Whether the same call may succeed later with nothing changed by the caller.
+        retry_after: Seconds that should pass before that.
+        retry_limit: How often it is worth trying again; 0 for no limit.
     """
 
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
+    retry_after: float = 0.0
+    retry_limit: int = 0
     _fields: ClassVar[tuple[str, ...]] = ("call", "code", "hint")
 
     def __init__(self, message: str, *, call: str = "", code: int | None = None, hint: str = "") -> None:

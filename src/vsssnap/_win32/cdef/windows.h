@@ -1,0 +1,78 @@
+/* Types -- basetsd.h, guiddef.h, minwindef.h, minwinbase.h, winnt.h, wtypes.h;
+ * Windows SDK 10.0.22621.
+ *
+ * LLP64 widths are spelt out, so that sizes and vtable slots can be checked on any 64-bit
+ * host: LONG is int32_t, WCHAR is char16_t, HRESULT is int32_t, enumerations are int32_t.
+ *
+ * These files are C but for two forms that build_ffi expands: "interface NAME : BASE { ... };"
+ * lists the slots that NAME adds behind those of BASE, in header order and without `this`;
+ * "library NAME { ... };" lists functions that NAME.dll exports. */
+typedef uint8_t BYTE;
+typedef uint8_t BOOLEAN;
+typedef uint16_t WORD;
+typedef int32_t BOOL;
+typedef int32_t INT;
+typedef uint32_t UINT;
+typedef int32_t LONG;
+typedef uint32_t ULONG;
+typedef uint32_t DWORD;
+typedef int64_t LONGLONG;
+typedef uint64_t ULONGLONG;
+typedef uintptr_t ULONG_PTR;
+typedef int32_t HRESULT;
+typedef char16_t WCHAR;
+typedef const WCHAR *LPCWSTR;
+typedef WCHAR *LPWSTR;
+typedef WCHAR *BSTR; /* counted; SysFreeString */
+typedef void *HANDLE;
+
+typedef struct {
+    uint32_t Data1;
+    uint16_t Data2;
+    uint16_t Data3;
+    uint8_t Data4[8];
+} GUID;
+typedef GUID IID;
+typedef GUID CLSID;
+
+typedef struct {
+    DWORD dwLowDateTime;
+    DWORD dwHighDateTime;
+} FILETIME;
+
+typedef struct {
+    DWORD LowPart;
+    LONG HighPart;
+} LUID;
+
+typedef struct {
+    ULONG_PTR Internal;
+    ULONG_PTR InternalHigh;
+    DWORD Offset;
+    DWORD OffsetHigh;
+    HANDLE hEvent;
+} OVERLAPPED;
+
+library kernel32 {
+    /* errhandlingapi.h: GetLastError is ffi.getwinerror() */
+    /* handleapi.h, processthreadsapi.h, wow64apiset.h */
+    BOOL CloseHandle(HANDLE);
+    HANDLE GetCurrentProcess();
+    BOOL IsWow64Process(HANDLE, BOOL *);
+    /* synchapi.h */
+    HANDLE CreateEventW(void *, BOOL, BOOL, LPCWSTR);
+    /* fileapi.h, ioapiset.h */
+    HANDLE CreateFileW(LPCWSTR, DWORD, DWORD, void *, DWORD, DWORD, HANDLE);
+    BOOL ReadFile(HANDLE, void *, DWORD, DWORD *, OVERLAPPED *);
+    BOOL DeviceIoControl(HANDLE, DWORD, void *, DWORD, void *, DWORD, DWORD *, OVERLAPPED *);
+    BOOL GetOverlappedResult(HANDLE, OVERLAPPED *, DWORD *, BOOL);
+    DWORD GetFullPathNameW(LPCWSTR, DWORD, LPWSTR, LPWSTR *);
+    BOOL GetVolumePathNameW(LPCWSTR, LPWSTR, DWORD);
+    BOOL GetVolumeNameForVolumeMountPointW(LPCWSTR, LPWSTR, DWORD);
+    BOOL GetVolumePathNamesForVolumeNameW(LPCWSTR, LPWSTR, DWORD, DWORD *);
+    BOOL GetVolumeInformationW(LPCWSTR, LPWSTR, DWORD, DWORD *, DWORD *, DWORD *, LPWSTR, DWORD);
+    UINT GetDriveTypeW(LPCWSTR);
+    /* memoryapi.h */
+    void *VirtualAlloc(void *, size_t, DWORD, DWORD);
+    BOOL VirtualFree(void *, size_t, DWORD);
+};

@@ -1,0 +1,39 @@
+/* Buffers of device controls -- winioctl.h; Windows SDK 10.0.22621. */
+typedef struct {
+    LONGLONG Length;
+} GET_LENGTH_INFORMATION;
+
+typedef struct {
+    LONGLONG Cylinders;
+    DWORD MediaType;
+    DWORD TracksPerCylinder;
+    DWORD SectorsPerTrack;
+    DWORD BytesPerSector;
+} DISK_GEOMETRY;
+
+typedef struct {
+    LONGLONG VolumeSerialNumber;
+    LONGLONG NumberSectors;
+    LONGLONG TotalClusters;
+    LONGLONG FreeClusters;
+    LONGLONG TotalReserved;
+    DWORD BytesPerSector;
+    DWORD BytesPerCluster;
+    DWORD BytesPerFileRecordSegment;
+    DWORD ClustersPerFileRecordSegment;
+    LONGLONG MftValidDataLength;
+    LONGLONG MftStartLcn;
+    LONGLONG Mft2StartLcn;
+    LONGLONG MftZoneStart;
+    LONGLONG MftZoneEnd;
+} NTFS_VOLUME_DATA_BUFFER;
+
+typedef struct {
+    LONGLONG StartingLcn;
+} STARTING_LCN_INPUT_BUFFER;
+
+typedef struct {
+    LONGLONG StartingLcn;
+    LONGLONG BitmapSize; /* bits from StartingLcn to the end of the volume */
+    BYTE Buffer[1];
+} VOLUME_BITMAP_BUFFER;

@@ -1,0 +1,103 @@
+r"""What a volume is called.
+
+VSS takes a drive (``X:\``), a mounted folder or a volume GUID path, each with a backslash at the
+end (IVssBackupComponents::AddToSnapshotSet).  Two names of one volume have one GUID path.
+
+Source: "Naming a Volume", GetVolumePathNameW, GetVolumeNameForVolumeMountPointW,
+GetVolumePathNamesForVolumeNameW; Windows SDK documentation.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from vsssnap._win32._ffi import ffi
+from vsssnap._win32.com import wide
+from vsssnap._win32.constants import DriveType, Win32Error
+from vsssnap._win32.handles import WindowsCallError, last
+
+if TYPE_CHECKING:
+    from vsssnap._win32.dll import System
+
+_LONG = 32768  # UTF-16 units: the longest path
+_GUID_PATH = re.compile(
+    r"\\\\\?\\Volume\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}\\?", re.IGNORECASE | re.ASCII
+)
+_DRIVE = re.compile(r"[a-zA-Z]:[\\/]?", re.ASCII)
+
+
+def is_guid_path(name: str) -> bool:
+    r"""Whether a name is ``\\?\Volume{...}``, with or without the backslash at its end."""
+    return _GUID_PATH.fullmatch(name) is not None
+
+
+def full_path(system: System, name: str) -> str:
+    """An absolute path with a backslash at the end.
+
+    Raises:
+        WindowsCallError: Windows does not take it for a path.
+    """
+    if _DRIVE.fullmatch(name):  # the path of a bare "C:" is the current folder of that drive
+        return f"{name[0].upper()}:\\"
+    out = ffi.new("WCHAR[]", _LONG)
+    length = system.kernel32.GetFullPathNameW(wide(name), _LONG, out, ffi.NULL)
+    if not length:
+        raise last(system, "GetFullPathNameW")
+    if length >= _LONG:
+        raise WindowsCallError("GetFullPathNameW", Win32Error.ERROR_INVALID_NAME)
+    return str(ffi.string(out)).rstrip("\\") + "\\"
+
+
+def volume_guid_path(system: System, name: str) -> str:
+    r"""The one name of the volume that is mounted at a path.
+
+    Args:
+        system: The libraries.
+        name: A drive, a mounted folder, or a volume GUID path.
+
+    Returns:
+        ``\\?\Volume{...}\``.
+
+    Raises:
+        WindowsCallError: there is none; ERROR_NOT_A_REPARSE_POINT if the path is a folder on a
+            volume and not the root of one.
+    """
+    path = name.rstrip("\\") + "\\" if is_guid_path(name) else full_path(system, name)
+    out = ffi.new("WCHAR[]", 64)
+    # Twice: a mounted folder may give a name that is not the volume's first one.
+    for _ in range(2):
+        if not system.kernel32.GetVolumeNameForVolumeMountPointW(wide(path), out, 64):
+            raise last(system, "GetVolumeNameForVolumeMountPointW")
+        path = str(ffi.string(out))
+    return path
+
+
+def mount_points(system: System, guid_path: str) -> list[str]:
+    """Where a volume is mounted: drives and folders, each with a backslash at its end.
+
+    Raises:
+        WindowsCallError: there is no such volume.
+    """
+    out, needed = ffi.new("WCHAR[]", _LONG), ffi.new("DWORD *")
+    if not system.kernel32.GetVolumePathNamesForVolumeNameW(wide(guid_path), out, _LONG, needed):
+        raise last(system, "GetVolumePathNamesForVolumeNameW")
+    return [name for name in str(ffi.unpack(out, min(needed[0], _LONG))).split("\0") if name]
+
+
+def drive_type(system: System, root: str) -> DriveType:
+    """What kind of drive a root path is of."""
+    try:
+        return DriveType(system.kernel32.GetDriveTypeW(wide(root)))
+    except ValueError:
+        return DriveType.DRIVE_UNKNOWN
+
+
+def filesystem(system: System, root: str) -> str:
+    """The file system of a volume or shadow copy by its root, such as ``"NTFS"``, or ""."""
+    out = ffi.new("WCHAR[]", 261)
+    if not system.kernel32.GetVolumeInformationW(
+        wide(root), ffi.NULL, 0, ffi.NULL, ffi.NULL, ffi.NULL, out, 261
+    ):
+        return ""
+    return str(ffi.string(out))
