@@ -1,0 +1,258 @@
+"""The functions of Windows, as callbacks of the types that the binding declares."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from vsssnap._win32._ffi import ffi
+from vsssnap._win32.constants import DriveType, Win32Error
+from vsssnap._win32.hresult import HResult, signed
+from vsssnap.testing.fake_vss.requester import FakeBackupComponents
+
+if TYPE_CHECKING:
+    from vsssnap.testing.fake_vss.machine import FakeVss
+
+CData = Any
+
+
+def library(name: str, functions: object, machine: FakeVss) -> Any:  # noqa: ANN401 - a library
+    """An object with every function of a library that ``functions`` has a method for."""
+    made = SimpleNamespace()
+    for function, field in ffi.typeof(f"{name.upper()}_FUNCTIONS").fields:
+        method = getattr(functions, function, None)
+        if method is not None:
+            kind = field.type.result.kind
+            default = {"void": None, "pointer": ffi.NULL}.get(kind, 0)
+            setattr(made, function, ffi.callback(field.type, _guarded(machine, function, method, default)))
+    return made
+
+
+def _guarded(
+    machine: FakeVss,
+    name: str,
+    method: Callable[..., Any],
+    default: Any,  # noqa: ANN401 - of the function's type
+) -> Callable[..., Any]:
+    def called(*arguments: CData) -> Any:  # noqa: ANN401 - what the function gives
+        try:
+            return method(*arguments)
+        except Exception:  # none may cross into C
+            machine.ledger.broke(name)
+            return default
+
+    return called
+
+
+class Com:
+    """ole32, oleaut32 and vssapi."""
+
+    def __init__(self, machine: FakeVss) -> None:
+        self._machine = machine
+
+    def CoInitializeEx(self, reserved: CData, flags: int) -> int:
+        """Once more for this thread, in one kind of apartment only."""
+        del reserved
+        apartments = self._machine.apartments
+        thread = threading.get_ident()
+        known = apartments.get(thread)
+        if known and known[0] != flags:
+            return signed(HResult.RPC_E_CHANGED_MODE)
+        apartments[thread] = (flags, known[1] + 1 if known else 1)
+        self._machine.ledger.add("apartments")
+        return HResult.S_FALSE if known else HResult.S_OK
+
+    def CoUninitialize(self) -> None:
+        """Once for each CoInitializeEx that succeeded."""
+        thread = threading.get_ident()
+        flags, count = self._machine.apartments.pop(thread, (0, 0))
+        self._machine.ledger.add("apartments", -1)
+        if count > 1:
+            self._machine.apartments[thread] = (flags, count - 1)
+
+    def CoInitializeSecurity(self, *arguments: CData) -> int:
+        """Once in the life of a process."""
+        del arguments
+        code = self._machine.faults.code("CoInitializeSecurity", "call")
+        if code is not None:
+            return signed(code)
+        if self._machine.security_set:
+            return signed(HResult.RPC_E_TOO_LATE)
+        self._machine.security_set = True
+        return HResult.S_OK
+
+    def CoTaskMemFree(self, memory: CData) -> None:
+        """Memory of a call's result."""
+        if memory:
+            self._machine.ledger.take_back("task memory", int(ffi.cast("uintptr_t", memory)))
+
+    def SysFreeString(self, text: CData) -> None:
+        """A BSTR."""
+        if text:
+            self._machine.ledger.take_back("BSTR", int(ffi.cast("uintptr_t", text)))
+
+    def SysStringLen(self, text: CData) -> int:
+        """UTF-16 units of a BSTR."""
+        return self._machine.ledger.length("BSTR", int(ffi.cast("uintptr_t", text))) if text else 0
+
+    def CreateVssBackupComponentsInternal(self, out: CData) -> int:
+        """A new requester, for administrators and backup operators."""
+        machine = self._machine
+        machine.check_apartment("CreateVssBackupComponents")
+        machine.entered("CreateVssBackupComponents")
+        code = machine.faults.code("CreateVssBackupComponents", "call")
+        if code is None and not machine.elevated:
+            code = HResult.E_ACCESSDENIED
+        if code is None and machine.service:
+            code = HResult.ERROR_SERVICE_DISABLED
+        if code is not None:
+            return signed(code)
+        made = FakeBackupComponents(machine)
+        machine.requesters.append(made)
+        made.give(out)
+        return HResult.S_OK
+
+    def VssFreeSnapshotPropertiesInternal(self, properties: CData) -> None:
+        """The strings in a VSS_SNAPSHOT_PROP."""
+        for name, field in ffi.typeof("VSS_SNAPSHOT_PROP").fields:
+            if field.type.kind == "pointer" and getattr(properties, name):
+                address = int(ffi.cast("uintptr_t", getattr(properties, name)))
+                self._machine.ledger.take_back("snapshot strings", address)
+                setattr(properties, name, ffi.NULL)
+
+
+class Rights:
+    """advapi32, and what kernel32 knows of the process."""
+
+    def __init__(self, machine: FakeVss) -> None:
+        self._machine = machine
+
+    def GetCurrentProcess(self) -> CData:
+        """A handle that need not be closed."""
+        return ffi.cast("HANDLE", -1)
+
+    def IsWow64Process(self, process: CData, out: CData) -> int:
+        """Whether it is a 32-bit one on a 64-bit system."""
+        del process
+        out[0] = self._machine.wow64
+        return 1
+
+    def OpenProcessToken(self, process: CData, access: int, out: CData) -> int:
+        """The token of the process."""
+        del process, access
+        out[0] = self._machine.handle("token")
+        return 1
+
+    def GetTokenInformation(self, token: CData, kind: int, out: CData, size: int, needed: CData) -> int:
+        """Its elevation."""
+        del token
+        if kind != 20 or size < 4:
+            return self._machine.refuse(Win32Error.ERROR_INVALID_PARAMETER)
+        ffi.cast("DWORD *", out)[0] = self._machine.elevated
+        needed[0] = 4
+        return 1
+
+    def LookupPrivilegeValueW(self, machine: CData, name: CData, out: CData) -> int:
+        """The number of a privilege."""
+        del machine, name
+        out.LowPart = 17
+        return 1
+
+    def AdjustTokenPrivileges(self, *arguments: CData) -> int:
+        """Succeeds also if the account has not the privilege; the last error then says so."""
+        del arguments
+        self._machine.set_error(
+            Win32Error.ERROR_SUCCESS if self._machine.elevated else Win32Error.ERROR_NOT_ALL_ASSIGNED
+        )
+        return 1
+
+    def OpenSCManagerW(self, machine: CData, database: CData, access: int) -> CData:
+        """The service manager."""
+        del machine, database, access
+        return self._machine.handle("service")
+
+    def OpenServiceW(self, manager: CData, name: CData, access: int) -> CData:
+        """A service."""
+        del manager, access
+        if str(ffi.string(name)) != "VSS" or self._machine.service == "missing":
+            self._machine.set_error(Win32Error.ERROR_SERVICE_DOES_NOT_EXIST)
+            return ffi.NULL
+        return self._machine.handle("service")
+
+    def QueryServiceConfigW(self, service: CData, out: CData, size: int, needed: CData) -> int:
+        """How it is started."""
+        del service, size, needed
+        out.dwStartType = 4 if self._machine.service == "disabled" else 3
+        return 1
+
+    def CloseServiceHandle(self, handle: CData) -> int:
+        """A handle of the service manager."""
+        return self._machine.close_handle(handle, "service")
+
+
+class Names:
+    """What kernel32 knows of the names of volumes."""
+
+    def __init__(self, machine: FakeVss) -> None:
+        self._machine = machine
+
+    def _put(self, out: CData, size: int, text: str) -> int:
+        if len(text) + 1 > size:
+            return self._machine.refuse(Win32Error.ERROR_INSUFFICIENT_BUFFER)
+        for index, unit in enumerate(f"{text}\0"):
+            out[index] = unit
+        return 1
+
+    def GetFullPathNameW(self, name: CData, size: int, out: CData, part: CData) -> int:
+        """An absolute path; relative ones are of a folder on the first drive."""
+        del part
+        text = str(ffi.string(name)).replace("/", "\\")
+        if not text:
+            return self._machine.refuse(Win32Error.ERROR_INVALID_NAME)
+        if not (text[1:2] == ":" or text.startswith("\\\\")):
+            text = "C:\\work\\" + text
+        return len(text) if self._put(out, size, text) else 0
+
+    def GetVolumeNameForVolumeMountPointW(self, name: CData, out: CData, size: int) -> int:
+        """Of a root with a backslash at its end."""
+        text = str(ffi.string(name))
+        found = self._machine.volume(text)
+        if found is not None and found.drive_type != DriveType.DRIVE_REMOTE:
+            return self._put(out, size, found.guid_path)
+        below = any(
+            text.lower().startswith(root.lower())
+            for known in self._machine.volumes
+            for root in known.roots
+            if known.drive_type != DriveType.DRIVE_REMOTE
+        )
+        return self._machine.refuse(
+            Win32Error.ERROR_NOT_A_REPARSE_POINT if below else Win32Error.ERROR_PATH_NOT_FOUND
+        )
+
+    def GetVolumePathNamesForVolumeNameW(self, name: CData, out: CData, size: int, needed: CData) -> int:
+        """All roots, each ended by a zero, and one more zero."""
+        found = self._machine.volume(str(ffi.string(name)))
+        if found is None:
+            return self._machine.refuse(Win32Error.ERROR_FILE_NOT_FOUND)
+        text = "".join(f"{root}\0" for root in found.roots)
+        needed[0] = len(text) + 1
+        return self._put(out, size, text)
+
+    def GetDriveTypeW(self, root: CData) -> int:
+        """The kind of drive."""
+        found = self._machine.volume(str(ffi.string(root)))
+        return DriveType.DRIVE_NO_ROOT_DIR if found is None else found.drive_type
+
+    def GetVolumeInformationW(self, root: CData, *rest: CData) -> int:
+        """The file system of a volume, or of a shadow copy by its root folder."""
+        *_, out, size = rest
+        text = str(ffi.string(root))
+        found = self._machine.volume(text)
+        if found is None:
+            shadows = [s for s in self._machine.shadows.values() if s.device + "\\" == text and not s.lost]
+            if not shadows:
+                return self._machine.refuse(Win32Error.ERROR_PATH_NOT_FOUND)
+            found = shadows[0].volume
+        return self._put(out, size, found.filesystem)

@@ -1,0 +1,189 @@
+"""What is on a fake machine: volumes, writers, shadow copies."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from vsssnap._units import whole
+from vsssnap._win32.constants import DriveType, SnapshotState, WriterState
+from vsssnap._win32.guids import SYSTEM_PROVIDER
+from vsssnap.errors import UsageError
+
+_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
+_CLUSTER = 4096
+
+
+@dataclass(eq=False)
+class FakeVolume:
+    r"""A volume.
+
+    Attributes:
+        roots: Where it is mounted, each with a backslash at its end (``"C:\"``, ``"C:\data\"``).
+        data: Its bytes, to the end of the partition; the test goes on writing them.
+        filesystem: ``"NTFS"``, ``"FAT32"``; only NTFS has a cluster bitmap.
+        free: Runs of free clusters, ``(first, count)``.
+        supported: Whether a provider can copy it.
+        drive_type: What `GetDriveTypeW` says of its roots.
+        sector_size: Bytes of a logical sector.
+        cluster_size: Bytes.
+        id: Its GUID.
+    """
+
+    roots: tuple[str, ...]
+    data: bytearray
+    filesystem: str = "NTFS"
+    free: tuple[tuple[int, int], ...] = ()
+    supported: bool = True
+    drive_type: DriveType = DriveType.DRIVE_FIXED
+    sector_size: int = 512
+    cluster_size: int = _CLUSTER
+    id: UUID = field(default_factory=uuid.uuid4)
+
+    def __post_init__(self) -> None:
+        if len(self.data) % self.sector_size or not all(root.endswith("\\") for root in self.roots):
+            raise UsageError(f"no volume: {len(self.data)} bytes at {self.roots}")
+
+    @property
+    def guid_path(self) -> str:
+        """Its one name."""
+        return f"\\\\?\\Volume{{{self.id}}}\\"
+
+    @property
+    def sectors(self) -> int:
+        """Sectors of the file system; one more lies behind them, with the backup boot sector."""
+        return len(self.data) // self.sector_size - 1
+
+    @property
+    def clusters(self) -> int:
+        """Whole clusters."""
+        return self.sectors * self.sector_size // self.cluster_size
+
+    def pwrite(self, data: bytes, offset: int) -> int:
+        """Write into the live volume."""
+        whole(offset, "offset")
+        if offset + len(data) > len(self.data):
+            raise UsageError(f"{len(data)} bytes at {offset} are not inside the volume")
+        self.data[offset : offset + len(data)] = data
+        return len(data)
+
+    def is_free(self, cluster: int) -> bool:
+        """Whether a cluster belongs to no file."""
+        return any(first <= cluster < first + count for first, count in self.free)
+
+
+@dataclass(eq=False)
+class FakeWriter:
+    """A VSS writer.
+
+    Attributes:
+        name: Its name.
+        fails_at: The event at which it fails: ``"identify"``, ``"prepare_backup"``, ``"prepare_snapshot"``,
+            ``"freeze"``, ``"thaw"``, ``"post_snapshot"`` or ``"backup_complete"``.
+        code: What it then reports, an unsigned HRESULT.
+        times: How often it fails before it recovers.
+        message: What its application says.
+        events: Names of the events it got.
+        state: What it reports now.
+    """
+
+    name: str
+    fails_at: str = ""
+    code: int = 0
+    times: float = float("inf")
+    message: str = ""
+    writer_id: UUID = field(default_factory=uuid.uuid4)
+    instance_id: UUID = field(default_factory=uuid.uuid4)
+    events: list[str] = field(default_factory=list)
+    state: WriterState = WriterState.VSS_WS_STABLE
+    failure: int = 0
+
+    def __post_init__(self) -> None:
+        if self.fails_at and self.fails_at not in _FAILED:
+            raise UsageError(f"no event {self.fails_at!r}", hint=f"known are {', '.join(_FAILED)}")
+
+    @property
+    def document(self) -> str:
+        """Its writer metadata document."""
+        return (
+            f'<WRITER_METADATA xmlns="x-schema:#VssWriterMetadata" version="1.1"><IDENTIFICATION '
+            f'writerId="{self.writer_id}" instanceId="{self.instance_id}" friendlyName="{self.name}"/>'
+            "</WRITER_METADATA>"
+        )
+
+    def on(self, event: str) -> None:
+        """Get an event; one that has failed gets no more until the next backup."""
+        if event == "identify":
+            self.state, self.failure = WriterState.VSS_WS_STABLE, 0
+        elif self.failure and event not in ("abort", "backup_shutdown"):
+            return
+        self.events.append(event)
+        if event == self.fails_at and self.times > 0:
+            self.times -= 1
+            self.failure, self.state = self.code, _FAILED[event]
+        elif not self.failure:
+            self.state = _HEALTHY.get(event, WriterState.VSS_WS_STABLE)
+
+
+_W = WriterState
+_FAILED = {
+    "identify": _W.VSS_WS_FAILED_AT_IDENTIFY,
+    "prepare_backup": _W.VSS_WS_FAILED_AT_PREPARE_BACKUP,
+    "prepare_snapshot": _W.VSS_WS_FAILED_AT_PREPARE_SNAPSHOT,
+    "freeze": _W.VSS_WS_FAILED_AT_FREEZE,
+    "thaw": _W.VSS_WS_FAILED_AT_THAW,
+    "post_snapshot": _W.VSS_WS_FAILED_AT_POST_SNAPSHOT,
+    "backup_complete": _W.VSS_WS_FAILED_AT_BACKUP_COMPLETE,
+}
+_HEALTHY = {
+    "prepare_snapshot": _W.VSS_WS_WAITING_FOR_FREEZE,
+    "freeze": _W.VSS_WS_WAITING_FOR_THAW,
+    "thaw": _W.VSS_WS_WAITING_FOR_POST_SNAPSHOT,
+    "post_snapshot": _W.VSS_WS_WAITING_FOR_BACKUP_COMPLETE,
+}
+
+
+@dataclass(eq=False)
+class FakeShadow:
+    """A shadow copy.
+
+    Attributes:
+        data: The bytes of the volume at the instant.
+        lost: Whether the system has dropped it.
+        lose_after: Bytes that can still be read before it is lost; None for no such limit.
+    """
+
+    id: UUID
+    set_id: UUID
+    volume: FakeVolume
+    number: int
+    context: int
+    data: bytes = b""
+    free: tuple[tuple[int, int], ...] = ()
+    state: SnapshotState = SnapshotState.VSS_SS_PREPARING
+    created: datetime = _EPOCH
+    lost: bool = False
+    lose_after: int | None = None
+    provider_id: UUID = SYSTEM_PROVIDER
+
+    @property
+    def device(self) -> str:
+        """Its device, without a backslash at its end."""
+        return f"\\\\?\\GLOBALROOT\\Device\\HarddiskVolumeShadowCopy{self.number}"
+
+    @property
+    def timestamp(self) -> int:
+        """`created` as a VSS_TIMESTAMP."""
+        return (self.created - _EPOCH) // timedelta(microseconds=1) * 10
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the copy; of clusters that were free at the instant, whatever is there by now."""
+        found = bytearray(self.data[offset : offset + length])
+        size = self.volume.cluster_size
+        for first, count in self.free:
+            start, end = max(first * size, offset), min((first + count) * size, offset + length)
+            if start < end:
+                found[start - offset : end - offset] = self.volume.data[start:end]
+        return bytes(found)
