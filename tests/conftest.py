@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 
 from requirements import labs_required
 
+pytest_plugins = ["vsssnap.testing.plugin", "pytester"]  # the first finds itself where the wheel is installed
+
 _TESTS = Path(__file__).resolve().parent
 _SRC = _TESTS.parent / "src"
 

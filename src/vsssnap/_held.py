@@ -17,10 +17,10 @@ from vsssnap.blocks.reader import BlockReader
 from vsssnap.errors import DeviceReadError, SnapshotError, SnapshotLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vsssnap.blocks.extent import Extent
-    from vsssnap.metadata import ImageMetadata
+    from vsssnap.metadata import ImageMetadata, WriterReport
     from vsssnap.providers.base import Provider
 
 _log = logging.getLogger("vsssnap.snapshot")
@@ -55,13 +55,20 @@ class Held:
         if self.lost is not None:
             raise self.lost.with_traceback(None)
 
-    def release(self) -> None:
-        """Close the readers, let running calls finish, give the snapshot back.  Idempotent."""
+    def release(self, *, complete: bool = False) -> Sequence[WriterReport]:
+        """Close the readers, let running calls finish, give the snapshot back.  Idempotent.
+
+        Args:
+            complete: Whether to tell the provider before that the copies are made and good.
+
+        Returns:
+            What it said to that.
+        """
         readers = list(self.readers)
         for reader in readers:
             reader.close()
         if self._finalizer.detach() is None or os.getpid() != self.pid:
-            return
+            return ()
         budget = Deadline(_RELEASE_BUDGET)
         late: SnapshotError | None = None
         for reader in readers:
@@ -69,6 +76,12 @@ class Held:
                 reader.wait_released(budget)
             except SnapshotError as exc:
                 late = exc
+        reports: Sequence[WriterReport] = ()
+        if complete and late is None:
+            try:
+                reports = self.provider.complete(budget)
+            except SnapshotError as exc:
+                _log.warning("the copies are made, but the end could not be told: %s", exc)
         try:
             _release(self.provider, self.pid, "close")
         except BaseException as exc:
@@ -77,6 +90,7 @@ class Held:
             raise
         if late is not None:
             raise late
+        return reports
 
 
 class SnapshotReader(BlockReader):

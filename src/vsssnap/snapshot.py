@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import logging
 import os
-import random
 import threading
 import time
 import warnings
@@ -18,12 +18,12 @@ from vsssnap._event import SnapshotEvent
 from vsssnap._held import Held, SnapshotReader
 from vsssnap._inventory import list_snapshots
 from vsssnap._quieted import Quieted, all_claim
+from vsssnap._retries import Retries
 from vsssnap._volume import find, name_of
 from vsssnap.consistency import Consistency
 from vsssnap.errors import (
     ClosedError,
     ConsistencyError,
-    SnapshotBusyError,
     SnapshotError,
     UsageError,
 )
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Snapshot", "SnapshotEvent"]
 
 _log = logging.getLogger("vsssnap.snapshot")
-
-_RETRY_FIRST, _RETRY_MOST = 0.5, 10.0  # seconds between two tries at a busy volume, rising
 
 
 class _State(enum.Enum):
@@ -127,7 +125,7 @@ class Snapshot:
     def create(self) -> None:
         """Take the snapshot; what ``with`` does.
 
-        A busy volume is tried again until the time is up, with the applications running meanwhile.
+        A busy volume, and what else may pass, is tried again, with the applications running meanwhile.
 
         Raises:
             ProviderUnavailableError: no provider can; ``.reasons`` says why for each.
@@ -143,10 +141,10 @@ class Snapshot:
             self._state = _State.CREATING
         self._started = time.monotonic()
         deadline = Deadline(self._timeout, cancelled=self._cancelled)
-        pause = _RETRY_FIRST
+        retries = Retries()
         try:
-            while not self._attempt(deadline, pause):
-                pause = min(pause * 2, _RETRY_MOST)
+            while not self._attempt(deadline, retries):
+                pass
         except BaseException as exc:
             self._undo(exc)
             self._state = _State.CLOSED
@@ -154,8 +152,8 @@ class Snapshot:
         self._state = _State.LIVE
         self._event("ready", str(self._consistency and self._consistency.name))
 
-    def _attempt(self, deadline: Deadline, pause: float) -> bool:
-        """Try once; False if the volume was busy and there is time for another try."""
+    def _attempt(self, deadline: Deadline, retries: Retries) -> bool:
+        """Try once; False if it makes sense to try again and there is time for it."""
         deadline.check("create snapshot")
         request = SnapshotRequest(
             volumes=tuple(self._names.values()),
@@ -172,14 +170,12 @@ class Snapshot:
             self._event("prepare", provider.name)
             provider.prepare(request, deadline)
             taken = self._take(provider, deadline)
-        except SnapshotBusyError as exc:
-            self._undo(exc)
-            wait = pause * random.uniform(0.5, 1.5)  # noqa: S311 - so that two waiters do not meet for ever
-            if deadline.left() <= wait:
-                exc.add_note(f"tried for {self._timeout:g} s")
-                raise
+        except SnapshotError as exc:
+            if exc.retryable:
+                self._undo(exc)
+            wait = retries.pause(exc, deadline)
             self._event("busy", str(exc))
-            deadline.sleep(wait, "wait for a busy volume")
+            deadline.sleep(wait, "wait before the next try")
             return False
         self._accept(taken, quiesced=request.quiesced)
         return True
@@ -222,12 +218,15 @@ class Snapshot:
     def close(self) -> None:
         """Close the readers and give the snapshot back.  Idempotent; not bound by ``timeout``.
 
-        Calls that run in readers finish first.  In a forked child only the child's own descriptors
-        are closed.
+        Calls that run in readers finish first.  Applications that took part are told that the backup
+        is done, but if the ``with`` block is left by an exception.  A forked child closes only its own.
 
         Raises:
             SnapshotError: the system did not take it back; it says what is left.
         """
+        self._close(complete=True)
+
+    def _close(self, *, complete: bool) -> None:
         with self._lock:
             state, self._state = self._state, _State.CLOSED
             held, self._held = self._held, None
@@ -235,7 +234,9 @@ class Snapshot:
             if state is _State.LIVE:
                 self._started = time.monotonic()
                 self._event("release")
-            held.release()
+            reports = held.release(complete=complete and state is _State.LIVE)
+            if reports and self._taken is not None:
+                self._taken = dataclasses.replace(self._taken, writers=tuple(reports))
 
     def cancel(self) -> None:
         """Make a `create` that runs in another thread, or comes later, raise CancelledError."""
@@ -252,7 +253,7 @@ class Snapshot:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         try:
-            self.close()
+            self._close(complete=kind is None)
         except Exception as exc:
             if value is None:
                 raise

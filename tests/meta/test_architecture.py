@@ -15,7 +15,7 @@ from checkout import PACKAGE
 FLOORS = {
     "errors": 0,
     **dict.fromkeys(("metadata", "consistency"), 1),
-    **dict.fromkeys(("_units", "_record", "_crc32c", "_deadline", "_registry", "_uses"), 1),
+    **dict.fromkeys(("_units", "_record", "_crc32c", "_deadline", "_registry", "_uses", "_retries"), 1),
     **dict.fromkeys(("_win32", "_posix", "_process", "_files"), 2),
     "blocks": 3,
     **dict.fromkeys(("volumes", "providers", "formats"), 4),
@@ -31,6 +31,7 @@ FLOORS = {
 SIDEWAYS = {
     ("metadata", "consistency"),
     ("_uses", "_deadline"),
+    ("_retries", "_deadline"),
     ("snapshot", "_held"),
     ("snapshot", "_inventory"),
     ("snapshot", "_event"),

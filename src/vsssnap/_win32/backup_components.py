@@ -201,6 +201,12 @@ class BackupComponents:
         check(this.lpVtbl.FreeWriterMetadata(this), "FreeWriterMetadata")
         return found
 
+    def free(self) -> None:
+        """Free what was gathered of writers and not read to its end, whether or not there is any."""
+        this = self._this()
+        this.lpVtbl.FreeWriterMetadata(this)
+        this.lpVtbl.FreeWriterStatus(this)
+
     def _one_metadata(self, index: int) -> WriterMetadata:
         this = self._this()
         instance, out = ffi.new("VSS_ID *"), ffi.new("IVssExamineWriterMetadata **")

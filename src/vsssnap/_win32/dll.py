@@ -36,10 +36,6 @@ class System(Protocol):
     def last_error(self) -> int:
         """GetLastError of the call that this thread made last."""
 
-    @property
-    def word_size(self) -> int:
-        """Bits of a pointer of this process."""
-
 
 def _open(name: str) -> Any:  # noqa: ANN401 - a library; the callers name its type
     try:
@@ -54,8 +50,6 @@ def _open(name: str) -> Any:  # noqa: ANN401 - a library; the callers name its t
 
 class WindowsSystem:
     """The libraries of this Windows."""
-
-    word_size = ffi.sizeof("void *") * 8
 
     @functools.cached_property
     def kernel32(self) -> Kernel32:

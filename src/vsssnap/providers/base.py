@@ -7,6 +7,7 @@ One object takes one snapshot (of one or several volumes at one instant)::
     taken = provider.take(deadline)        the instant; only this lies inside the quiesce managers
     reader = provider.open(volume)         any number of times, any thread
     provider.alive()                       raises SnapshotLostError if it no longer exists
+    provider.complete(deadline)            the body ended well: the copies are made and good
     provider.release(deadline)             whatever was begun, also after a failed step
 
 A provider keeps in its snapshot everything that was written to the volumes' files by
@@ -189,6 +190,17 @@ class Provider(ABC):
         Raises:
             SnapshotLostError: it does not; so for every later call.
         """
+
+    def complete(self, deadline: Deadline, /) -> Sequence[WriterReport]:
+        """Tell whoever wants to know that the copies are made and good; called before `release`.
+
+        Not called if the body of the ``with`` block raised, or the snapshot was forgotten.  What fails
+        here is logged and takes nothing back.
+
+        Returns:
+            New reports of the applications that took part, or nothing.
+        """
+        return ()
 
     @abstractmethod
     def release(self, deadline: Deadline, /) -> None:

@@ -13,7 +13,10 @@ from vsssnap.providers.base import PROVIDER_API, Offer, Provider, SnapshotReques
 __all__ = ["available", "by_name", "choose", "offers"]
 
 # In order of preference: the first that offers enough is taken.
-_BUILTINS = {"cow": "vsssnap.providers.cow:CowProvider"}
+_BUILTINS = {
+    "cow": "vsssnap.providers.cow:CowProvider",
+    "vss": "vsssnap.providers.vss.provider:VssProvider",
+}
 if sys.platform != "win32":
     _BUILTINS["reflink"] = "vsssnap.providers.reflink:ReflinkProvider"
     _BUILTINS["static"] = "vsssnap.providers.static:StaticProvider"

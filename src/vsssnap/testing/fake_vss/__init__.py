@@ -8,8 +8,8 @@ copies, and counts what is given out.  With pytest the fixture `fake_vss` of the
 
 from __future__ import annotations
 
+from vsssnap.testing.fake_vss.fake import FakeVss as FakeVss
 from vsssnap.testing.fake_vss.faults import FakeFaults as FakeFaults
-from vsssnap.testing.fake_vss.machine import FakeVss as FakeVss
 from vsssnap.testing.fake_vss.parts import FakeShadow as FakeShadow
 from vsssnap.testing.fake_vss.parts import FakeVolume as FakeVolume
 from vsssnap.testing.fake_vss.parts import FakeWriter as FakeWriter

@@ -19,7 +19,7 @@ from vsssnap._win32.constants import (
 from vsssnap._win32.handles import INVALID_HANDLE
 
 if TYPE_CHECKING:
-    from vsssnap.testing.fake_vss.machine import FakeVss
+    from vsssnap.testing.fake_vss.machine import Machine
     from vsssnap.testing.fake_vss.parts import FakeShadow
 
 CData = Any
@@ -39,7 +39,7 @@ class OpenDevice:
 class Devices:
     """The part of kernel32 that opens and reads devices."""
 
-    def __init__(self, machine: FakeVss) -> None:
+    def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._results: dict[int, tuple[int, int]] = {}  # address of the OVERLAPPED: error, bytes
 
@@ -197,7 +197,7 @@ class Devices:
 class Memory:
     """The part of kernel32 that gives pages."""
 
-    def __init__(self, machine: FakeVss) -> None:
+    def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
     def VirtualAlloc(self, address: CData, size: int, kind: int, protect: int) -> CData:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from vsssnap.errors import UsageError
@@ -47,13 +47,13 @@ class _Delay:
     deaf: float | None
 
 
-@dataclass
 class FakeFaults:
     """Failures and delays to order, by the name of the call."""
 
-    _failures: list[_Failure] = field(default_factory=list)
-    _delays: list[_Delay] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self._failures: list[_Failure] = []
+        self._delays: list[_Delay] = []
+        self._lock = threading.Lock()
 
     def fail(
         self,

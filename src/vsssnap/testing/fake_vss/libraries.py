@@ -13,12 +13,12 @@ from vsssnap._win32.hresult import HResult, signed
 from vsssnap.testing.fake_vss.requester import FakeBackupComponents
 
 if TYPE_CHECKING:
-    from vsssnap.testing.fake_vss.machine import FakeVss
+    from vsssnap.testing.fake_vss.machine import Machine
 
 CData = Any
 
 
-def library(name: str, functions: object, machine: FakeVss) -> Any:  # noqa: ANN401 - a library
+def library(name: str, functions: object, machine: Machine) -> Any:  # noqa: ANN401 - a library
     """An object with every function of a library that ``functions`` has a method for."""
     made = SimpleNamespace()
     for function, field in ffi.typeof(f"{name.upper()}_FUNCTIONS").fields:
@@ -31,7 +31,7 @@ def library(name: str, functions: object, machine: FakeVss) -> Any:  # noqa: ANN
 
 
 def _guarded(
-    machine: FakeVss,
+    machine: Machine,
     name: str,
     method: Callable[..., Any],
     default: Any,  # noqa: ANN401 - of the function's type
@@ -49,7 +49,7 @@ def _guarded(
 class Com:
     """ole32, oleaut32 and vssapi."""
 
-    def __init__(self, machine: FakeVss) -> None:
+    def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
     def CoInitializeEx(self, reserved: CData, flags: int) -> int:
@@ -126,7 +126,7 @@ class Com:
 class Rights:
     """advapi32, and what kernel32 knows of the process."""
 
-    def __init__(self, machine: FakeVss) -> None:
+    def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
     def GetCurrentProcess(self) -> CData:
@@ -195,7 +195,7 @@ class Rights:
 class Names:
     """What kernel32 knows of the names of volumes."""
 
-    def __init__(self, machine: FakeVss) -> None:
+    def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
     def _put(self, out: CData, size: int, text: str) -> int:

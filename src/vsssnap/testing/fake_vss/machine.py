@@ -2,66 +2,33 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
-from vsssnap._win32 import dll
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.constants import SnapshotState
 from vsssnap._win32.guids import SYSTEM_PROVIDER
-from vsssnap.errors import UsageError
 from vsssnap.testing.fake_vss import objects
 from vsssnap.testing.fake_vss.devices import Devices, Memory
 from vsssnap.testing.fake_vss.faults import FakeFaults
 from vsssnap.testing.fake_vss.ledger import Ledger
 from vsssnap.testing.fake_vss.libraries import Com, Names, Rights, library
-from vsssnap.testing.fake_vss.parts import FakeShadow, FakeVolume, FakeWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
     from vsssnap.testing.fake_vss.objects import FakeObject
+    from vsssnap.testing.fake_vss.parts import FakeShadow, FakeVolume, FakeWriter
     from vsssnap.testing.fake_vss.requester import FakeBackupComponents
 
 CData = Any
 
 
-class FakeVss:
-    r"""A machine whose VSS keeps to the documentation, and fails when it is told to.
-
-    ::
-
-        vss = FakeVss()
-        c = vss.add_volume("C:\\", size=1 << 20)
-        vss.add_writer("SqlServerWriter", fails_at="freeze", code=0x800423F2)
-        with vss.installed():
-            with Snapshot("C:") as s:
-                ...
-        vss.check()         # nothing leaked, nothing forbidden was done
-
-    Everything in this process that calls Windows calls this machine while it is `installed`.
-
-    Attributes:
-        volumes: What is mounted.
-        writers: What answers GatherWriterMetadata.
-        shadows: The shadow copies that exist, by id.
-        faults: What goes wrong.
-        ledger: What is out, and what was forbidden.
-        elevated: Whether the process has an administrator's token.
-        wow64: Whether it is a 32-bit process.
-        service: ``"disabled"`` or ``"missing"``; "" for the VSS service as it should be.
-        hides: Names of interfaces that this Windows is too old to have.
-        calls: Every COM call in order, ``"IVssBackupComponents::DoSnapshotSet"``.
-        on_instant: Called when DoSnapshotSet freezes, after writers were.
-    """
-
-    word_size = 64
+class Machine:
+    """What the parts of the machine work on; `FakeVss` is what tests see."""
 
     def __init__(self) -> None:
         self.volumes: list[FakeVolume] = []
@@ -90,119 +57,15 @@ class FakeVss:
         self._errors = threading.local()
         self._lock = threading.RLock()
         self._bad: list[tuple[int, int, int]] = []
+        rights, self.kernel32 = Rights(self), SimpleNamespace()
+        for part in (rights, Names(self), Devices(self), Memory(self)):
+            vars(self.kernel32).update(vars(library("kernel32", part, self)))
+        self.advapi32 = library("advapi32", rights, self)
+        self.ole32, self.oleaut32, self.vssapi = (
+            library(name, Com(self), self) for name in ("ole32", "oleaut32", "vssapi")
+        )
 
-    # For tests.
-
-    def add_volume(
-        self,
-        root: str,
-        *more: str,
-        size: int = 1 << 20,
-        data: bytes = b"",
-        **facts: Any,  # noqa: ANN401 - fields of FakeVolume
-    ) -> FakeVolume:
-        """Mount a volume.
-
-        Args:
-            root: Its drive or folder, with a backslash at its end.
-            *more: Where else it is mounted.
-            size: Bytes.
-            data: Its first bytes.
-            **facts: Other fields of `FakeVolume`.
-        """
-        content = bytearray(size)
-        content[: len(data)] = data
-        volume = FakeVolume((root, *more), content, **facts)
-        if any(self.volume(name) is not None for name in volume.roots):
-            raise UsageError(f"something is mounted at {root}")
-        self.volumes.append(volume)
-        return volume
-
-    def add_writer(self, name: str, **facts: Any) -> FakeWriter:  # noqa: ANN401 - fields of FakeWriter
-        """Start a writer; ``facts`` are other fields of `FakeWriter`."""
-        writer = FakeWriter(name, **facts)
-        self.writers.append(writer)
-        return writer
-
-    @contextmanager
-    def installed(self) -> Iterator[FakeVss]:
-        """Have this process call this machine instead of Windows."""
-        with dll.lent(self):
-            yield self
-
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Have another program create a shadow copy set meanwhile."""
-        with self._lock:
-            self._others += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._others -= 1
-
-    def lose(self, volume: FakeVolume, *, after: int | None = None) -> None:
-        """Lose the shadow copies of a volume, now or after ``after`` more bytes were read of each."""
-        for shadow in self.shadows.values():
-            if shadow.volume is volume:
-                shadow.lost, shadow.lose_after = after is None, after
-
-    def bad_sectors(self, offset: int, length: int, code: int = 23) -> None:
-        """Have reads that touch a range fail with a Win32 error (ERROR_CRC)."""
-        self._bad.append((offset, length, code))
-
-    def check(self) -> None:
-        """Make sure that everything was given back and nothing forbidden was done.
-
-        Raises:
-            AssertionError: naming what is left and what was done.
-        """
-        left = self.ledger.outstanding()
-        if self._handles:
-            left["handles"] = len(self._handles)
-        kept = [shadow for shadow in self.shadows.values() if not shadow.context & 0x8]
-        if kept:
-            left["shadow copies"] = len(kept)
-        problems = [f"{count} {kind} not given back" for kind, count in left.items()]
-        problems += self.ledger.violations
-        if self.jammed:
-            problems.append("VSS is left busy for every requester")
-        if problems:
-            raise AssertionError("; ".join(problems))
-
-    def close(self) -> None:
-        """Let the machine's memory go, when nothing calls it any more."""
-        objects.forget(self)
-
-    # The libraries.
-
-    @functools.cached_property
-    def kernel32(self) -> Any:  # noqa: ANN401 - a library
-        """kernel32.dll."""
-        made = SimpleNamespace()
-        for part in (Rights(self), Names(self), Devices(self), Memory(self)):
-            vars(made).update(vars(library("kernel32", part, self)))
-        return made
-
-    @functools.cached_property
-    def advapi32(self) -> Any:  # noqa: ANN401 - a library
-        """advapi32.dll."""
-        return library("advapi32", Rights(self), self)
-
-    @functools.cached_property
-    def ole32(self) -> Any:  # noqa: ANN401 - a library
-        """ole32.dll."""
-        return library("ole32", Com(self), self)
-
-    @functools.cached_property
-    def oleaut32(self) -> Any:  # noqa: ANN401 - a library
-        """oleaut32.dll."""
-        return library("oleaut32", Com(self), self)
-
-    @functools.cached_property
-    def vssapi(self) -> Any:  # noqa: ANN401 - a library
-        """vssapi.dll."""
-        return library("vssapi", Com(self), self)
+    # GetLastError.
 
     def last_error(self) -> int:
         """GetLastError of the calling thread."""

@@ -9,7 +9,7 @@ from vsssnap._win32.hresult import HResult
 from vsssnap.testing.fake_vss.objects import FakeObject, put_id
 
 if TYPE_CHECKING:
-    from vsssnap.testing.fake_vss.machine import FakeVss
+    from vsssnap.testing.fake_vss.machine import Machine
     from vsssnap.testing.fake_vss.parts import FakeWriter
 
 CData = Any
@@ -21,7 +21,7 @@ class FakeMetadata(FakeObject):
     interface = title = "IVssExamineWriterMetadata"
     answers: ClassVar[tuple[str, ...]] = ("IVssExamineWriterMetadata",)
 
-    def __init__(self, machine: FakeVss, writer: FakeWriter) -> None:
+    def __init__(self, machine: Machine, writer: FakeWriter) -> None:
         super().__init__(machine)
         self._writer = writer
 

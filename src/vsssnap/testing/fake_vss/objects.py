@@ -18,7 +18,7 @@ from vsssnap._win32.guids import IIDS
 from vsssnap._win32.hresult import HResult, failed, signed
 
 if TYPE_CHECKING:
-    from vsssnap.testing.fake_vss.machine import FakeVss
+    from vsssnap.testing.fake_vss.machine import Machine
 
 CData = Any
 _NAMES = {value: name for name, value in IIDS.items()}
@@ -67,7 +67,7 @@ def _vtable(cls: type, interface: str) -> CData:
     return known[0]
 
 
-def forget(machine: FakeVss) -> None:
+def forget(machine: Machine) -> None:
     """Let the objects of a machine go; a later call on one is an error without a trace."""
     for address in [key for key, found in _objects.items() if found.machine is machine]:
         del _objects[address]
@@ -81,7 +81,7 @@ class FakeObject:
 
     Attributes:
         interface: The widest interface, whose vtable the object has.
-        title: What it is called in `FakeVss.calls`.
+        title: What it is called in `Machine.calls`.
         answers: Names of all interfaces that `QueryInterface` gives.
     """
 
@@ -89,7 +89,7 @@ class FakeObject:
     title: ClassVar[str]
     answers: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, machine: FakeVss) -> None:
+    def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.references = 1
         self._structure = ffi.new(f"{self.interface} *")
@@ -154,7 +154,7 @@ class FakeAsync(FakeObject):
     interface = title = "IVssAsync"
     answers: ClassVar[tuple[str, ...]] = ("IVssAsync",)
 
-    def __init__(self, machine: FakeVss, step: str, effect: Callable[[], int | None]) -> None:
+    def __init__(self, machine: Machine, step: str, effect: Callable[[], int | None]) -> None:
         """Begin it.
 
         Args:

@@ -22,7 +22,7 @@ from vsssnap.testing.fake_vss.parts import FakeShadow, FakeVolume, FakeWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vsssnap.testing.fake_vss.machine import FakeVss
+    from vsssnap.testing.fake_vss.machine import Machine
 
 CData = Any
 _OK, _BAD = HResult.S_OK, HResult.VSS_E_BAD_STATE
@@ -44,7 +44,7 @@ class FakeBackupComponents(FakeObject):
         "IVssBackupComponentsEx3",
     )
 
-    def __init__(self, machine: FakeVss) -> None:
+    def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
         self.purpose = ""
         self.context: int | None = None

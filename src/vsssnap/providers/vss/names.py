@@ -1,0 +1,93 @@
+"""Which volumes are meant."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vsssnap._win32 import volumes
+from vsssnap._win32.constants import DriveType, Win32Error
+from vsssnap._win32.handles import WindowsCallError
+from vsssnap.errors import ProviderUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vsssnap._win32.dll import System
+
+MOST_VOLUMES = 64
+"""Volumes of one shadow copy set (IVssBackupComponents::AddToSnapshotSet, remarks)."""
+
+_DEVICE_DRIVE = re.compile(r"\\\\[.?]\\([a-zA-Z]:)\\?", re.ASCII)
+_SHARE = re.compile(r"(\\\\|//)(?![.?][\\/])")
+_NO_VOLUME = {
+    DriveType.DRIVE_REMOTE: "is a network drive: run on the machine that has the volume",
+    DriveType.DRIVE_CDROM: "is an optical drive",
+}
+_MEANINGS = {
+    Win32Error.ERROR_NOT_A_REPARSE_POINT: "is a folder on a volume, not a volume: name the drive",
+    Win32Error.ERROR_FILE_NOT_FOUND: "does not exist",
+    Win32Error.ERROR_PATH_NOT_FOUND: "does not exist",
+    Win32Error.ERROR_INVALID_NAME: "is no name of a volume",
+    Win32Error.ERROR_NOT_READY: "has no medium",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A volume as the caller named it.
+
+    Attributes:
+        name: The caller's spelling.
+        volume: Its GUID path; equal for two spellings of one volume.
+    """
+
+    name: str
+    volume: str
+
+
+def resolve(system: System, asked: Iterable[object]) -> list[Named]:
+    """The volumes of a request, in its order.
+
+    Raises:
+        ProviderUnavailableError: one is no volume of this machine, or they are too many.
+    """
+    found = [_one(system, volume) for volume in asked]
+    count = len({named.volume for named in found})
+    if count > MOST_VOLUMES:
+        raise _no(f"{count} volumes", f"are more than the {MOST_VOLUMES} that one set can have")
+    return found
+
+
+def _one(system: System, asked: object) -> Named:
+    if not isinstance(asked, str | bytes | os.PathLike):
+        raise _no(type(asked).__name__, "is no path of a volume")
+    name = os.fsdecode(asked)
+    if not name or "\0" in name:
+        raise _no(repr(name), "is no name of a volume")
+    if _SHARE.match(name):
+        raise _no(name, _NO_VOLUME[DriveType.DRIVE_REMOTE].replace("drive", "share", 1))
+    device = _DEVICE_DRIVE.fullmatch(name)
+    path = device[1] if device else name
+    try:
+        if not volumes.is_guid_path(path):
+            root = volumes.full_path(system, path)
+            if why := _NO_VOLUME.get(volumes.drive_type(system, root)):
+                raise _no(name, why)
+        return Named(name, volumes.volume_guid_path(system, path))
+    except WindowsCallError as exc:
+        try:
+            meaning = _MEANINGS[Win32Error(exc.code)]
+        except (KeyError, ValueError):
+            meaning = f"is no volume that can be named ({exc})"
+        raise _no(name, meaning) from exc
+
+
+def _no(what: str, why: str) -> ProviderUnavailableError:
+    return ProviderUnavailableError(
+        f"provider 'vss' cannot snapshot this: {what} {why}",
+        reasons={"vss": f"{what} {why}"},
+        hint="name a drive, the root of a mounted folder, or \\\\?\\Volume{...}\\",
+    )

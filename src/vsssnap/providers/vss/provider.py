@@ -1,0 +1,257 @@
+"""The provider ``vss``: shadow copies of volumes of this Windows."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from vsssnap._deadline import Deadline
+from vsssnap._win32 import dll, privileges, volumes
+from vsssnap._win32.handles import WindowsCallError
+from vsssnap.consistency import Consistency
+from vsssnap.errors import (
+    CancelledError,
+    ProviderUnavailableError,
+    SnapshotError,
+    SnapshotLostError,
+    SnapshotPermissionError,
+    SnapshotTimeoutError,
+)
+from vsssnap.providers.base import Offer, Provider, SnapshotRequest, SnapshotVolume, Taken
+from vsssnap.providers.vss import names, sequence, writers
+from vsssnap.providers.vss.options import VssOptions
+from vsssnap.providers.vss.reader import ShadowReader
+from vsssnap.providers.vss.requester import Requester
+from vsssnap.providers.vss.worker import Worker
+
+if TYPE_CHECKING:
+    from vsssnap._win32.dll import System
+    from vsssnap.blocks.reader import BlockReader
+    from vsssnap.metadata import WriterReport
+    from vsssnap.providers.vss.names import Named
+
+__all__ = ["VssProvider"]
+
+_log = logging.getLogger("vsssnap.vss")
+_numbers = itertools.count(1)
+
+_ASK_BUDGET = 30.0  # seconds for asking whether shadow copies exist
+_LAST = 5.0  # seconds for a thread that has nothing left to do
+_UNELEVATED = "this process has no administrator's token: start it elevated (Run as administrator)"
+
+
+class VssProvider(Provider):
+    """Snapshots by the Volume Shadow Copy Service, of any number of volumes up to 64 at one instant.
+
+    APPLICATION if every VSS writer that took part is well; else, and without writers, FILESYSTEM: VSS
+    flushes and holds file systems.
+    """
+
+    name: ClassVar[str] = "vss"
+    options_type: ClassVar[type | None] = VssOptions
+
+    def __init__(self) -> None:
+        self._system = dll.current()
+        self._worker: Worker | None = None
+        self._requester: Requester | None = None
+        self._named: list[Named] = []
+
+    def unusable(self) -> str:
+        """Not Windows, a 32-bit process on a 64-bit Windows, or a service that is off."""
+        if self._system is None:
+            return "the Volume Shadow Copy Service is a part of Windows"
+        try:
+            if privileges.is_wow64(self._system):
+                return "a 32-bit Python cannot use VSS on a 64-bit Windows: install the 64-bit one"
+            problem = privileges.service_problem(self._system, "VSS")
+        except WindowsCallError as exc:
+            _log.info("cannot ask for the service: %s", exc)
+            return ""  # creating the snapshot will tell
+        if problem:
+            remedy = ": sc config VSS start= demand" if "disabled" in problem else ""
+            return f"the service Volume Shadow Copy {problem}{remedy}"
+        return ""
+
+    def probe(self, request: SnapshotRequest, /) -> Offer:
+        """See `Provider`."""
+        system = self._system
+        if system is None:
+            return Offer(None, self.unusable())
+        if request.persistent:
+            return Offer(None, "its shadow copies end with the process that took them")
+        if not request.volumes:
+            return Offer(None, "no volume is named")
+        options = _options(request)
+        if not options.allow_unelevated and not _is_elevated(system):
+            return Offer(None, _UNELEVATED)
+        try:
+            names.resolve(system, request.volumes)
+        except ProviderUnavailableError as exc:
+            return Offer(None, exc.reasons[self.name])
+        if options.writers:
+            return Offer(Consistency.APPLICATION)
+        return Offer(Consistency.FILESYSTEM, "writers=False leaves applications out")
+
+    def prepare(self, request: SnapshotRequest, deadline: Deadline, /) -> None:
+        """See `Provider`.
+
+        Raises:
+            ProviderUnavailableError: as `probe` says, or VSS cannot copy a volume.
+            SnapshotPermissionError: the process may not.
+            SnapshotBusyError: another program was creating a shadow copy until the deadline.
+            WriterFailedError: a writer failed, and the request needs it.
+            SnapshotError: otherwise not; the HRESULT is its ``code``.
+        """
+        system = self._system
+        if system is None:
+            raise ProviderUnavailableError("VSS is not here", reasons={self.name: self.unusable()})
+        options = _options(request)
+        if not options.allow_unelevated and not _is_elevated(system):
+            raise SnapshotPermissionError(f"no shadow copy: {_UNELEVATED}")
+        self._named = names.resolve(system, request.volumes)
+        self._requester = requester = Requester(
+            system=system,
+            names=tuple(dict.fromkeys(named.volume for named in self._named)),
+            options=options,
+            need_writers=request.require >= Consistency.APPLICATION and not request.quiesced,
+        )
+        self._worker = Worker(system, f"vsssnap-vss-{next(_numbers)}")
+        self._call(lambda: requester.run(sequence.PREPARE, deadline), deadline, "prepare a shadow copy")
+
+    def _call(self, run: Callable[[], None], deadline: Deadline, step: str) -> None:
+        if self._worker is None:
+            raise SnapshotError("nothing is prepared", hint="call prepare first")
+        self._worker.call(run, deadline, step)
+
+    def take(self, deadline: Deadline, /) -> Taken:
+        """See `Provider`."""
+        requester = self._requester
+        if requester is None:
+            raise SnapshotError("nothing is prepared", hint="call prepare first")
+        self._call(lambda: requester.run(sequence.TAKE, deadline), deadline, "DoSnapshotSet")
+        notes = list(requester.notes)
+        found = {volume: self._describe(volume, notes) for volume in requester.names}
+        healthy = requester.options.writers and not any(map(writers.has_failed, requester.statuses))
+        failed = [status.name for status in requester.statuses if writers.has_failed(status)]
+        if failed:
+            notes.append(f"These VSS writers failed: {', '.join(failed)}.")
+        copies = list(requester.copies.values())
+        return Taken(
+            snapshot_id=str(copies[0].set_id),
+            created=max(copy.created for copy in copies),
+            level=Consistency.APPLICATION if healthy else Consistency.FILESYSTEM,
+            volumes=tuple(
+                SnapshotVolume(
+                    name=named.name,
+                    device=named.volume,
+                    size=found[named.volume].size,
+                    sector_size=found[named.volume].sector_size,
+                    filesystem=found[named.volume].filesystem,
+                    mount_point=found[named.volume].mount_point,
+                )
+                for named in self._named
+            ),
+            writers=tuple(map(writers.report, requester.statuses)),
+            documents=self._documents(requester),
+            notes=tuple(notes),
+        )
+
+    def _describe(self, volume: str, notes: list[str]) -> SnapshotVolume:
+        """The facts of one volume, from its shadow copy."""
+        assert self._system is not None and self._requester is not None  # noqa: S101, PT018 - take has checked
+        copy = self._requester.copies[volume]
+        try:
+            mounted = volumes.mount_points(self._system, volume)
+        except WindowsCallError:
+            mounted = []
+        shown = mounted[0] if mounted else volume
+        with ShadowReader(self._system, copy.device) as reader:
+            if not reader.tail_captured:
+                notes.append(f"{shown} ends with its file system: its backup boot sector is not here.")
+            if not reader.has_map:
+                notes.append(f"{shown} has no cluster bitmap: its free space is as it was read.")
+            return SnapshotVolume(
+                name=shown,
+                device=volume,
+                size=reader.size,
+                sector_size=reader.sector_size,
+                filesystem=volumes.filesystem(self._system, copy.device + "\\"),
+                mount_point=mounted[0] if mounted else "",
+            )
+
+    def _documents(self, requester: Requester) -> dict[str, bytes]:
+        """What a restore needs beside the blocks."""
+        found = {
+            f"vss/writers/{known.instance_id}.xml": known.document.encode("utf-8", "surrogatepass")
+            for known in requester.metadata
+        }
+        if requester.document:
+            found["vss/backup-components.xml"] = requester.document.encode("utf-8", "surrogatepass")
+        return found
+
+    def open(self, volume: SnapshotVolume, /) -> BlockReader:
+        """See `Provider`."""
+        if self._requester is None or self._system is None or volume.device not in self._requester.copies:
+            raise SnapshotError(f"{volume.name} is not in this snapshot")
+        return ShadowReader(self._system, self._requester.copies[volume.device].device)
+
+    def alive(self) -> None:
+        """See `Provider`.
+
+        Raises:
+            SnapshotLostError: a shadow copy is gone, or VSS does not answer.
+        """
+        requester = self._requester
+        if requester is None:
+            raise SnapshotLostError("there is no shadow copy: it was not taken, or released")
+        try:
+            self._call(requester.alive, Deadline(_ASK_BUDGET), "ask whether the shadow copy exists")
+        except SnapshotTimeoutError as exc:
+            raise SnapshotLostError(
+                "VSS does not say whether the shadow copy exists", hint="restart the service VSS"
+            ) from exc
+
+    def complete(self, deadline: Deadline, /) -> Sequence[WriterReport]:
+        """Tell the writers that the backup is done (BackupComplete), and ask them how that went."""
+        requester = self._requester
+        if requester is None:
+            return ()
+        self._call(lambda: requester.run(sequence.COMPLETE, deadline), deadline, "BackupComplete")
+        return tuple(map(writers.report, requester.statuses))
+
+    def release(self, deadline: Deadline, /) -> None:
+        """Abort what was not completed, and release; this ends the shadow copies.
+
+        Raises:
+            SnapshotTimeoutError: VSS hangs; it is done by the worker's thread as soon as it does not.
+            SnapshotError: AbortBackup failed; everything is released all the same.
+        """
+        worker, self._worker = self._worker, None
+        requester, self._requester = self._requester, None
+        if worker is None or requester is None:
+            return
+        try:
+            worker.call(requester.end, deadline, "release the shadow copy")
+        except (SnapshotTimeoutError, CancelledError):
+            worker.stop()  # and does not wait: it ends when VSS lets it
+            raise
+        except BaseException:
+            worker.stop()
+            worker.join(_LAST)
+            raise
+        worker.stop()
+        worker.join(_LAST)
+
+
+def _options(request: SnapshotRequest) -> VssOptions:
+    return request.options if isinstance(request.options, VssOptions) else VssOptions()
+
+
+def _is_elevated(system: System) -> bool:
+    try:
+        return privileges.is_elevated(system)
+    except WindowsCallError as exc:
+        _log.info("cannot ask for elevation: %s", exc)
+        return True  # creating the snapshot will tell

@@ -1,0 +1,275 @@
+"""Runs the sequence; every method is for the worker's thread alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vsssnap._win32 import com, privileges, volumes
+from vsssnap._win32.backup_components import BackupComponents
+from vsssnap._win32.constants import (
+    SE_BACKUP_NAME,
+    BackupType,
+    SnapshotAttributes,
+    SnapshotContext,
+    SnapshotState,
+)
+from vsssnap._win32.failures import error_for
+from vsssnap._win32.handles import WindowsCallError
+from vsssnap._win32.hresult import HResult, name_of
+from vsssnap._win32.operations import wait
+from vsssnap.errors import SnapshotBusyError, SnapshotError, SnapshotLostError
+from vsssnap.providers.vss import sequence, writers
+from vsssnap.providers.vss.options import ComSecurity, VssOptions
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from vsssnap._deadline import Deadline
+    from vsssnap._win32.backup_components import ShadowCopy, WriterMetadata, WriterStatus
+    from vsssnap._win32.dll import System
+
+_log = logging.getLogger("vsssnap.vss")
+
+_BUSY_FIRST, _BUSY_MOST = 0.5, 5.0  # seconds between two tries at a busy set, rising
+
+
+@dataclass(slots=True)
+class Requester:
+    """One backup, from CreateVssBackupComponents to Release.
+
+    Attributes:
+        system: The libraries.
+        names: GUID paths of the volumes, each once.
+        options: What else was asked for.
+        need_writers: Whether a failed writer fails the snapshot.
+        statuses: What writers reported last.
+        metadata: What they said of themselves.
+        copies: The shadow copies, by the GUID path of their volume.
+        document: The backup components document, or "".
+        notes: What a reader of the images should know.
+    """
+
+    system: System
+    names: tuple[str, ...]
+    options: VssOptions
+    need_writers: bool = False
+    statuses: list[WriterStatus] = field(default_factory=list)
+    metadata: list[WriterMetadata] = field(default_factory=list)
+    copies: dict[str, ShadowCopy] = field(default_factory=dict)
+    document: str = ""
+    notes: list[str] = field(default_factory=list)
+    _components: BackupComponents | None = None
+    _ids: dict[str, UUID] = field(default_factory=dict)
+    _gathering: bool = False
+    _set_started: bool = False
+    _completed: bool = False
+
+    def run(self, table: tuple[sequence.Step, ...], deadline: Deadline) -> None:
+        """Run the steps of a table in their order, each within its own budget."""
+        for step in sequence.steps(table, writers=self.options.writers):
+            deadline.check(step.name)
+            started = time.monotonic()
+            try:
+                getattr(self, step.name)(deadline.child(step.seconds))
+            except SnapshotError as exc:
+                code = name_of(exc.code) if exc.code is not None else ""
+                _log.info("%s failed after %.2f s: %s", step.name, time.monotonic() - started, code or exc)
+                raise
+            _log.debug("%s: %.3f s", step.name, time.monotonic() - started)
+
+    @property
+    def _vss(self) -> BackupComponents:
+        if self._components is None:
+            raise SnapshotError("the shadow copy was released", hint="take a new snapshot")
+        return self._components
+
+    # Steps; each takes its budget.
+
+    def create(self, deadline: Deadline) -> None:
+        """COM security, rights, and the object itself."""
+        del deadline
+        if self.options.com_security is not ComSecurity.NEVER:
+            code = com.initialize_security(self.system)
+            if not com.security_is_usable(code):
+                if self.options.com_security is ComSecurity.REQUIRE:
+                    raise error_for(code, "CoInitializeSecurity")
+                _log.warning("CoInitializeSecurity: %s; writers may not be able to call back", name_of(code))
+        try:
+            if not privileges.enable(self.system, SE_BACKUP_NAME):
+                _log.info("the account does not have %s", SE_BACKUP_NAME)
+        except WindowsCallError as exc:
+            _log.info("%s cannot be enabled: %s", SE_BACKUP_NAME, exc)
+        self._components = BackupComponents(self.system)
+
+    def initialize(self, deadline: Deadline) -> None:
+        """InitializeForBackup."""
+        del deadline
+        self._vss.initialize_for_backup()
+
+    def set_context(self, deadline: Deadline) -> None:
+        """SetContext, unless it is the one that objects are made with."""
+        del deadline
+        context = int(
+            SnapshotContext.VSS_CTX_BACKUP
+            if self.options.writers
+            else SnapshotContext.VSS_CTX_FILE_SHARE_BACKUP
+        )
+        if not self.options.auto_recovery:
+            context |= SnapshotAttributes.VSS_VOLSNAP_ATTR_NO_AUTORECOVERY
+        if context:
+            self._vss.set_context(context)
+
+    def set_backup_state(self, deadline: Deadline) -> None:
+        """SetBackupState: whole volumes, as a copy that disturbs nobody's chain of backups."""
+        del deadline
+        self._vss.set_backup_state(
+            select_components=False, bootable=self._has_system_volume(), kind=BackupType.VSS_BT_COPY
+        )
+
+    def _has_system_volume(self) -> bool:
+        drive = os.environ.get("SYSTEMDRIVE", "C:")
+        try:
+            return volumes.volume_guid_path(self.system, drive) in self.names
+        except WindowsCallError:
+            return False
+
+    def exclude_writers(self, deadline: Deadline) -> None:
+        """DisableWriterClasses; names are looked up with an object of their own, for that gathers too."""
+        excluded = self.options.exclude_writers
+        if not excluded:
+            return
+        known: list[WriterMetadata] = []
+        if any(writers.as_id(item) is None for item in excluded):
+            scout = BackupComponents(self.system)
+            try:
+                scout.initialize_for_backup()
+                wait(scout.gather_writer_metadata(), deadline, "GatherWriterMetadata")
+                known = scout.writer_metadata()
+            finally:
+                scout.free()
+                scout.release()
+        self._vss.disable_writer_classes(writers.excluded_ids(excluded, known))
+
+    def gather_writers(self, deadline: Deadline) -> None:
+        """GatherWriterMetadata."""
+        self._gathering = True
+        wait(self._vss.gather_writer_metadata(), deadline, "GatherWriterMetadata")
+        self.metadata = self._vss.writer_metadata()
+
+    def start_set(self, deadline: Deadline) -> None:
+        """StartSnapshotSet, until no other requester creates a set."""
+        pause, tries = _BUSY_FIRST, 0
+        while True:
+            tries += 1
+            try:
+                set_id = self._vss.start_snapshot_set()
+            except SnapshotBusyError as exc:
+                wanted = pause * random.uniform(0.75, 1.25)  # noqa: S311 - so that two do not meet for ever
+                if deadline.left() <= wanted:
+                    exc.add_note(f"tried {tries} times within {deadline.seconds:g} s")
+                    raise
+                deadline.sleep(wanted, "StartSnapshotSet: another program is creating a shadow copy")
+                pause = min(pause * 2, _BUSY_MOST)
+            else:
+                self._set_started = True
+                _log.debug("set %s", set_id)
+                return
+
+    def add_volumes(self, deadline: Deadline) -> None:
+        """IsVolumeSupported and AddToSnapshotSet, volume by volume."""
+        provider = self.options.provider_id()
+        for name in self.names:
+            deadline.check("AddToSnapshotSet")
+            if not self._vss.is_volume_supported(name, provider):
+                raise error_for(HResult.VSS_E_VOLUME_NOT_SUPPORTED, "IsVolumeSupported", self._shown(name))
+            self._ids[name] = self._vss.add_to_snapshot_set(name, provider)
+
+    def _shown(self, volume: str) -> str:
+        """A volume as people know it: where it is mounted."""
+        try:
+            return ", ".join(volumes.mount_points(self.system, volume)) or volume
+        except WindowsCallError:
+            return volume
+
+    def prepare_writers(self, deadline: Deadline) -> None:
+        """PrepareForBackup."""
+        wait(self._vss.prepare_for_backup(), deadline, "PrepareForBackup")
+
+    def ask_writers(self, deadline: Deadline) -> None:
+        """GatherWriterStatus; a failure counts if the snapshot needs the writers."""
+        wait(self._vss.gather_writer_status(), deadline, "GatherWriterStatus")
+        self.statuses = self._vss.writer_status()
+        for status in filter(writers.has_failed, self.statuses):
+            _log.warning("VSS writer %s: %s", status.name, writers.report(status).message)
+        failure = writers.first_failure(self.statuses)
+        if failure is not None and self.need_writers:
+            raise failure
+
+    def do_snapshot_set(self, deadline: Deadline) -> None:
+        """DoSnapshotSet."""
+        wait(self._vss.do_snapshot_set(), deadline, "DoSnapshotSet")
+
+    def read_properties(self, deadline: Deadline) -> None:
+        """GetSnapshotProperties of each."""
+        del deadline
+        self.copies = {volume: self._vss.snapshot(snapshot) for volume, snapshot in self._ids.items()}
+
+    def save_document(self, deadline: Deadline) -> None:
+        """SaveAsXML."""
+        del deadline
+        self.document = self._vss.save_as_xml()
+
+    def backup_complete(self, deadline: Deadline) -> None:
+        """BackupComplete."""
+        wait(self._vss.backup_complete(), deadline, "BackupComplete")
+        self._completed = True
+        self.need_writers = False  # the copy is made: what they report now changes nothing about it
+
+    # Not steps.
+
+    def alive(self) -> None:
+        """Ask VSS whether every shadow copy is still there.
+
+        Raises:
+            SnapshotLostError: one is not, or VSS does not answer.
+        """
+        for volume, copy in self.copies.items():
+            what = self._shown(volume)
+            try:
+                found = self._vss.snapshot(copy.id)
+            except SnapshotError as exc:
+                raise SnapshotLostError(
+                    f"the shadow copy of {what} is gone: {exc.message}",
+                    call=exc.call or "GetSnapshotProperties",
+                    code=exc.code,
+                    hint="source volsnap in the System event log says why; "
+                    "often shadow storage was too small: vssadmin list shadowstorage",
+                ) from exc
+            if found.state != SnapshotState.VSS_SS_CREATED or found.created != copy.created:
+                raise SnapshotLostError(
+                    f"the shadow copy of {what} is gone: its state is {found.state}",
+                    call="GetSnapshotProperties",
+                    hint="source volsnap in the System event log says why",
+                )
+
+    def end(self) -> None:
+        """AbortBackup if it is due, and Release; this ends the shadow copies.
+
+        Raises:
+            SnapshotError: AbortBackup failed; everything is released all the same.
+        """
+        components, self._components = self._components, None
+        if components is None:
+            return
+        try:
+            if self._gathering:
+                components.free()
+            if self._set_started and not self._completed:
+                components.abort_backup()
+        finally:
+            components.release()

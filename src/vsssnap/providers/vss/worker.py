@@ -1,0 +1,107 @@
+"""The one thread that owns the COM objects of a snapshot, from the first call to the last Release.
+
+Its apartment is the multithreaded one: a thread of a single-threaded apartment that does not pump
+messages makes writers wait for minutes.  The host program's threads are never touched; they wait
+for it in short slices, so that Ctrl-C and `Snapshot.cancel` come through, and they give up on it
+when VSS hangs: the thread then ends what was begun by itself, whenever VSS lets it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vsssnap._win32 import com
+from vsssnap.errors import CancelledError, SnapshotError, SnapshotTimeoutError
+
+if TYPE_CHECKING:
+    from vsssnap._deadline import Deadline
+    from vsssnap._win32.dll import System
+
+_log = logging.getLogger("vsssnap.vss")
+
+_TICK = 0.1  # seconds between two looks at the deadline
+_GRACE = 2.0  # seconds for a call that was told to stop
+
+
+class _Job:
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.run = run
+        self.done = threading.Event()
+        self.error: BaseException | None = None
+
+
+class Worker:
+    """Runs calls on a thread of its own, one after the other."""
+
+    def __init__(self, system: System, name: str) -> None:
+        self._system = system
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._failed: BaseException | None = None
+        # A daemon, for the interpreter waits for all others before it runs what releases us.
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._thread.start()
+
+    def _main(self) -> None:
+        entered = False
+        try:
+            com.enter_apartment(self._system)
+            entered = True
+        except SnapshotError as exc:
+            self._failed = exc
+        while (job := self._jobs.get()) is not None:
+            try:
+                if self._failed is None:
+                    job.run()
+                job.error = self._failed
+            except BaseException as exc:  # it is raised again where the call came from
+                job.error = exc
+            job.done.set()
+            del job  # what it refers to is not kept until the next one comes
+        if entered:
+            com.leave_apartment(self._system)
+
+    def call(self, run: Callable[[], None], deadline: Deadline, step: str) -> None:
+        """Run something on the thread and wait for it.
+
+        Args:
+            run: Looks at ``deadline`` itself where it waits.
+            deadline: When to give up on it.
+            step: What it is, for messages.
+
+        Raises:
+            SnapshotTimeoutError, CancelledError: it did not end in time; it goes on on the thread, and
+                what is called next waits for it.
+        """
+        job = _Job(run)
+        self._jobs.put(job)
+        give_up: float | None = None
+        try:
+            while not job.done.wait(_TICK):
+                if give_up is not None and time.monotonic() >= give_up:
+                    deadline.check(step)
+                if give_up is None and (deadline.cancelled or not deadline.left()):
+                    give_up = time.monotonic() + _GRACE
+        except (CancelledError, SnapshotTimeoutError) as exc:
+            exc.add_note(f"VSS has not ended {step} yet; it is undone as soon as it does")
+            _log.warning("%s: VSS does not end it; waiting for that goes on on %s", step, self._thread.name)
+            raise
+        except BaseException:  # Ctrl-C: stop what runs, and let it end if it does so soon
+            deadline.cancel()
+            job.done.wait(_GRACE)
+            raise
+        if job.error is not None:
+            raise job.error
+
+    def stop(self) -> None:
+        """End the thread after what was called; does not wait for it.  Idempotent."""
+        self._jobs.put(None)
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the end; False if it has not come."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()

@@ -1,0 +1,316 @@
+"""Shadow copies through the public interface, on a fake machine."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from vsssnap import Consistency, Extent, ExtentKind, Snapshot, open_image, save_image
+from vsssnap.errors import (
+    ProviderUnavailableError,
+    SnapshotError,
+    SnapshotLostError,
+    SnapshotPermissionError,
+    UsageError,
+)
+from vsssnap.providers import SnapshotRequest, available, by_name
+from vsssnap.testing import check_reader
+from vsssnap.testing.fake_vss import FakeVolume, FakeVss
+from vsssnap.vss import VssOptions
+
+
+@pytest.fixture
+def volume(fake_vss: FakeVss) -> FakeVolume:
+    pattern = bytes(range(256)) * 4096
+    return fake_vss.add_volume("C:\\", size=1 << 20, data=pattern, free=((16, 8), (100, 1)))
+
+
+def probe(*volumes: object, **more: object) -> str:
+    request = SnapshotRequest(volumes=volumes, require=Consistency.CRASH, **more)  # type: ignore[arg-type]
+    provider = by_name("vss")
+    return provider.unusable() or provider.probe(request).reason
+
+
+def test_where_there_is_no_windows_it_says_so() -> None:
+    assert "Windows" in available()["vss"]
+    assert "Windows" in probe("C:")
+
+
+def test_a_reader_sees_the_volume_as_it_was(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    before = bytes(volume.data)
+    with Snapshot("C:") as s, s.open() as disk:
+        volume.pwrite(b"after!" * 1000, 0)
+        assert disk.pread(6000, 0) == before[:6000]
+        assert disk.size == len(before)
+        assert s.provider == "vss"
+
+
+def test_free_clusters_are_holes_that_read_as_zeros(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("C:") as s, s.open() as disk:
+        volume.pwrite(b"\xff" * 4096, 16 * 4096)  # into a cluster that VSS does not preserve
+        assert list(disk.extents()) == [
+            Extent(0, 16 * 4096, ExtentKind.DATA),
+            Extent(16 * 4096, 8 * 4096, ExtentKind.HOLE),
+            Extent(24 * 4096, 76 * 4096, ExtentKind.DATA),
+            Extent(100 * 4096, 4096, ExtentKind.HOLE),
+            Extent(101 * 4096, 155 * 4096, ExtentKind.DATA),
+        ]
+        assert disk.pread(4096, 16 * 4096) == bytes(4096)
+
+
+def test_the_reader_keeps_the_contract(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    expected = bytearray(volume.data)
+    for first, count in volume.free:
+        expected[first * 4096 : (first + count) * 4096] = bytes(count * 4096)
+    with Snapshot("C:") as s:
+        check_reader(s.open, bytes(expected))
+
+
+def test_two_reads_agree_while_the_volume_is_written(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    stop = threading.Event()
+
+    def churn() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            volume.pwrite(number.to_bytes(8, "little") * 512, number * 4096 % len(volume.data))
+
+    with Snapshot("C:") as s, s.open() as disk:
+        other = threading.Thread(target=churn)
+        other.start()
+        try:
+            digests = {hashlib.sha256(disk.pread(disk.size, 0)).digest() for _ in range(20)}
+        finally:
+            stop.set()
+            other.join()
+    assert len(digests) == 1
+
+
+def test_an_image_keeps_what_a_restore_needs(fake_vss: FakeVss, volume: FakeVolume, tmp_path: Path) -> None:
+    writer = fake_vss.add_writer("SqlServerWriter")
+    target = tmp_path / "c.vsnap"
+    with Snapshot("C:") as s:
+        report = save_image(s.open(), target)
+    assert report.hole == 9 * 4096
+    with open_image(target) as image:
+        metadata = image.metadata
+        assert metadata.volume == "C:"
+        assert metadata.filesystem == "NTFS"
+        assert metadata.consistency is Consistency.APPLICATION
+        assert [found.name for found in metadata.writers] == ["SqlServerWriter"]
+        assert metadata.documents[f"vss/writers/{writer.instance_id}.xml"] == writer.document.encode()
+        assert metadata.documents["vss/backup-components.xml"].startswith(b"<BACKUP_COMPONENTS")
+
+
+def test_several_volumes_are_of_one_instant(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    other = fake_vss.add_volume("D:\\", "C:\\data\\", data=b"before")
+
+    def write() -> None:
+        volume.pwrite(b"frozen", 0)
+        other.pwrite(b"frozen", 0)
+
+    fake_vss.on_instant = write
+    with Snapshot("C:", "d:", "C:/data", other.guid_path) as s:
+        assert list(s.volumes) == ["C:", "d:", "C:/data", other.guid_path]
+        assert len({found.device for found in s.volumes.values()}) == 2
+        assert s.volumes["d:"].mount_point == "D:\\"
+        for name in s.volumes:
+            assert s.open(name).pread(6, 0) == b"frozen"
+    assert sum(call.endswith("AddToSnapshotSet") for call in fake_vss.calls) == 2
+
+
+def test_sixty_four_volumes_are_the_most(fake_vss: FakeVss) -> None:
+    roots = [f"C:\\m{number}\\" for number in range(65)]
+    for root in roots:
+        fake_vss.add_volume(root, size=8192)
+    with Snapshot(*roots[:64]) as s:
+        assert len(s.volumes) == 64
+    assert "64" in probe(*roots)
+
+
+# Losing it.
+
+
+def test_a_lost_shadow_copy_is_told_from_a_bad_disk(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("C:") as s, s.open() as disk:
+        fake_vss.lose(volume)
+        with pytest.raises(SnapshotLostError, match="gone"):
+            disk.pread(4096, 0)
+        with pytest.raises(SnapshotLostError):
+            disk.confirm()
+        with pytest.raises(SnapshotLostError):
+            s.open()
+
+
+def test_a_shadow_copy_that_is_lost_at_the_very_end_makes_no_image(
+    fake_vss: FakeVss, volume: FakeVolume, tmp_path: Path
+) -> None:
+    target = tmp_path / "c.vsnap"
+    with Snapshot("C:") as s:
+        disk = s.open()
+        for shadow in fake_vss.shadows.values():
+            shadow.lose_after = len(volume.data) - 9 * 4096  # the last byte can just be read
+
+        def lose(progress: object) -> None:
+            fake_vss.lose(volume)
+
+        with pytest.raises(SnapshotLostError):
+            save_image(disk, target, progress=lose)
+    assert not target.exists()
+
+
+def test_a_shadow_copy_that_is_lost_meanwhile_makes_no_image(
+    fake_vss: FakeVss, volume: FakeVolume, tmp_path: Path
+) -> None:
+    target = tmp_path / "c.vsnap"
+    with Snapshot("C:") as s:
+        disk = s.open()
+        fake_vss.lose(volume, after=300_000)
+        with pytest.raises(SnapshotLostError):
+            save_image(disk, target)
+    assert not target.exists()
+
+
+def test_a_service_that_does_not_answer_loses_it(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("C:") as s, s.open() as disk:
+        fake_vss.faults.fail("GetSnapshotProperties", 0x800706BA)
+        with pytest.raises(SnapshotLostError, match="does not answer"):
+            disk.confirm()
+
+
+# Saying no.
+
+
+def test_a_process_that_is_not_elevated_is_told_so_first(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    fake_vss.elevated = False
+    assert "elevated" in probe("C:")
+    with pytest.raises(ProviderUnavailableError, match="elevated"):
+        Snapshot("C:").create()
+    assert not fake_vss.calls
+    with pytest.raises(SnapshotPermissionError) as caught:
+        Snapshot("C:", options=VssOptions(allow_unelevated=True)).create()
+    assert caught.value.code == 0x80070005
+
+
+def test_a_32_bit_process_is_told_so_first(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    fake_vss.wow64 = True
+    with pytest.raises(ProviderUnavailableError, match="64-bit"):
+        Snapshot("C:").create()
+    assert not fake_vss.calls
+
+
+@pytest.mark.parametrize("state", ["disabled", "missing"])
+def test_a_service_that_is_off_is_told_first(fake_vss: FakeVss, volume: FakeVolume, state: str) -> None:
+    fake_vss.service = state  # type: ignore[assignment]
+    assert "service Volume Shadow Copy" in available()["vss"]
+    with pytest.raises(ProviderUnavailableError, match="Volume Shadow Copy"):
+        Snapshot("C:").create()
+    assert not fake_vss.calls
+
+
+def test_a_persistent_shadow_copy_is_refused(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with pytest.raises(ProviderUnavailableError, match="end with the process"):
+        Snapshot("C:", persistent=True).create()
+
+
+def test_options_that_are_wrong_are_refused_at_once() -> None:
+    with pytest.raises(UsageError):
+        VssOptions(vss_provider="no id")
+    with pytest.raises(UsageError):
+        VssOptions(exclude_writers="SqlServerWriter")
+
+
+def test_an_unknown_vss_provider_is_named(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    options = VssOptions(vss_provider="11111111-2222-3333-4444-555555555555")
+    with pytest.raises(ProviderUnavailableError, match="no such VSS provider"):
+        Snapshot("C:", options=options).create()
+    with Snapshot("C:", options=VssOptions(vss_provider="system")):
+        pass
+
+
+def test_auto_recovery_can_be_left_out(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("C:", options=VssOptions(auto_recovery=False)):
+        assert [shadow.context for shadow in fake_vss.shadows.values()] == [0x2]
+
+
+# Its life.
+
+
+def test_snapshots_one_after_the_other_leave_nothing(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    threads = threading.active_count()
+    for _ in range(50):
+        with Snapshot("C:") as s:
+            s.open().pread(512, 0)
+    fake_vss.check()
+    assert threading.active_count() == threads
+
+
+def test_two_at_a_time_wait_for_each_other(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    fake_vss.faults.delay("DoSnapshotSet", 0.1)
+    fake_vss.add_volume("D:\\")
+    failed: list[BaseException] = []
+
+    def take(name: str) -> None:
+        try:
+            with Snapshot(name):
+                pass
+        except BaseException as exc:
+            failed.append(exc)
+
+    threads = [threading.Thread(target=take, args=(name,)) for name in ("C:", "D:")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
+PROGRAM = """
+import sys, threading, _thread, time
+from vsssnap import Snapshot
+from vsssnap.testing.fake_vss import FakeVss
+vss = FakeVss()
+vss.add_volume("C:\\\\")
+with vss.installed():
+    snapshot = Snapshot("C:")
+    mode = sys.argv[1]
+    if mode == "exit":
+        snapshot.create()
+        import atexit
+        atexit._run_exitfuncs()
+    else:
+        vss.faults.delay("DoSnapshotSet")
+        threading.Timer(0.5, _thread.interrupt_main).start()
+        try:
+            snapshot.create()
+        except KeyboardInterrupt:
+            print("interrupted")
+    vss.check()
+    print("clean", len(vss.shadows))
+"""
+
+
+@pytest.mark.parametrize("mode", ["exit", "interrupt"])
+def test_the_end_of_the_interpreter_and_ctrl_c_release(mode: str) -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, mode], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "clean 0" in done.stdout, done.stderr
+    assert ("interrupted" in done.stdout) == (mode == "interrupt")
+    assert time.monotonic() - started < 30
+
+
+def test_a_device_that_cannot_be_opened_is_an_error_of_the_snapshot(
+    fake_vss: FakeVss, volume: FakeVolume
+) -> None:
+    fake_vss.faults.fail("CreateFileW", 5)
+    with pytest.raises(SnapshotError, match="cannot be opened"):
+        Snapshot("C:").create()
+    assert not fake_vss.shadows

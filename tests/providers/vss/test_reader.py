@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import mmap
+
+import pytest
+
+from vsssnap import Snapshot
+from vsssnap.errors import DeviceReadError
+from vsssnap.providers.vss import reader
+from vsssnap.testing.fake_vss import FakeVolume, FakeVss
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_PAUSE", 0.001)
+
+
+@pytest.fixture(params=[512, 4096])
+def volume(fake_vss: FakeVss, request: pytest.FixtureRequest) -> FakeVolume:
+    data = bytes(number * 37 % 251 for number in range(300_000))
+    size = 3 << 20
+    return fake_vss.add_volume("C:\\", size=size, data=data, sector_size=request.param)
+
+
+@pytest.mark.parametrize(
+    ("length", "offset"), [(1, 0), (513, 511), (5000, 4095), (1 << 20, 3), (2_500_000, 100)]
+)
+def test_any_range_is_read_in_aligned_pieces(
+    fake_vss: FakeVss, volume: FakeVolume, length: int, offset: int
+) -> None:
+    with Snapshot("C:") as s, s.open() as disk:
+        assert disk.pread(length, offset) == volume.data[offset : offset + length]
+
+
+def test_aligned_memory_is_read_into_directly(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("C:") as s, s.open() as disk, mmap.mmap(-1, 1 << 20) as memory:
+        assert disk.preadinto(memory, 1 << 20) == 1 << 20
+        assert memory[:] == volume.data[1 << 20 : 2 << 20]
+        assert "pages" not in fake_vss.ledger.outstanding()
+
+
+def test_short_reads_are_continued(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    fake_vss.most_read = 4096
+    with Snapshot("C:") as s, s.open() as disk:
+        assert disk.pread(100_000, 7) == volume.data[7:100_007]
+
+
+def test_a_bad_sector_is_named_and_the_rest_is_read(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    fake_vss.bad_sectors(8192, 4096)
+    with Snapshot("C:") as s, s.open() as disk:
+        with pytest.raises(DeviceReadError) as caught:
+            disk.pread(4096, 8192)
+        assert (caught.value.offset, caught.value.length, caught.value.code) == (8192, 4096, 23)
+        assert disk.pread(4096, 4096) == volume.data[4096:8192]
+        disk.confirm()
+
+
+def test_a_read_that_fails_once_is_tried_again(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("C:") as s, s.open() as disk:
+        fake_vss.faults.fail("ReadFile", 1117, times=2)
+        assert disk.pread(100, 0) == volume.data[:100]
+
+
+def test_a_device_that_ends_with_its_file_system_is_said_so(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    fake_vss.faults.fail("FSCTL_ALLOW_EXTENDED_DASD_IO", 1, times=10)
+    with Snapshot("C:") as s, s.open() as disk:
+        assert disk.size == len(volume.data) - volume.sector_size
+        assert any("backup boot sector" in note for note in disk.metadata.notes)
+        disk.pread(disk.size, 0)
+
+
+def test_another_file_system_is_all_data(fake_vss: FakeVss) -> None:
+    volume = fake_vss.add_volume("R:\\", filesystem="ReFS", data=b"resilient")
+    with Snapshot("R:") as s, s.open() as disk:
+        assert disk.size == len(volume.data)
+        assert [extent.length for extent in disk.extents()] == [len(volume.data)]
+        assert any("no cluster bitmap" in note for note in disk.metadata.notes)
+        assert disk.pread(9, 0) == b"resilient"
+
+
+def test_a_device_that_does_not_say_its_length_is_no_volume(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    from vsssnap.errors import SnapshotError
+
+    fake_vss.faults.fail("IOCTL_DISK_GET_LENGTH_INFO", 50)
+    with pytest.raises(SnapshotError, match="cannot be opened"):
+        Snapshot("C:").create()

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from vsssnap._deadline import Deadline
+from vsssnap.errors import CancelledError, SnapshotTimeoutError
+from vsssnap.providers.vss import worker as module
+from vsssnap.providers.vss.worker import Worker
+from vsssnap.testing.fake_vss import FakeVss
+
+
+@pytest.fixture
+def worker(fake_vss: FakeVss) -> Worker:
+    return Worker(fake_vss, "test-worker")
+
+
+def waits(event: threading.Event) -> None:
+    event.wait(10)
+
+
+def end(worker: Worker) -> None:
+    worker.stop()
+    assert worker.join(10)
+
+
+def test_calls_run_in_order_on_one_thread_of_its_own(worker: Worker) -> None:
+    seen: list[int] = []
+    for _ in range(5):
+        worker.call(lambda: seen.append(threading.get_ident()), Deadline(10), "note")
+    assert len(set(seen)) == 1
+    assert seen[0] != threading.get_ident()
+    end(worker)
+
+
+def test_what_a_call_raises_is_raised_where_it_was_made(worker: Worker) -> None:
+    with pytest.raises(ZeroDivisionError):
+        worker.call(lambda: [][0] if 1 / 0 else None, Deadline(10), "fail")
+    end(worker)
+
+
+def test_a_call_that_hangs_is_given_up_and_the_next_waits(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_GRACE", 0.1)
+    free, order = threading.Event(), []
+
+    def hang() -> None:
+        free.wait(10)
+        order.append("hung")
+
+    with pytest.raises(SnapshotTimeoutError) as caught:
+        worker.call(hang, Deadline(0.1), "hang")
+    assert "as soon as it does" in caught.value.__notes__[0]
+    threading.Timer(0.1, free.set).start()
+    worker.call(lambda: order.append("next"), Deadline(10), "next")
+    assert order == ["hung", "next"]
+    end(worker)
+
+
+def test_cancel_is_noticed_within_half_a_second(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_GRACE", 0.0)
+    deadline, free = Deadline(100), threading.Event()
+    threading.Timer(0.05, deadline.cancel).start()
+    started = time.monotonic()
+    with pytest.raises(CancelledError):
+        worker.call(lambda: waits(free), deadline, "hang")
+    assert time.monotonic() - started < 5  # a busy machine may be slow; a hang would take 10 s
+    free.set()
+    end(worker)
+
+
+def test_the_apartment_is_left_at_the_end(fake_vss: FakeVss, worker: Worker) -> None:
+    worker.call(lambda: None, Deadline(10), "nothing")
+    assert fake_vss.ledger.outstanding() == {"apartments": 1}
+    end(worker)
+    assert fake_vss.ledger.outstanding() == {}
