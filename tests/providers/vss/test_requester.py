@@ -298,11 +298,14 @@ def test_an_old_windows_reports_without_the_application(vss: FakeVss) -> None:
 @pytest.mark.parametrize("by", ["name", "id", "text"])
 def test_an_excluded_writer_gets_no_events(vss: FakeVss, by: str) -> None:
     writer = vss.writers[1]
-    chosen: str | UUID = {"name": "sqlserverwriter", "id": writer.writer_id, "text": str(writer.writer_id)}[
-        by
-    ]
+    spellings: dict[str, str | UUID] = {
+        "name": "sqlserverwriter",
+        "id": writer.writer_id,
+        "text": str(writer.writer_id),
+    }
+    options = VssOptions(exclude_writers=(spellings[by],))
     writer.fails_at, writer.code = "freeze", NONRETRYABLE
-    with Snapshot("C:", require=Consistency.APPLICATION, options=VssOptions(exclude_writers=(chosen,))) as s:
+    with Snapshot("C:", require=Consistency.APPLICATION, options=options) as s:
         assert [report.name for report in s.writers] == ["System Writer"]
     assert set(writer.events) <= {"identify", "backup_shutdown"}
 
