@@ -65,10 +65,11 @@ def volume_guid_path(system: System, name: str) -> str:
     """
     path = name.rstrip("\\") + "\\" if is_guid_path(name) else full_path(system, name)
     out = ffi.new("WCHAR[]", 64)
-    # Twice: a mounted folder may give a name that is not the volume's first one.
-    for _ in range(2):
-        if not system.kernel32.GetVolumeNameForVolumeMountPointW(wide(path), out, 64):
-            raise last(system, "GetVolumeNameForVolumeMountPointW")
+    if not system.kernel32.GetVolumeNameForVolumeMountPointW(wide(path), out, 64):
+        raise last(system, "GetVolumeNameForVolumeMountPointW")
+    path = str(ffi.string(out))
+    # Once more, for a mounted folder may give a name that is not the volume's first one.
+    if system.kernel32.GetVolumeNameForVolumeMountPointW(wide(path), out, 64):
         path = str(ffi.string(out))
     return path
 
