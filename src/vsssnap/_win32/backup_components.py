@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.com import Reference, check, guid, take_bstr, text_at, uuid_of, wide
-from vsssnap._win32.constants import BackupType, WriterState
+from vsssnap._win32.constants import BackupType, ObjectType, WriterState
 from vsssnap._win32.guids import GUID_NULL
 from vsssnap._win32.hresult import signed, unsigned
 from vsssnap.errors import ProviderUnavailableError
@@ -296,6 +296,39 @@ class BackupComponents:
             return _shadow_copy(out[0])
         finally:
             self._system.vssapi.VssFreeSnapshotPropertiesInternal(out)
+
+    def snapshots(self) -> list[ShadowCopy]:
+        """All shadow copies of the context."""
+        this = self._this()
+        out, nothing = ffi.new("IVssEnumObject **"), guid(GUID_NULL)
+        kinds = (ObjectType.VSS_OBJECT_NONE, ObjectType.VSS_OBJECT_SNAPSHOT)
+        check(this.lpVtbl.Query(this, nothing[0], *kinds, out), "Query")
+        if not out[0]:
+            return []
+        found: list[ShadowCopy] = []
+        with Reference(out[0]) as reference:
+            them = reference.pointer
+            prop, fetched = ffi.new("VSS_OBJECT_PROP *"), ffi.new("ULONG *")
+            while True:
+                check(them.lpVtbl.Next(them, 1, prop, fetched), "IVssEnumObject::Next")
+                if not fetched[0]:
+                    return found
+                try:
+                    found.append(_shadow_copy(prop.Obj.Snap))
+                finally:
+                    snap = ffi.addressof(prop.Obj, "Snap")
+                    self._system.vssapi.VssFreeSnapshotPropertiesInternal(snap)
+
+    def delete_snapshot_set(self, set_id: UUID) -> None:
+        """Delete the shadow copies of a set.
+
+        Raises:
+            SnapshotError: there are none, or one cannot be deleted; those before it are.
+        """
+        this = self._this()
+        deleted, failed, given = ffi.new("LONG *"), ffi.new("VSS_ID *"), guid(set_id)
+        kind = ObjectType.VSS_OBJECT_SNAPSHOT_SET
+        check(this.lpVtbl.DeleteSnapshots(this, given[0], kind, 1, deleted, failed), "DeleteSnapshots")
 
 
 def _array(ids: Sequence[UUID]) -> CData:

@@ -11,12 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from vsssnap import Consistency, Extent, ExtentKind, Snapshot, open_image, save_image
+from vsssnap import (
+    Consistency,
+    Extent,
+    ExtentKind,
+    Snapshot,
+    list_snapshots,
+    open_image,
+    purge,
+    save_image,
+)
 from vsssnap.errors import (
     ProviderUnavailableError,
     SnapshotError,
     SnapshotLostError,
     SnapshotPermissionError,
+    SnapshotTimeoutError,
     UsageError,
 )
 from vsssnap.providers import SnapshotRequest, available, by_name
@@ -215,11 +225,6 @@ def test_a_service_that_is_off_is_told_first(fake_vss: FakeVss, volume: FakeVolu
     assert not fake_vss.calls
 
 
-def test_a_persistent_shadow_copy_is_refused(fake_vss: FakeVss, volume: FakeVolume) -> None:
-    with pytest.raises(ProviderUnavailableError, match="end with the process"):
-        Snapshot("C:", persistent=True).create()
-
-
 def test_options_that_are_wrong_are_refused_at_once() -> None:
     with pytest.raises(UsageError):
         VssOptions(vss_provider="no id")
@@ -315,3 +320,73 @@ def test_a_device_that_cannot_be_opened_is_an_error_of_the_snapshot(
     with pytest.raises(SnapshotError, match="cannot be opened"):
         Snapshot("C:").create()
     assert not fake_vss.shadows
+
+
+# Persistent ones.
+
+
+@pytest.mark.parametrize("with_writers", [True, False])
+def test_a_persistent_shadow_copy_outlives_its_snapshot(
+    fake_vss: FakeVss,
+    volume: FakeVolume,
+    with_writers: bool,
+) -> None:
+    fake_vss.add_writer("Writer")
+    before = bytes(volume.data[:512])
+    with Snapshot("C:", persistent=True, options=VssOptions(writers=with_writers)) as s:
+        identity = s.id
+        contexts = [shadow.context for shadow in fake_vss.shadows.values()]
+    assert contexts == [0x9 if with_writers else 0x19]
+    volume.pwrite(b"\xff" * 512, 0)
+    assert [(record.provider, record.snapshot_id, record.volumes) for record in list_snapshots()] == [
+        ("vss", identity, ("C:\\",))
+    ]
+    with Snapshot.attach(identity) as again:
+        assert again.open("C:\\").pread(512, 0) == before
+        assert again.id == identity
+    assert len(fake_vss.shadows) == 1
+    with Snapshot.attach(identity, provider="vss", own=True):
+        pass
+    assert not fake_vss.shadows
+    assert list_snapshots() == []
+
+
+@pytest.mark.parametrize("step", ["GetSnapshotProperties", "SaveAsXML", "CreateFileW"])
+def test_a_persistent_shadow_copy_that_was_not_taken_whole_is_deleted(
+    fake_vss: FakeVss, volume: FakeVolume, step: str
+) -> None:
+    fake_vss.faults.fail(step, 5 if step == "CreateFileW" else 0x8004231F)
+    with pytest.raises(SnapshotError):
+        Snapshot("C:", persistent=True).create()
+    assert not fake_vss.shadows
+    assert not fake_vss.faults.unused()
+
+
+def test_a_persistent_shadow_copy_that_ends_too_late_is_deleted(
+    fake_vss: FakeVss, volume: FakeVolume
+) -> None:
+    fake_vss.faults.delay("DoSnapshotSet", deaf=0.3)
+    with pytest.raises(SnapshotTimeoutError):
+        Snapshot("C:", persistent=True, timeout=0.5).create()
+    assert "IVssBackupComponents::DeleteSnapshots" in fake_vss.calls
+    assert not fake_vss.shadows
+
+
+def test_one_that_is_gone_cannot_be_attached(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with pytest.raises(SnapshotError, match="has no snapshot"):
+        Snapshot.attach("11111111-2222-3333-4444-555555555555", provider="vss")
+    with pytest.raises(SnapshotError, match="has no snapshot"):
+        Snapshot.attach("no id", provider="vss")
+
+
+def test_what_others_made_is_listed_and_never_purged(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("C:", persistent=True) as s:
+        pass
+    assert purge() == []
+    assert len(fake_vss.shadows) == 1
+    Snapshot.attach(s.id, own=True).close()
+
+
+def test_a_process_that_is_not_elevated_sees_none(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    fake_vss.elevated = False
+    assert list_snapshots() == []

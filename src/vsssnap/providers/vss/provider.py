@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
+from uuid import UUID
 
 from vsssnap._deadline import Deadline
 from vsssnap._win32 import dll, privileges, volumes
@@ -19,14 +21,23 @@ from vsssnap.errors import (
     SnapshotPermissionError,
     SnapshotTimeoutError,
 )
-from vsssnap.providers.base import Offer, Provider, SnapshotRequest, SnapshotVolume, Taken
-from vsssnap.providers.vss import names, sequence, writers
+from vsssnap.providers.base import (
+    Offer,
+    Provider,
+    SnapshotRecord,
+    SnapshotRequest,
+    SnapshotVolume,
+    Taken,
+)
+from vsssnap.providers.vss import existing, names, sequence, writers
+from vsssnap.providers.vss.existing import Attached
 from vsssnap.providers.vss.options import VssOptions
 from vsssnap.providers.vss.reader import ShadowReader
 from vsssnap.providers.vss.requester import Requester
 from vsssnap.providers.vss.worker import Worker
 
 if TYPE_CHECKING:
+    from vsssnap._win32.backup_components import ShadowCopy
     from vsssnap._win32.dll import System
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.metadata import WriterReport
@@ -55,7 +66,7 @@ class VssProvider(Provider):
     def __init__(self) -> None:
         self._system = dll.current()
         self._worker: Worker | None = None
-        self._requester: Requester | None = None
+        self._requester: Requester | Attached | None = None
         self._named: list[Named] = []
 
     def unusable(self) -> str:
@@ -79,8 +90,6 @@ class VssProvider(Provider):
         system = self._system
         if system is None:
             return Offer(None, self.unusable())
-        if request.persistent:
-            return Offer(None, "its shadow copies end with the process that took them")
         if not request.volumes:
             return Offer(None, "no volume is named")
         options = _options(request)
@@ -115,6 +124,7 @@ class VssProvider(Provider):
             system=system,
             names=tuple(dict.fromkeys(named.volume for named in self._named)),
             options=options,
+            persistent=request.persistent,
             need_writers=request.require >= Consistency.APPLICATION and not request.quiesced,
         )
         self._worker = Worker(system, f"vsssnap-vss-{next(_numbers)}")
@@ -128,31 +138,22 @@ class VssProvider(Provider):
     def take(self, deadline: Deadline, /) -> Taken:
         """See `Provider`."""
         requester = self._requester
-        if requester is None:
+        if not isinstance(requester, Requester):
             raise SnapshotError("nothing is prepared", hint="call prepare first")
         self._call(lambda: requester.run(sequence.TAKE, deadline), deadline, "DoSnapshotSet")
         notes = list(requester.notes)
         found = {volume: self._describe(volume, notes) for volume in requester.names}
-        healthy = requester.options.writers and not any(map(writers.has_failed, requester.statuses))
+        healthy = bool(requester.statuses) and not any(map(writers.has_failed, requester.statuses))
         failed = [status.name for status in requester.statuses if writers.has_failed(status)]
         if failed:
             notes.append(f"These VSS writers failed: {', '.join(failed)}.")
         copies = list(requester.copies.values())
+        requester.kept = requester.persistent
         return Taken(
             snapshot_id=str(copies[0].set_id),
             created=max(copy.created for copy in copies),
             level=Consistency.APPLICATION if healthy else Consistency.FILESYSTEM,
-            volumes=tuple(
-                SnapshotVolume(
-                    name=named.name,
-                    device=named.volume,
-                    size=found[named.volume].size,
-                    sector_size=found[named.volume].sector_size,
-                    filesystem=found[named.volume].filesystem,
-                    mount_point=found[named.volume].mount_point,
-                )
-                for named in self._named
-            ),
+            volumes=tuple(dataclasses.replace(found[named.volume], name=named.name) for named in self._named),
             writers=tuple(map(writers.report, requester.statuses)),
             documents=self._documents(requester),
             notes=tuple(notes),
@@ -216,13 +217,59 @@ class VssProvider(Provider):
     def complete(self, deadline: Deadline, /) -> Sequence[WriterReport]:
         """Tell the writers that the backup is done (BackupComplete), and ask them how that went."""
         requester = self._requester
-        if requester is None:
+        if not isinstance(requester, Requester):
             return ()
         self._call(lambda: requester.run(sequence.COMPLETE, deadline), deadline, "BackupComplete")
         return tuple(map(writers.report, requester.statuses))
 
+    def attach(self, snapshot_id: str, /, *, own: bool) -> Taken:
+        """See `Provider`; ``snapshot_id`` is that of a shadow copy set."""
+        system, set_id = self._system, _set_id(snapshot_id)
+        if system is None or set_id is None:
+            raise _no_set(snapshot_id, "it is no id of a shadow copy set")
+        self._requester = attached = Attached(system, set_id, own)
+        self._worker = Worker(system, f"vsssnap-vss-{next(_numbers)}")
+        self._call(attached.find, Deadline(_ASK_BUDGET), "look for the shadow copy")
+        if not attached.copies:
+            raise _no_set(snapshot_id, "VSS knows no shadow copy of this set")
+        notes: list[str] = []
+        return Taken(
+            snapshot_id=snapshot_id,
+            created=max(copy.created for copy in attached.copies.values()),
+            level=Consistency.CRASH,  # what writers said then is not kept by VSS
+            volumes=tuple(self._describe(volume, notes) for volume in attached.copies),
+            notes=tuple(notes),
+        )
+
+    def list(self) -> Sequence[SnapshotRecord]:
+        """All shadow copies of this machine, by their set; none that this process may not see."""
+        system = self._system
+        if system is None or not _is_elevated(system):
+            return ()
+        found: dict[UUID, list[ShadowCopy]] = {}
+
+        def ask() -> None:
+            for copy in existing.all_copies(system):
+                found.setdefault(copy.set_id, []).append(copy)
+
+        worker = Worker(system, f"vsssnap-vss-{next(_numbers)}")
+        try:
+            worker.call(ask, Deadline(_ASK_BUDGET), "list shadow copies")
+        finally:
+            worker.stop()
+        worker.join(_LAST)
+        return tuple(
+            SnapshotRecord(
+                provider=self.name,
+                snapshot_id=str(set_id),
+                volumes=tuple(existing.shown(system, copy.volume) for copy in copies),
+                created=max(copy.created for copy in copies),
+            )
+            for set_id, copies in found.items()
+        )
+
     def release(self, deadline: Deadline, /) -> None:
-        """Abort what was not completed, and release; this ends the shadow copies.
+        """Abort what was not completed, and release; this ends the shadow copies but persistent ones.
 
         Raises:
             SnapshotTimeoutError: VSS hangs; it is done by the worker's thread as soon as it does not.
@@ -243,6 +290,21 @@ class VssProvider(Provider):
             raise
         worker.stop()
         worker.join(_LAST)
+
+
+def _no_set(snapshot_id: str, why: str) -> ProviderUnavailableError:
+    return ProviderUnavailableError(
+        f"provider 'vss' has no snapshot {snapshot_id!r}",
+        reasons={"vss": why},
+        hint="list_snapshots() shows those there are",
+    )
+
+
+def _set_id(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def _options(request: SnapshotRequest) -> VssOptions:

@@ -16,14 +16,13 @@ from vsssnap._win32.constants import (
     BackupType,
     SnapshotAttributes,
     SnapshotContext,
-    SnapshotState,
 )
 from vsssnap._win32.failures import error_for
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult, name_of
 from vsssnap._win32.operations import wait
-from vsssnap.errors import SnapshotBusyError, SnapshotError, SnapshotLostError
-from vsssnap.providers.vss import sequence, writers
+from vsssnap.errors import SnapshotBusyError, SnapshotError
+from vsssnap.providers.vss import existing, sequence, writers
 from vsssnap.providers.vss.options import ComSecurity, VssOptions
 
 if TYPE_CHECKING:
@@ -34,6 +33,13 @@ if TYPE_CHECKING:
     from vsssnap._win32.dll import System
 
 _log = logging.getLogger("vsssnap.vss")
+
+_CONTEXTS = {  # (persistent, with writers): _VSS_SNAPSHOT_CONTEXT
+    (False, True): SnapshotContext.VSS_CTX_BACKUP,
+    (False, False): SnapshotContext.VSS_CTX_FILE_SHARE_BACKUP,
+    (True, True): SnapshotContext.VSS_CTX_APP_ROLLBACK,
+    (True, False): SnapshotContext.VSS_CTX_NAS_ROLLBACK,
+}
 
 _BUSY_FIRST, _BUSY_MOST = 0.5, 5.0  # seconds between two tries at a busy set, rising
 
@@ -46,7 +52,9 @@ class Requester:
         system: The libraries.
         names: GUID paths of the volumes, each once.
         options: What else was asked for.
+        persistent: Whether the shadow copies outlive this process.
         need_writers: Whether a failed writer fails the snapshot.
+        kept: Whether persistent ones were taken whole; else `end` deletes them.
         statuses: What writers reported last.
         metadata: What they said of themselves.
         copies: The shadow copies, by the GUID path of their volume.
@@ -57,7 +65,9 @@ class Requester:
     system: System
     names: tuple[str, ...]
     options: VssOptions
+    persistent: bool = False
     need_writers: bool = False
+    kept: bool = False
     statuses: list[WriterStatus] = field(default_factory=list)
     metadata: list[WriterMetadata] = field(default_factory=list)
     copies: dict[str, ShadowCopy] = field(default_factory=dict)
@@ -67,6 +77,8 @@ class Requester:
     _ids: dict[str, UUID] = field(default_factory=dict)
     _gathering: bool = False
     _set_started: bool = False
+    _set_id: UUID | None = None
+    _done: bool = False
     _completed: bool = False
 
     def run(self, table: tuple[sequence.Step, ...], deadline: Deadline) -> None:
@@ -114,11 +126,7 @@ class Requester:
     def set_context(self, deadline: Deadline) -> None:
         """SetContext, unless it is the one that objects are made with."""
         del deadline
-        context = int(
-            SnapshotContext.VSS_CTX_BACKUP
-            if self.options.writers
-            else SnapshotContext.VSS_CTX_FILE_SHARE_BACKUP
-        )
+        context = int(_CONTEXTS[self.persistent, self.options.writers])
         if not self.options.auto_recovery:
             context |= SnapshotAttributes.VSS_VOLSNAP_ATTR_NO_AUTORECOVERY
         if context:
@@ -177,6 +185,7 @@ class Requester:
                 pause = min(pause * 2, _BUSY_MOST)
             else:
                 self._set_started = True
+                self._set_id = set_id
                 _log.debug("set %s", set_id)
                 return
 
@@ -186,15 +195,10 @@ class Requester:
         for name in self.names:
             deadline.check("AddToSnapshotSet")
             if not self._vss.is_volume_supported(name, provider):
-                raise error_for(HResult.VSS_E_VOLUME_NOT_SUPPORTED, "IsVolumeSupported", self._shown(name))
+                raise error_for(
+                    HResult.VSS_E_VOLUME_NOT_SUPPORTED, "IsVolumeSupported", existing.shown(self.system, name)
+                )
             self._ids[name] = self._vss.add_to_snapshot_set(name, provider)
-
-    def _shown(self, volume: str) -> str:
-        """A volume as people know it: where it is mounted."""
-        try:
-            return ", ".join(volumes.mount_points(self.system, volume)) or volume
-        except WindowsCallError:
-            return volume
 
     def prepare_writers(self, deadline: Deadline) -> None:
         """PrepareForBackup."""
@@ -212,6 +216,7 @@ class Requester:
 
     def do_snapshot_set(self, deadline: Deadline) -> None:
         """DoSnapshotSet."""
+        self._done = True  # also if it fails: it may have ended after all
         wait(self._vss.do_snapshot_set(), deadline, "DoSnapshotSet")
 
     def read_properties(self, deadline: Deadline) -> None:
@@ -233,35 +238,15 @@ class Requester:
     # Not steps.
 
     def alive(self) -> None:
-        """Ask VSS whether every shadow copy is still there.
-
-        Raises:
-            SnapshotLostError: one is not, or VSS does not answer.
-        """
-        for volume, copy in self.copies.items():
-            what = self._shown(volume)
-            try:
-                found = self._vss.snapshot(copy.id)
-            except SnapshotError as exc:
-                raise SnapshotLostError(
-                    f"the shadow copy of {what} is gone: {exc.message}",
-                    call=exc.call or "GetSnapshotProperties",
-                    code=exc.code,
-                    hint="source volsnap in the System event log says why; "
-                    "often shadow storage was too small: vssadmin list shadowstorage",
-                ) from exc
-            if found.state != SnapshotState.VSS_SS_CREATED or found.created != copy.created:
-                raise SnapshotLostError(
-                    f"the shadow copy of {what} is gone: its state is {found.state}",
-                    call="GetSnapshotProperties",
-                    hint="source volsnap in the System event log says why",
-                )
+        """See `existing.check_alive`."""
+        existing.check_alive(self.system, self._vss, self.copies)
 
     def end(self) -> None:
-        """AbortBackup if it is due, and Release; this ends the shadow copies.
+        """AbortBackup if it is due, and Release; this ends the shadow copies that are not kept.
 
         Raises:
-            SnapshotError: AbortBackup failed; everything is released all the same.
+            SnapshotError: AbortBackup failed, or shadow copies could not be deleted; everything is
+                released all the same.
         """
         components, self._components = self._components, None
         if components is None:
@@ -273,3 +258,5 @@ class Requester:
                 components.abort_backup()
         finally:
             components.release()
+            if self.persistent and self._done and not self.kept and self._set_id is not None:
+                existing.delete_set(self.system, self._set_id)

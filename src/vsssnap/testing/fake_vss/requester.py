@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import BackupType, ObjectType, SnapshotAttributes, SnapshotState
+from vsssnap._win32.constants import (
+    BackupType,
+    ObjectType,
+    SnapshotAttributes,
+    SnapshotContext,
+    SnapshotState,
+)
 from vsssnap._win32.guids import GUID_NULL
 from vsssnap._win32.hresult import HResult, signed, unsigned
-from vsssnap.testing.fake_vss.metadata import FakeMetadata
+from vsssnap.testing.fake_vss.metadata import FakeEnum, FakeMetadata
 from vsssnap.testing.fake_vss.objects import FakeAsync, FakeObject, id_of, put_id
 from vsssnap.testing.fake_vss.parts import FakeShadow, FakeVolume, FakeWriter
 
@@ -317,6 +323,23 @@ class FakeBackupComponents(FakeObject):
         for shadow in found:
             self.machine.drop(shadow)
         return _OK if found else HResult.VSS_E_OBJECT_NOT_FOUND
+
+    def Query(self, source: CData, kind: int, wanted: int, out: CData) -> int:
+        """All shadow copies of the context; of GUID_NULL and VSS_OBJECT_NONE, nothing else is supported."""
+        if not self.purpose:
+            return _BAD
+        if id_of(source) != GUID_NULL or kind != ObjectType.VSS_OBJECT_NONE:
+            return HResult.E_INVALIDARG
+        if wanted != ObjectType.VSS_OBJECT_SNAPSHOT:
+            return HResult.E_NOTIMPL
+        every = self.context == SnapshotContext.VSS_CTX_ALL
+        found = [
+            shadow
+            for shadow in self.machine.shadows.values()
+            if not shadow.lost and (every or shadow.context == (self.context or 0))
+        ]
+        FakeEnum(self.machine, found).give(out)
+        return _OK
 
     # The end.
 

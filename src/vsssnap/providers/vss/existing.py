@@ -1,0 +1,121 @@
+"""Shadow copies that exist, whoever made them; every function is for the worker's thread alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vsssnap._win32 import volumes
+from vsssnap._win32.backup_components import BackupComponents
+from vsssnap._win32.constants import SnapshotContext, SnapshotState
+from vsssnap._win32.handles import WindowsCallError
+from vsssnap._win32.hresult import HResult
+from vsssnap.errors import SnapshotError, SnapshotLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from vsssnap._win32.backup_components import ShadowCopy
+    from vsssnap._win32.dll import System
+
+_WHY = "source volsnap in the System event log says why; often shadow storage was full"
+
+
+def shown(system: System, volume: str) -> str:
+    """A volume as people know it: where it is mounted."""
+    try:
+        return ", ".join(volumes.mount_points(system, volume)) or volume
+    except WindowsCallError:
+        return volume
+
+
+def check_alive(system: System, vss: BackupComponents, copies: Mapping[str, ShadowCopy]) -> None:
+    """Ask VSS whether every shadow copy is still there; its device number may be another's by now.
+
+    Raises:
+        SnapshotLostError: one is not, or VSS does not answer.
+    """
+    for volume, copy in copies.items():
+        what = f"the shadow copy of {shown(system, volume)} is gone"
+        try:
+            found = vss.snapshot(copy.id)
+        except SnapshotError as exc:
+            raise SnapshotLostError(
+                f"{what}: {exc.message}", call=exc.call or "GetSnapshotProperties", code=exc.code, hint=_WHY
+            ) from exc
+        if found.state != SnapshotState.VSS_SS_CREATED or found.created != copy.created:
+            raise SnapshotLostError(
+                f"{what}: its state is {found.state}", call="GetSnapshotProperties", hint=_WHY
+            )
+
+
+def administer(system: System) -> BackupComponents:
+    """A requester that sees and deletes the shadow copies of all; release it."""
+    vss = BackupComponents(system)
+    try:
+        vss.initialize_for_backup()
+        vss.set_context(SnapshotContext.VSS_CTX_ALL)
+    except BaseException:
+        vss.release()
+        raise
+    return vss
+
+
+def all_copies(system: System) -> list[ShadowCopy]:
+    """Every shadow copy on this machine."""
+    vss = administer(system)
+    try:
+        return vss.snapshots()
+    finally:
+        vss.release()
+
+
+def delete_set(system: System, set_id: UUID) -> None:
+    """Delete the shadow copies of a set; it is no error if there are none."""
+    vss = administer(system)
+    try:
+        vss.delete_snapshot_set(set_id)
+    except SnapshotError as exc:
+        if exc.code != HResult.VSS_E_OBJECT_NOT_FOUND:
+            raise
+    finally:
+        vss.release()
+
+
+@dataclass(slots=True)
+class Attached:
+    """A set that was taken earlier.
+
+    Attributes:
+        system: The libraries.
+        set_id: Which.
+        own: Whether `end` deletes it.
+        copies: Its shadow copies, by the GUID path of their volume.
+    """
+
+    system: System
+    set_id: UUID
+    own: bool
+    copies: dict[str, ShadowCopy] = field(default_factory=dict)
+    _vss: BackupComponents | None = None
+
+    def find(self) -> None:
+        """Look for the set; `copies` stays empty if there is none."""
+        self._vss = administer(self.system)
+        found = [copy for copy in self._vss.snapshots() if copy.set_id == self.set_id]
+        self.copies = {copy.volume: copy for copy in found}
+
+    def alive(self) -> None:
+        """See `check_alive`."""
+        if self._vss is None:
+            raise SnapshotLostError("the shadow copy was released")
+        check_alive(self.system, self._vss, self.copies)
+
+    def end(self) -> None:
+        """Let go of it, or delete it."""
+        vss, self._vss = self._vss, None
+        if vss is not None:
+            vss.release()
+            if self.own and self.copies:
+                delete_set(self.system, self.set_id)
