@@ -65,3 +65,11 @@ class WindowsPython:
         command += ["-DINITGUID", "-shared", "-static", "-o", str(self.folder / name), *map(str, sources)]
         command += [f"-l{library}" for library in libraries]
         subprocess.run(command, check=True)
+
+    def build_driver(self, name: str, source: Path, *options: str) -> None:
+        """Compile a kernel driver and put it beside ``python.exe``."""
+        compiler = requirements.require_program("x86_64-w64-mingw32-gcc")
+        kit = "/usr/share/mingw-w64/include/ddk"
+        command = [compiler, "-O1", "-Wall", "-shared", "-nostdlib", f"-I{kit}", *options, str(source)]
+        command += ["-Wl,--subsystem,native", "-Wl,-e,DriverEntry", "-o", str(self.folder / name)]
+        subprocess.run([*command, "-lntoskrnl", "-lhal"], check=True)

@@ -15,7 +15,7 @@ from vsssnap._win32._ffi import ffi
 from vsssnap._win32.com import Reference, check, guid, take_bstr, text_at, uuid_of, wide
 from vsssnap._win32.constants import BackupType, ObjectType, WriterState
 from vsssnap._win32.guids import GUID_NULL
-from vsssnap._win32.hresult import signed, unsigned
+from vsssnap._win32.hresult import HResult, signed, unsigned
 from vsssnap.errors import ProviderUnavailableError
 
 if TYPE_CHECKING:
@@ -302,9 +302,10 @@ class BackupComponents:
         this = self._this()
         out, nothing = ffi.new("IVssEnumObject **"), guid(GUID_NULL)
         kinds = (ObjectType.VSS_OBJECT_NONE, ObjectType.VSS_OBJECT_SNAPSHOT)
-        check(this.lpVtbl.Query(this, nothing[0], *kinds, out), "Query")
-        if not out[0]:
+        code = unsigned(this.lpVtbl.Query(this, nothing[0], *kinds, out))
+        if code == HResult.VSS_E_OBJECT_NOT_FOUND:
             return []
+        check(code, "Query")
         found: list[ShadowCopy] = []
         with Reference(out[0]) as reference:
             them = reference.pointer

@@ -233,7 +233,7 @@ class RawDevice:
                 self._handle.value, code, source, source_size, out, out_size, slot.done, over
             )
             self._finish(slot, bool(ok), f"DeviceIoControl({code.name})", partial=partial)
-            return int(slot.done[0])
+            return int(slot.done[0] or over.InternalHigh)  # the latter where it ended at once
         finally:
             self._slots.append(slot)
 

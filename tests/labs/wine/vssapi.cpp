@@ -2,8 +2,8 @@
 // its C++ compiler, which knows nothing of our binding.  It writes down every call with its arguments
 // as it received them, and gives answers that the test knows.
 //
-// The log is the file named by VSSSNAP_LAB_LOG; shadow copies are the device named by
-// VSSSNAP_LAB_DEVICE.
+// The log is the file named by VSSSNAP_LAB_LOG.  The instant copies the file VSSSNAP_LAB_LIVE to
+// VSSSNAP_LAB_FROZEN, which volsnap.c serves as the shadow copy; it is gone once VSSSNAP_LAB_LOST exists.
 
 #include <windows.h>
 #include <oleauto.h>
@@ -187,7 +187,11 @@ struct Components : Object<IVssBackupComponentsEx3> {
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE PrepareForBackup(IVssAsync **out) override { return begin("PrepareForBackup", out); }
-    HRESULT STDMETHODCALLTYPE DoSnapshotSet(IVssAsync **out) override { return begin("DoSnapshotSet", out); }
+    HRESULT STDMETHODCALLTYPE DoSnapshotSet(IVssAsync **out) override {
+        const char *live = getenv("VSSSNAP_LAB_LIVE"), *frozen = getenv("VSSSNAP_LAB_FROZEN");
+        if (live && frozen && !CopyFileA(live, frozen, FALSE)) return VSS_E_UNEXPECTED_PROVIDER_ERROR;
+        return begin("DoSnapshotSet", out);
+    }
     HRESULT STDMETHODCALLTYPE BackupComplete(IVssAsync **out) override { return begin("BackupComplete", out); }
     HRESULT STDMETHODCALLTYPE GatherWriterStatus(IVssAsync **out) override { return begin("GatherWriterStatus", out); }
     HRESULT STDMETHODCALLTYPE AbortBackup() override {
@@ -226,12 +230,12 @@ struct Components : Object<IVssBackupComponentsEx3> {
     }
     HRESULT STDMETHODCALLTYPE GetSnapshotProperties(VSS_ID copy, VSS_SNAPSHOT_PROP *found) override {
         note("GetSnapshotProperties %s", Text(copy).text);
-        if (copy != COPY) return VSS_E_OBJECT_NOT_FOUND;
+        const char *lost = getenv("VSSSNAP_LAB_LOST");
+        if (copy != COPY || (lost && GetFileAttributesA(lost) != INVALID_FILE_ATTRIBUTES)) return VSS_E_OBJECT_NOT_FOUND;
         found->m_SnapshotId = COPY;
         found->m_SnapshotSetId = SET;
         found->m_lSnapshotsCount = 1;
-        const char *device = getenv("VSSSNAP_LAB_DEVICE");
-        found->m_pwszSnapshotDeviceObject = wide(device ? device : "\\\\?\\GLOBALROOT\\Device\\HarddiskVolumeShadowCopy7");
+        found->m_pwszSnapshotDeviceObject = wide("\\\\?\\GLOBALROOT\\Device\\HarddiskVolumeShadowCopy7");
         found->m_pwszOriginalVolumeName = wide("\\\\?\\Volume{original}\\");
         found->m_ProviderId = PROVIDER;
         found->m_lSnapshotAttributes = VSS_VOLSNAP_ATTR_DIFFERENTIAL;

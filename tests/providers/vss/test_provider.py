@@ -367,7 +367,7 @@ def test_a_persistent_shadow_copy_that_ends_too_late_is_deleted(
 ) -> None:
     fake_vss.faults.delay("DoSnapshotSet", deaf=0.3)
     with pytest.raises(SnapshotTimeoutError):
-        Snapshot("C:", persistent=True, timeout=0.5).create()
+        Snapshot("C:", persistent=True, timeout=1.5).create()
     assert "IVssBackupComponents::DeleteSnapshots" in fake_vss.calls
     assert not fake_vss.shadows
 

@@ -123,7 +123,7 @@ def test_a_busy_set_is_tried_again_on_the_same_object(vss: FakeVss) -> None:
 
 def test_another_program_that_never_ends_is_busy_at_the_deadline(vss: FakeVss) -> None:
     with vss.busy():
-        error = fails(vss, timeout=1.0)
+        error = fails(vss, timeout=3.0)
     assert isinstance(error, SnapshotBusyError)
     assert "another program" in str(error)
     assert any("tried" in note for note in error.__notes__)
@@ -333,7 +333,7 @@ def test_without_writers_none_is_asked(vss: FakeVss) -> None:
 )
 def test_a_step_that_hangs_is_stopped_at_the_deadline(vss: FakeVss, step: str) -> None:
     vss.faults.delay(step)
-    error = fails(vss, timeout=0.5)
+    error = fails(vss, timeout=1.5)
     assert isinstance(error, SnapshotTimeoutError)
     assert step in str(error)
     assert called(vss, "Cancel") == 1
@@ -341,7 +341,7 @@ def test_a_step_that_hangs_is_stopped_at_the_deadline(vss: FakeVss, step: str) -
 
 def test_a_step_that_ends_late_is_waited_for_before_it_is_aborted(vss: FakeVss) -> None:
     vss.faults.delay("DoSnapshotSet", deaf=0.6)
-    error = fails(vss, timeout=0.3)
+    error = fails(vss, timeout=1.5)
     assert isinstance(error, SnapshotTimeoutError)
     cancel = vss.calls.index("IVssAsync::Cancel")
     abort = vss.calls.index("IVssBackupComponents::AbortBackup")
