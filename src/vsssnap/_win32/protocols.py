@@ -129,7 +129,6 @@ class IVssBackupComponentsVtbl(Protocol):
         self, this: IVssBackupComponents, provider: CData, volume: CData, out: CData, /
     ) -> int: ...
     def DisableWriterClasses(self, this: IVssBackupComponents, ids: CData, count: int, /) -> int: ...
-    def DisableWriterInstances(self, this: IVssBackupComponents, ids: CData, count: int, /) -> int: ...
 
 
 class IVssBackupComponents(Protocol):
@@ -160,6 +159,70 @@ class IVssBackupComponentsEx3(Protocol):
     """The same requester, which knows what applications said."""
 
     lpVtbl: IVssBackupComponentsEx3Vtbl
+
+
+class IVssAdminVtbl(Protocol):
+    """vsadmin.h."""
+
+    def QueryProviders(self, this: IVssAdmin, out: CData, /) -> int: ...
+
+
+class IVssAdmin(Protocol):
+    """The service, for administrators."""
+
+    lpVtbl: IVssAdminVtbl
+
+
+class IVssSnapshotMgmtVtbl(Protocol):
+    """vsmgmt.h."""
+
+    def GetProviderMgmtInterface(
+        self, this: IVssSnapshotMgmt, provider: CData, iid: CData, out: CData, /
+    ) -> int: ...
+    def QueryVolumesSupportedForSnapshots(
+        self, this: IVssSnapshotMgmt, provider: CData, context: int, out: CData, /
+    ) -> int: ...
+
+
+class IVssSnapshotMgmt(Protocol):
+    """What can have shadow copies."""
+
+    lpVtbl: IVssSnapshotMgmtVtbl
+
+
+class IVssDifferentialSoftwareSnapshotMgmt2Vtbl(Protocol):
+    """vsmgmt.h; Windows Vista."""
+
+    def QueryDiffAreasForVolume(
+        self, this: IVssDifferentialSoftwareSnapshotMgmt2, volume: CData, out: CData, /
+    ) -> int: ...
+    def ChangeDiffAreaMaximumSizeEx(
+        self,
+        this: IVssDifferentialSoftwareSnapshotMgmt2,
+        volume: CData,
+        storage: CData,
+        maximum: int,
+        volatile: int,
+        /,
+    ) -> int: ...
+
+
+class IVssDifferentialSoftwareSnapshotMgmt2(Protocol):
+    """Shadow storage."""
+
+    lpVtbl: IVssDifferentialSoftwareSnapshotMgmt2Vtbl
+
+
+class IVssEnumMgmtObjectVtbl(Protocol):
+    """vsmgmt.h."""
+
+    def Next(self, this: IVssEnumMgmtObject, count: int, out: CData, fetched: CData, /) -> int: ...
+
+
+class IVssEnumMgmtObject(Protocol):
+    """Volumes or shadow storage, one after the other."""
+
+    lpVtbl: IVssEnumMgmtObjectVtbl
 
 
 class Kernel32(Protocol):
@@ -195,7 +258,6 @@ class Kernel32(Protocol):
     ) -> int: ...
     def GetOverlappedResult(self, handle: CData, over: CData, done: CData, wait: int, /) -> int: ...
     def GetFullPathNameW(self, name: CData, size: int, out: CData, part: CData, /) -> int: ...
-    def GetVolumePathNameW(self, name: CData, out: CData, size: int, /) -> int: ...
     def GetVolumeNameForVolumeMountPointW(self, name: CData, out: CData, size: int, /) -> int: ...
     def GetVolumePathNamesForVolumeNameW(
         self, name: CData, out: CData, size: int, needed: CData, /
@@ -252,6 +314,7 @@ class Ole32(Protocol):
         reserved3: CData,
         /,
     ) -> int: ...
+    def CoCreateInstance(self, cls: CData, outer: CData, context: int, iid: CData, out: CData, /) -> int: ...
     def CoTaskMemFree(self, memory: CData, /) -> None: ...
 
 

@@ -14,7 +14,6 @@ library ole32 {
 };
 
 library oleaut32 {
-    BSTR SysAllocStringLen(LPCWSTR, UINT);
     void SysFreeString(BSTR);
     UINT SysStringLen(BSTR);
 };

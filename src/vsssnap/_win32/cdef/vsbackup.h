@@ -136,7 +136,5 @@ interface IVssBackupComponentsEx4 : IVssBackupComponentsEx3 {
 
 library vssapi {
     HRESULT CreateVssBackupComponentsInternal(IVssBackupComponents **);
-    HRESULT IsVolumeSnapshottedInternal(VSS_PWSZ, BOOL *, LONG *);
     void VssFreeSnapshotPropertiesInternal(VSS_SNAPSHOT_PROP *);
-    HRESULT ShouldBlockRevertInternal(LPCWSTR, bool *);
 };

@@ -67,7 +67,6 @@ library kernel32 {
     BOOL DeviceIoControl(HANDLE, DWORD, void *, DWORD, void *, DWORD, DWORD *, OVERLAPPED *);
     BOOL GetOverlappedResult(HANDLE, OVERLAPPED *, DWORD *, BOOL);
     DWORD GetFullPathNameW(LPCWSTR, DWORD, LPWSTR, LPWSTR *);
-    BOOL GetVolumePathNameW(LPCWSTR, LPWSTR, DWORD);
     BOOL GetVolumeNameForVolumeMountPointW(LPCWSTR, LPWSTR, DWORD);
     BOOL GetVolumePathNamesForVolumeNameW(LPCWSTR, LPWSTR, DWORD, DWORD *);
     BOOL GetVolumeInformationW(LPCWSTR, LPWSTR, DWORD, DWORD *, DWORD *, DWORD *, LPWSTR, DWORD);

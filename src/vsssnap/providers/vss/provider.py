@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -34,7 +33,7 @@ from vsssnap.providers.vss.existing import Attached
 from vsssnap.providers.vss.options import VssOptions
 from vsssnap.providers.vss.reader import ShadowReader
 from vsssnap.providers.vss.requester import Requester
-from vsssnap.providers.vss.worker import Worker
+from vsssnap.providers.vss.worker import Worker, finish, run_once, start
 
 if TYPE_CHECKING:
     from vsssnap._win32.backup_components import ShadowCopy
@@ -46,10 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["VssProvider"]
 
 _log = logging.getLogger("vsssnap.vss")
-_numbers = itertools.count(1)
 
 _ASK_BUDGET = 30.0  # seconds for asking whether shadow copies exist
-_LAST = 5.0  # seconds for a thread that has nothing left to do
 _UNELEVATED = "this process has no administrator's token: start it elevated (Run as administrator)"
 
 
@@ -127,7 +124,7 @@ class VssProvider(Provider):
             persistent=request.persistent,
             need_writers=request.require >= Consistency.APPLICATION and not request.quiesced,
         )
-        self._worker = Worker(system, f"vsssnap-vss-{next(_numbers)}")
+        self._worker = start(system)
         self._call(lambda: requester.run(sequence.PREPARE, deadline), deadline, "prepare a shadow copy")
 
     def _call(self, run: Callable[[], None], deadline: Deadline, step: str) -> None:
@@ -228,7 +225,7 @@ class VssProvider(Provider):
         if system is None or set_id is None:
             raise _no_set(snapshot_id, "it is no id of a shadow copy set")
         self._requester = attached = Attached(system, set_id, own)
-        self._worker = Worker(system, f"vsssnap-vss-{next(_numbers)}")
+        self._worker = start(system)
         self._call(attached.find, Deadline(_ASK_BUDGET), "look for the shadow copy")
         if not attached.copies:
             raise _no_set(snapshot_id, "VSS knows no shadow copy of this set")
@@ -252,12 +249,7 @@ class VssProvider(Provider):
             for copy in existing.all_copies(system):
                 found.setdefault(copy.set_id, []).append(copy)
 
-        worker = Worker(system, f"vsssnap-vss-{next(_numbers)}")
-        try:
-            worker.call(ask, Deadline(_ASK_BUDGET), "list shadow copies")
-        finally:
-            worker.stop()
-        worker.join(_LAST)
+        run_once(system, ask, Deadline(_ASK_BUDGET), "list shadow copies")
         return tuple(
             SnapshotRecord(
                 provider=self.name,
@@ -285,11 +277,9 @@ class VssProvider(Provider):
             worker.stop()  # and does not wait: it ends when VSS lets it
             raise
         except BaseException:
-            worker.stop()
-            worker.join(_LAST)
+            finish(worker)
             raise
-        worker.stop()
-        worker.join(_LAST)
+        finish(worker)
 
 
 def _no_set(snapshot_id: str, why: str) -> ProviderUnavailableError:

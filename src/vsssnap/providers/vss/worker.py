@@ -8,6 +8,7 @@ when VSS hangs: the thread then ends what was begun by itself, whenever VSS lets
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import threading
@@ -105,3 +106,32 @@ class Worker:
         """Wait for the end; False if it has not come."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
+
+
+_numbers = itertools.count(1)
+_LAST = 5.0  # seconds for a thread that has nothing left to do
+
+
+def start(system: System) -> Worker:
+    """A worker with a name of its own."""
+    return Worker(system, f"vsssnap-vss-{next(_numbers)}")
+
+
+def finish(worker: Worker) -> None:
+    """End a worker that has nothing left to do."""
+    worker.stop()
+    worker.join(_LAST)
+
+
+def run_once(system: System, run: Callable[[], None], deadline: Deadline, step: str) -> None:
+    """Run something on a thread of its own in the multithreaded apartment; see `Worker.call`."""
+    worker = start(system)
+    try:
+        worker.call(run, deadline, step)
+    except (SnapshotTimeoutError, CancelledError):
+        worker.stop()  # and does not wait: it ends when VSS lets it
+        raise
+    except BaseException:
+        finish(worker)
+        raise
+    finish(worker)

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import DriveType, Win32Error
+from vsssnap._win32.constants import CLSCTX_LOCAL_SERVER, DriveType, Win32Error
 from vsssnap._win32.hresult import HResult, signed
+from vsssnap.testing.fake_vss.management import CLASSES
+from vsssnap.testing.fake_vss.objects import id_of
 from vsssnap.testing.fake_vss.requester import FakeBackupComponents
 
 if TYPE_CHECKING:
@@ -81,6 +83,21 @@ class Com:
         if self._machine.security_set:
             return signed(HResult.RPC_E_TOO_LATE)
         self._machine.security_set = True
+        return HResult.S_OK
+
+    def CoCreateInstance(self, cls: CData, outer: CData, context: int, iid: CData, out: CData) -> int:
+        """An object of the service, which is a server of its own."""
+        machine = self._machine
+        machine.check_apartment("CoCreateInstance")
+        code = machine.faults.code("CoCreateInstance", "call")
+        if code is None and not machine.elevated:
+            code = HResult.E_ACCESSDENIED
+        made = CLASSES.get((id_of(cls), id_of(iid)))
+        if code is None and (made is None or context != CLSCTX_LOCAL_SERVER or outer):
+            code = HResult.REGDB_E_CLASSNOTREG
+        if code is not None or made is None:
+            return signed(code or HResult.E_FAIL)
+        made(machine).give(out)
         return HResult.S_OK
 
     def CoTaskMemFree(self, memory: CData) -> None:

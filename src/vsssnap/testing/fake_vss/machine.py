@@ -133,6 +133,12 @@ class Machine:
         self.ledger.lend("BSTR", int(ffi.cast("uintptr_t", made)), made, len(made) - 1)
         return made
 
+    def task_text(self, text: str) -> CData:
+        """A string that comes back through CoTaskMemFree."""
+        made = ffi.new("WCHAR[]", text)
+        self.ledger.lend("task memory", int(ffi.cast("uintptr_t", made)), made)
+        return made
+
     def fill(self, out: CData, shadow: FakeShadow) -> None:
         """Fill a VSS_SNAPSHOT_PROP."""
         objects.put_id(ffi.addressof(out, "m_SnapshotId"), shadow.id)

@@ -1,17 +1,16 @@
-"""What calls of the requester give: `IVssExamineWriterMetadata` and `IVssEnumObject`."""
+"""`IVssExamineWriterMetadata`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import ObjectType, SourceType, UsageType
+from vsssnap._win32.constants import SourceType, UsageType
 from vsssnap._win32.hresult import HResult
 from vsssnap.testing.fake_vss.objects import FakeObject, put_id
 
 if TYPE_CHECKING:
     from vsssnap.testing.fake_vss.machine import Machine
-    from vsssnap.testing.fake_vss.parts import FakeShadow, FakeWriter
+    from vsssnap.testing.fake_vss.parts import FakeWriter
 
 CData = Any
 
@@ -38,24 +37,3 @@ class FakeMetadata(FakeObject):
         """IVssExamineWriterMetadata::SaveAsXML."""
         out[0] = self.machine.bstr(self._writer.document)
         return HResult.S_OK
-
-
-class FakeEnum(FakeObject):
-    """Shadow copies, one after the other."""
-
-    interface = title = "IVssEnumObject"
-    answers: ClassVar[tuple[str, ...]] = ("IVssEnumObject",)
-
-    def __init__(self, machine: Machine, found: list[FakeShadow]) -> None:
-        super().__init__(machine)
-        self._rest = list(found)
-
-    def Next(self, count: int, out: CData, fetched: CData) -> int:
-        """IVssEnumObject::Next: S_FALSE if there are fewer than were asked for."""
-        given = self._rest[:count]
-        del self._rest[:count]
-        for index, shadow in enumerate(given):
-            out[index].Type = ObjectType.VSS_OBJECT_SNAPSHOT
-            self.machine.fill(ffi.addressof(out[index].Obj, "Snap"), shadow)
-        fetched[0] = len(given)
-        return HResult.S_OK if len(given) == count else HResult.S_FALSE

@@ -17,6 +17,23 @@ _CLUSTER = 4096
 
 
 @dataclass(eq=False)
+class FakeStorage:
+    """Shadow storage of a volume.
+
+    Attributes:
+        maximum: Bytes, or -1 for no limit.
+        allocated: Bytes.
+        used: Bytes.
+        on: The volume that keeps it; None for the volume itself.
+    """
+
+    maximum: int = -1
+    allocated: int = 0
+    used: int = 0
+    on: FakeVolume | None = None
+
+
+@dataclass(eq=False)
 class FakeVolume:
     r"""A volume.
 
@@ -30,6 +47,7 @@ class FakeVolume:
         sector_size: Bytes of a logical sector.
         cluster_size: Bytes.
         id: Its GUID.
+        storage: Its shadow storage, if it has any.
     """
 
     roots: tuple[str, ...]
@@ -41,6 +59,7 @@ class FakeVolume:
     sector_size: int = 512
     cluster_size: int = _CLUSTER
     id: UUID = field(default_factory=uuid.uuid4)
+    storage: FakeStorage | None = None
 
     def __post_init__(self) -> None:
         if len(self.data) % self.sector_size or not all(root.endswith("\\") for root in self.roots):

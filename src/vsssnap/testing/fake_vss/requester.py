@@ -21,7 +21,8 @@ from vsssnap._win32.constants import (
 )
 from vsssnap._win32.guids import GUID_NULL
 from vsssnap._win32.hresult import HResult, signed, unsigned
-from vsssnap.testing.fake_vss.metadata import FakeEnum, FakeMetadata
+from vsssnap.testing.fake_vss.management import FakeEnumObject
+from vsssnap.testing.fake_vss.metadata import FakeMetadata
 from vsssnap.testing.fake_vss.objects import FakeAsync, FakeObject, id_of, put_id
 from vsssnap.testing.fake_vss.parts import FakeShadow, FakeVolume, FakeWriter
 
@@ -338,8 +339,15 @@ class FakeBackupComponents(FakeObject):
             for shadow in self.machine.shadows.values()
             if not shadow.lost and (every or shadow.context == (self.context or 0))
         ]
-        FakeEnum(self.machine, found).give(out)
+        FakeEnumObject(self.machine, [self._filler(shadow) for shadow in found]).give(out)
         return _OK
+
+    def _filler(self, shadow: FakeShadow) -> Callable[[CData], None]:
+        def fill(to: CData) -> None:
+            to.Type = ObjectType.VSS_OBJECT_SNAPSHOT
+            self.machine.fill(ffi.addressof(to.Obj, "Snap"), shadow)
+
+        return fill
 
     # The end.
 

@@ -1,0 +1,194 @@
+"""VSS providers and shadow storage: `IVssAdmin`, `IVssSnapshotMgmt` and what they give.
+
+Sources: vsadmin.h and vsmgmt.h, the pages of their interfaces in the Windows SDK documentation.  Sizes
+are bytes.  Strings in the structures go to CoTaskMemFree.  For a thread in the multithreaded apartment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vsssnap._win32._ffi import ffi
+from vsssnap._win32.com import Reference, check, guid, text_at, uuid_of, wide
+from vsssnap._win32.constants import (
+    CLSCTX_LOCAL_SERVER,
+    VSS_ASSOC_NO_MAX_SPACE,
+    MgmtObjectType,
+    ProviderType,
+    SnapshotContext,
+)
+from vsssnap._win32.guids import CLSIDS, IIDS, SYSTEM_PROVIDER
+from vsssnap._win32.hresult import HResult, signed, unsigned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from vsssnap._win32.dll import System
+    from vsssnap._win32.protocols import CData
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderFacts:
+    """VSS_PROVIDER_PROP."""
+
+    id: UUID
+    name: str
+    kind: ProviderType
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffArea:
+    """VSS_DIFF_AREA_PROP.
+
+    Attributes:
+        volume: GUID path of the volume that has shadow copies.
+        storage: GUID path of the one that keeps their data.
+        maximum: Bytes that it may use; None for no limit.
+        allocated: Bytes set aside.
+        used: Bytes of these in use.
+    """
+
+    volume: str
+    storage: str
+    maximum: int | None
+    allocated: int
+    used: int
+
+
+def create(system: System, class_name: str, interface: str) -> Reference:
+    """A COM object of VSS.
+
+    Raises:
+        ProviderUnavailableError: VSS is not installed.
+        SnapshotPermissionError: the process may not.
+    """
+    out = ffi.new("void **")
+    cls, iid = guid(CLSIDS[class_name]), guid(IIDS[interface])
+    code = system.ole32.CoCreateInstance(cls, ffi.NULL, CLSCTX_LOCAL_SERVER, iid, out)
+    check(code, f"CoCreateInstance({class_name})")
+    return Reference(ffi.cast(f"{interface} *", out[0]))
+
+
+def _kind(value: int) -> ProviderType:
+    try:
+        return ProviderType(value)
+    except ValueError:
+        return ProviderType.VSS_PROV_UNKNOWN
+
+
+def _take_text(system: System, memory: CData) -> str:
+    text = text_at(memory)
+    if memory:
+        system.ole32.CoTaskMemFree(memory)
+    return text
+
+
+def providers(system: System) -> list[ProviderFacts]:
+    """The VSS providers that are registered."""
+    found = []
+    with create(system, "VSSCoordinator", "IVssAdmin") as admin:
+        this, out = admin.pointer, ffi.new("IVssEnumObject **")
+        check(this.lpVtbl.QueryProviders(this, out), "QueryProviders")
+        with Reference(out[0]) as reference:
+            them = reference.pointer
+            prop, fetched = ffi.new("VSS_OBJECT_PROP *"), ffi.new("ULONG *")
+            while not check(them.lpVtbl.Next(them, 1, prop, fetched), "IVssEnumObject::Next") and fetched[0]:
+                given = prop.Obj.Prov
+                found.append(
+                    ProviderFacts(
+                        id=uuid_of(given.m_ProviderId),
+                        name=_take_text(system, given.m_pwszProviderName),
+                        kind=_kind(given.m_eProviderType),
+                        version=_take_text(system, given.m_pwszProviderVersion),
+                    )
+                )
+    return found
+
+
+class ShadowStorageManager:
+    """Shadow storage of the system provider; `release` it."""
+
+    def __init__(self, system: System) -> None:
+        """Find it.
+
+        Raises:
+            ProviderUnavailableError: this Windows cannot manage shadow storage.
+        """
+        self._system = system
+        self._snapshots = create(system, "VssSnapshotMgmt", "IVssSnapshotMgmt")
+        name = "IVssDifferentialSoftwareSnapshotMgmt2"
+        out, provider, iid = ffi.new("IUnknown **"), guid(SYSTEM_PROVIDER), guid(IIDS[name])
+        this = self._snapshots.pointer
+        try:
+            code = this.lpVtbl.GetProviderMgmtInterface(this, provider[0], iid, out)
+            check(code, "GetProviderMgmtInterface")
+        except BaseException:
+            self._snapshots.release()
+            raise
+        self._areas = Reference(ffi.cast(f"{name} *", out[0]))
+
+    def release(self) -> None:
+        """Give back what is held.  Idempotent."""
+        self._areas.release()
+        self._snapshots.release()
+
+    def volumes(self) -> list[str]:
+        """GUID paths of the volumes that can have shadow copies."""
+        this, out, provider = self._snapshots.pointer, ffi.new("IVssEnumMgmtObject **"), guid(SYSTEM_PROVIDER)
+        context = signed(SnapshotContext.VSS_CTX_ALL)
+        code = this.lpVtbl.QueryVolumesSupportedForSnapshots(this, provider[0], context, out)
+        check(code, "QueryVolumesSupportedForSnapshots")
+        found = []
+        for prop in self._each(out):
+            if prop.Type == MgmtObjectType.VSS_MGMT_OBJECT_VOLUME:
+                found.append(_take_text(self._system, prop.Obj.Vol.m_pwszVolumeName))
+                _take_text(self._system, prop.Obj.Vol.m_pwszVolumeDisplayName)
+        return found
+
+    def areas(self, volume: str) -> list[DiffArea]:
+        """The shadow storage of a volume; one area, or none."""
+        this, out, name = self._areas.pointer, ffi.new("IVssEnumMgmtObject **"), wide(volume)
+        code = unsigned(this.lpVtbl.QueryDiffAreasForVolume(this, name, out))
+        if code == HResult.VSS_E_OBJECT_NOT_FOUND:
+            return []
+        check(code, "QueryDiffAreasForVolume", volume)
+        found = []
+        for prop in self._each(out):
+            area = prop.Obj.DiffArea
+            most = int(area.m_llMaximumDiffSpace)
+            found.append(
+                DiffArea(
+                    volume=_take_text(self._system, area.m_pwszVolumeName),
+                    storage=_take_text(self._system, area.m_pwszDiffAreaVolumeName),
+                    maximum=None if most == VSS_ASSOC_NO_MAX_SPACE else most,
+                    allocated=int(area.m_llAllocatedDiffSpace),
+                    used=int(area.m_llUsedDiffSpace),
+                )
+            )
+        return found
+
+    def resize(self, volume: str, storage: str, maximum: int) -> None:
+        """Limit the shadow storage of a volume; -1 is no limit, 0 removes it.
+
+        Raises:
+            InsufficientStorageError: there is not so much room, or it is too little.
+            SnapshotBusyError: it is in use, and cannot be removed.
+        """
+        this, name, place = self._areas.pointer, wide(volume), wide(storage)
+        code = this.lpVtbl.ChangeDiffAreaMaximumSizeEx(this, name, place, maximum, 0)
+        check(code, "ChangeDiffAreaMaximumSizeEx", volume)
+
+    def _each(self, out: CData) -> Iterator[CData]:
+        """The structures of an enumerator; whoever gets one frees its strings."""
+        if not out[0]:
+            return
+        with Reference(out[0]) as reference:
+            them = reference.pointer
+            prop, fetched = ffi.new("VSS_MGMT_OBJECT_PROP *"), ffi.new("ULONG *")
+            while not check(them.lpVtbl.Next(them, 1, prop, fetched), "IVssEnumMgmtObject::Next"):
+                if not fetched[0]:
+                    return
+                yield prop

@@ -1,0 +1,212 @@
+"""Writers, VSS providers and shadow storage of this machine, for people and programs that look after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vsssnap._deadline import Deadline
+from vsssnap._units import whole
+from vsssnap._win32 import dll, volumes
+from vsssnap._win32.backup_components import BackupComponents
+from vsssnap._win32.constants import VSS_ASSOC_NO_MAX_SPACE
+from vsssnap._win32.handles import WindowsCallError
+from vsssnap._win32.management import ShadowStorageManager
+from vsssnap._win32.management import providers as registered
+from vsssnap._win32.operations import wait
+from vsssnap.errors import ProviderUnavailableError
+from vsssnap.providers.vss import names, writers
+from vsssnap.providers.vss.worker import run_once
+
+if TYPE_CHECKING:
+    import os
+
+    from vsssnap._win32.dll import System
+    from vsssnap._win32.management import DiffArea
+    from vsssnap.metadata import WriterReport
+
+__all__ = [
+    "InstalledProvider",
+    "ShadowStorage",
+    "list_providers",
+    "list_writers",
+    "resize_shadow_storage",
+    "shadow_storage",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledProvider:
+    """A VSS provider of this machine.
+
+    Attributes:
+        id: What ``VssOptions(vss_provider=)`` takes.
+        name: Its name.
+        kind: ``"system"``, ``"software"``, ``"hardware"`` or ``"fileshare"``.
+        version: Its version.
+    """
+
+    id: str
+    name: str
+    kind: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowStorage:
+    """Where the data of shadow copies of a volume are kept.
+
+    Attributes:
+        volume: The volume that has shadow copies, by where it is mounted.
+        storage: The volume that keeps their data, likewise.
+        maximum: Bytes that they may use, or None for no limit.
+        allocated: Bytes set aside.
+        used: Bytes of these in use.
+    """
+
+    volume: str
+    storage: str
+    maximum: int | None
+    allocated: int
+    used: int
+
+
+def list_writers(*, timeout: float = 300.0) -> list[WriterReport]:
+    """The VSS writers of this machine and how they are.
+
+    Args:
+        timeout: Seconds for all of them.
+
+    Raises:
+        ProviderUnavailableError: VSS is not here.
+        SnapshotPermissionError: the process is not elevated.
+        SnapshotTimeoutError: a writer does not answer.
+    """
+    deadline = Deadline(timeout)
+    found: list[WriterReport] = []
+
+    def ask(system: System) -> None:
+        vss = BackupComponents(system)
+        try:
+            vss.initialize_for_backup()
+            try:
+                wait(vss.gather_writer_metadata(), deadline, "GatherWriterMetadata")
+                wait(vss.gather_writer_status(), deadline, "GatherWriterStatus")
+                found.extend(map(writers.report, vss.writer_status()))
+            finally:
+                vss.free()
+        finally:
+            vss.release()
+
+    _run(ask, deadline, "list VSS writers")
+    return sorted(found, key=lambda report: report.name.casefold())
+
+
+def list_providers(*, timeout: float = 60.0) -> list[InstalledProvider]:
+    """The VSS providers of this machine, which are what makes shadow copies.
+
+    Raises:
+        ProviderUnavailableError: VSS is not here.
+        SnapshotPermissionError: the process is not elevated.
+    """
+    found: list[InstalledProvider] = []
+
+    def ask(system: System) -> None:
+        for item in registered(system):
+            kind = item.kind.name.removeprefix("VSS_PROV_").lower()
+            found.append(InstalledProvider(id=str(item.id), name=item.name, kind=kind, version=item.version))
+
+    _run(ask, Deadline(timeout), "list VSS providers")
+    return found
+
+
+def shadow_storage(
+    volume: str | os.PathLike[str] | None = None, /, *, timeout: float = 60.0
+) -> list[ShadowStorage]:
+    """The shadow storage of a volume, or of all.
+
+    Args:
+        volume: A drive or another name of a volume; None for all volumes.
+        timeout: Seconds.
+
+    Raises:
+        ProviderUnavailableError: there is no such volume, or VSS is not here.
+        SnapshotPermissionError: the process is not elevated.
+    """
+    found: list[ShadowStorage] = []
+
+    def ask(system: System) -> None:
+        wanted = None if volume is None else names.resolve(system, [volume])[0].volume
+        manager = ShadowStorageManager(system)
+        try:
+            paths = manager.volumes() if wanted is None else [wanted]
+            found.extend(_described(system, area) for path in paths for area in manager.areas(path))
+        finally:
+            manager.release()
+
+    _run(ask, Deadline(timeout), "ask for shadow storage")
+    return found
+
+
+def resize_shadow_storage(
+    volume: str | os.PathLike[str],
+    /,
+    *,
+    maximum: int | None,
+    storage: str | os.PathLike[str] | None = None,
+    timeout: float = 60.0,
+) -> None:
+    """Limit the shadow storage of a volume, or make it; shadow copies that no longer fit are deleted.
+
+    Args:
+        volume: The volume that has, or will have, shadow copies.
+        maximum: Bytes, at least 320 MiB on most versions of Windows; None for no limit.
+        storage: The volume that keeps the data; by default the volume itself.
+        timeout: Seconds.
+
+    Raises:
+        UsageError: ``maximum`` is no positive whole number.
+        InsufficientStorageError: there is not so much room, or it is too little for VSS.
+        ProviderUnavailableError: there is no such volume, or VSS is not here.
+        SnapshotPermissionError: the process is not elevated.
+    """
+    most = VSS_ASSOC_NO_MAX_SPACE if maximum is None else whole(maximum, "maximum", least=1)
+
+    def change(system: System) -> None:
+        both = names.resolve(system, [volume, volume if storage is None else storage])
+        manager = ShadowStorageManager(system)
+        try:
+            manager.resize(both[0].volume, both[1].volume, most)
+        finally:
+            manager.release()
+
+    _run(change, Deadline(timeout), "resize shadow storage")
+
+
+def _described(system: System, area: DiffArea) -> ShadowStorage:
+    return ShadowStorage(
+        volume=_mounted(system, area.volume),
+        storage=_mounted(system, area.storage),
+        maximum=area.maximum,
+        allocated=area.allocated,
+        used=area.used,
+    )
+
+
+def _mounted(system: System, volume: str) -> str:
+    try:
+        return next(iter(volumes.mount_points(system, volume)), volume)
+    except WindowsCallError:
+        return volume
+
+
+def _run(ask: Callable[[System], None], deadline: Deadline, step: str) -> None:
+    system = dll.current()
+    if system is None:
+        raise ProviderUnavailableError(
+            f"cannot {step}",
+            reasons={"vss": "the Volume Shadow Copy Service is a part of Windows"},
+            hint="run it on Windows",
+        )
+    run_once(system, lambda: ask(system), deadline, step)

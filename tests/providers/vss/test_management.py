@@ -1,0 +1,94 @@
+"""Looking after VSS, through the public interface, on a fake machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from vsssnap import vss
+from vsssnap.errors import (
+    InsufficientStorageError,
+    ProviderUnavailableError,
+    SnapshotError,
+    SnapshotPermissionError,
+    SnapshotTimeoutError,
+    UsageError,
+)
+from vsssnap.testing.fake_vss import FakeStorage, FakeVss
+
+MIB = 1 << 20
+
+
+def test_writers_are_listed_with_how_they_are(fake_vss: FakeVss) -> None:
+    fake_vss.add_writer("System Writer")
+    fake_vss.add_writer("ASR Writer", fails_at="identify", code=0x800423F3)
+    assert [(report.name, report.state) for report in vss.list_writers()] == [
+        ("ASR Writer", "FAILED_AT_IDENTIFY"),
+        ("System Writer", "STABLE"),
+    ]
+
+
+def test_a_writer_that_does_not_answer_is_waited_for_until_the_timeout(fake_vss: FakeVss) -> None:
+    fake_vss.faults.delay("GatherWriterMetadata")
+    with pytest.raises(SnapshotTimeoutError):
+        vss.list_writers(timeout=0.5)
+
+
+def test_providers_are_listed(fake_vss: FakeVss) -> None:
+    assert [(item.id, item.kind, item.version) for item in vss.list_providers()] == [
+        ("b5946137-7b9f-4925-af80-51abd60b20d5", "system", "1.0.0.7")
+    ]
+
+
+def test_shadow_storage_is_told_for_one_volume_and_for_all(fake_vss: FakeVss) -> None:
+    c = fake_vss.add_volume("C:\\", storage=FakeStorage(512 * MIB, 64 * MIB, 3))
+    fake_vss.add_volume("D:\\", storage=FakeStorage(on=c))
+    fake_vss.add_volume("E:\\")
+    found = vss.shadow_storage()
+    assert [(item.volume, item.storage, item.maximum) for item in found] == [
+        ("C:\\", "C:\\", 512 * MIB),
+        ("D:\\", "C:\\", None),
+    ]
+    assert vss.shadow_storage("c:") == found[:1]
+    assert (found[0].allocated, found[0].used) == (64 * MIB, 3)
+    assert vss.shadow_storage("E:") == []
+
+
+def test_shadow_storage_is_made_and_resized(fake_vss: FakeVss) -> None:
+    fake_vss.add_volume("C:\\")
+    fake_vss.add_volume("D:\\")
+    vss.resize_shadow_storage("C:", maximum=400 * MIB, storage="D:")
+    assert [(item.storage, item.maximum) for item in vss.shadow_storage("C:")] == [("D:\\", 400 * MIB)]
+    vss.resize_shadow_storage("C:", maximum=None)
+    assert [(item.storage, item.maximum) for item in vss.shadow_storage("C:")] == [("C:\\", None)]
+
+
+def test_too_little_shadow_storage_is_refused(fake_vss: FakeVss) -> None:
+    fake_vss.add_volume("C:\\")
+    with pytest.raises(InsufficientStorageError):
+        vss.resize_shadow_storage("C:", maximum=MIB)
+    with pytest.raises(UsageError):
+        vss.resize_shadow_storage("C:", maximum=0)
+    with pytest.raises(ProviderUnavailableError):
+        vss.resize_shadow_storage("Q:", maximum=400 * MIB)
+
+
+def test_who_is_not_elevated_is_told_so(fake_vss: FakeVss) -> None:
+    fake_vss.elevated = False
+    for ask in (vss.list_writers, vss.list_providers, vss.shadow_storage):
+        with pytest.raises(SnapshotPermissionError):
+            ask()
+
+
+@pytest.mark.parametrize("step", ["CoCreateInstance", "QueryVolumesSupportedForSnapshots", "Next"])
+def test_a_failure_leaves_nothing(fake_vss: FakeVss, step: str) -> None:
+    fake_vss.add_volume("C:\\", storage=FakeStorage())
+    fake_vss.faults.fail(step, 0x80042302)
+    with pytest.raises(SnapshotError) as caught:
+        vss.shadow_storage()
+    assert caught.value.code == 0x80042302
+
+
+def test_a_windows_without_shadow_storage_says_so(fake_vss: FakeVss) -> None:
+    fake_vss.hides.add("IVssDifferentialSoftwareSnapshotMgmt2")
+    with pytest.raises(SnapshotError):
+        vss.shadow_storage()
