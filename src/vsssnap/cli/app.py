@@ -15,7 +15,7 @@ import click
 from vsssnap import __version__
 
 # Of the library these load what --help needs and no more; the rest comes when a command runs.
-from vsssnap.cli import demo, doctor, exits, images, interrupts, machine, saving
+from vsssnap.cli import demo, doctor, exits, images, interrupts, machine, saving, vss
 from vsssnap.cli.common import CommandFailedError, Holder
 from vsssnap.cli.output import Output, safe
 from vsssnap.errors import CancelledError, UsageError, VssSnapError
@@ -137,6 +137,8 @@ for _command in (
     machine.snapshots,
     machine.providers,
     machine.formats,
+    vss.writers,
+    vss.shadow_storage,
     doctor.doctor,
     demo.demo,
 ):

@@ -1,0 +1,57 @@
+"""The commands about VSS, in this process, on a fake machine."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from vsssnap.cli.app import app
+from vsssnap.testing.fake_vss import FakeStorage, FakeVss
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def vsssnap(capsys: pytest.CaptureFixture[str]) -> Any:  # noqa: ANN401 - a function
+    def run(*arguments: str, status: int = 0) -> str:
+        with pytest.raises(SystemExit) as caught:
+            app.main(list(arguments))
+        seen = capsys.readouterr()
+        assert caught.value.code == status, seen.out + seen.err
+        return seen.out + seen.err
+
+    return run
+
+
+def test_writers_are_shown(fake_vss: FakeVss, vsssnap: Any) -> None:  # noqa: ANN401 - a function
+    fake_vss.add_writer("System Writer")
+    assert "System Writer" in vsssnap("writers")
+    fake_vss.add_writer("ASR Writer", fails_at="identify", code=0x800423F4)
+    shown = json.loads(vsssnap("writers", "--json", status=1))
+    assert [writer["state"] for writer in shown["writers"]] == ["FAILED_AT_IDENTIFY", "STABLE"]
+
+
+def test_shadow_storage_is_shown_and_resized(fake_vss: FakeVss, vsssnap: Any) -> None:  # noqa: ANN401 - a function
+    assert "there is no shadow storage" in vsssnap("shadow-storage", "list")
+    fake_vss.add_volume("C:\\", storage=FakeStorage(512 * MIB, 64 * MIB, MIB))
+    assert "512" in vsssnap("shadow-storage", "list", "C:")
+    vsssnap("shadow-storage", "resize", "C:", "400MiB")
+    shown = json.loads(vsssnap("shadow-storage", "list", "--json"))
+    assert shown["shadow_storage"][0]["maximum"] == 400 * MIB
+    vsssnap("shadow-storage", "resize", "C:", "unlimited")
+    assert "no limit" in vsssnap("shadow-storage", "list")
+    vsssnap("shadow-storage", "resize", "C:", "1MiB", status=10)
+
+
+def test_persistent_shadow_copies_are_made_listed_and_deleted(fake_vss: FakeVss, vsssnap: Any) -> None:  # noqa: ANN401 - a function
+    fake_vss.add_volume("C:\\")
+    identity = vsssnap("snapshots", "create", "C:").split()[0]
+    assert identity in vsssnap("snapshots", "list")
+    vsssnap("snapshots", "delete", identity)
+    assert not fake_vss.shadows
+
+
+def test_where_there_is_no_windows_it_says_so(vsssnap: Any) -> None:  # noqa: ANN401 - a function
+    assert "a part of Windows" in vsssnap("writers", status=3)
