@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,3 +56,10 @@ def test_persistent_shadow_copies_are_made_listed_and_deleted(fake_vss: FakeVss,
 
 def test_where_there_is_no_windows_it_says_so(vsssnap: Any) -> None:  # noqa: ANN401 - a function
     assert "a part of Windows" in vsssnap("writers", status=3)
+
+
+def test_a_drive_is_saved(fake_vss: FakeVss, vsssnap: Any, tmp_path: Path) -> None:  # noqa: ANN401 - a function
+    fake_vss.add_volume("C:\\", data=b"before", free=((200, 50),))
+    shown = json.loads(vsssnap("save", "C:", str(tmp_path / "c.vsnap"), "--json", "--quiet"))
+    assert shown["ok"]
+    assert "vss" in vsssnap("info", str(tmp_path / "c.vsnap"))

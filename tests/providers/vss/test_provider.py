@@ -22,6 +22,7 @@ from vsssnap import (
     save_image,
 )
 from vsssnap.errors import (
+    InsufficientStorageError,
     ProviderUnavailableError,
     SnapshotError,
     SnapshotLostError,
@@ -31,7 +32,7 @@ from vsssnap.errors import (
 )
 from vsssnap.providers import SnapshotRequest, available, by_name
 from vsssnap.testing import check_reader
-from vsssnap.testing.fake_vss import FakeVolume, FakeVss
+from vsssnap.testing.fake_vss import FakeStorage, FakeVolume, FakeVss
 from vsssnap.vss import VssOptions
 
 
@@ -157,6 +158,24 @@ def test_a_lost_shadow_copy_is_told_from_a_bad_disk(fake_vss: FakeVss, volume: F
             disk.confirm()
         with pytest.raises(SnapshotLostError):
             s.open()
+
+
+def test_an_error_about_room_says_how_full_shadow_storage_is(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    volume.storage = FakeStorage(maximum=512 << 20, allocated=512 << 20, used=511 << 20)
+    with Snapshot("C:") as s, s.open() as disk:
+        fake_vss.lose(volume)
+        with pytest.raises(SnapshotLostError) as caught:
+            disk.confirm()
+    assert "511" in caught.value.__notes__[0]
+    fake_vss.faults.fail("DoSnapshotSet", 0x8004231F, where="async")
+    with pytest.raises(InsufficientStorageError) as full:
+        Snapshot("C:").create()
+    assert "511" in full.value.__notes__[0]
+    volume.storage = None
+    fake_vss.faults.fail("DoSnapshotSet", 0x8004231F, where="async")
+    with pytest.raises(InsufficientStorageError) as none:
+        Snapshot("C:").create()
+    assert "has no shadow storage yet" in none.value.__notes__[0]
 
 
 def test_a_shadow_copy_that_is_lost_at_the_very_end_makes_no_image(

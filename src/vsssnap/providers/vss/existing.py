@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vsssnap._units import format_size
 from vsssnap._win32 import volumes
 from vsssnap._win32.backup_components import BackupComponents
 from vsssnap._win32.constants import SnapshotContext, SnapshotState
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult
+from vsssnap._win32.management import ShadowStorageManager
 from vsssnap.errors import SnapshotError, SnapshotLostError
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
     from vsssnap._win32.backup_components import ShadowCopy
     from vsssnap._win32.dll import System
+
+_log = logging.getLogger("vsssnap.vss")
 
 _WHY = "source volsnap in the System event log says why; often shadow storage was full"
 
@@ -30,6 +35,27 @@ def shown(system: System, volume: str) -> str:
         return volume
 
 
+def storage_note(system: System, volume: str) -> str:
+    """How full the shadow storage of a volume is, for a message; "" if that cannot be told."""
+    try:
+        manager = ShadowStorageManager(system)
+        try:
+            areas = manager.areas(volume)
+        finally:
+            manager.release()
+    except SnapshotError as exc:
+        _log.info("shadow storage of %s: %s", volume, exc)
+        return ""
+    if not areas:
+        return f"{shown(system, volume)} has no shadow storage yet"
+    return "; ".join(
+        f"shadow storage of {shown(system, volume)} on {shown(system, area.storage)}: "
+        f"{format_size(area.used)} used, {format_size(area.allocated)} allocated, "
+        + ("no limit" if area.maximum is None else f"{format_size(area.maximum)} at most")
+        for area in areas
+    )
+
+
 def check_alive(system: System, vss: BackupComponents, copies: Mapping[str, ShadowCopy]) -> None:
     """Ask VSS whether every shadow copy is still there; its device number may be another's by now.
 
@@ -38,16 +64,19 @@ def check_alive(system: System, vss: BackupComponents, copies: Mapping[str, Shad
     """
     for volume, copy in copies.items():
         what = f"the shadow copy of {shown(system, volume)} is gone"
+        call, lost = "GetSnapshotProperties", None
         try:
             found = vss.snapshot(copy.id)
         except SnapshotError as exc:
-            raise SnapshotLostError(
-                f"{what}: {exc.message}", call=exc.call or "GetSnapshotProperties", code=exc.code, hint=_WHY
-            ) from exc
-        if found.state != SnapshotState.VSS_SS_CREATED or found.created != copy.created:
-            raise SnapshotLostError(
-                f"{what}: its state is {found.state}", call="GetSnapshotProperties", hint=_WHY
-            )
+            lost = SnapshotLostError(f"{what}: {exc.message}", call=call, code=exc.code, hint=_WHY)
+            lost.__cause__ = exc
+        else:
+            if found.state != SnapshotState.VSS_SS_CREATED or found.created != copy.created:
+                lost = SnapshotLostError(f"{what}: its state is {found.state}", call=call, hint=_WHY)
+        if lost is not None:
+            if note := storage_note(system, volume):
+                lost.add_note(note)
+            raise lost
 
 
 def administer(system: System) -> BackupComponents:

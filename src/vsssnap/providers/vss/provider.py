@@ -13,7 +13,6 @@ from vsssnap._win32 import dll, privileges, volumes
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap.consistency import Consistency
 from vsssnap.errors import (
-    CancelledError,
     ProviderUnavailableError,
     SnapshotError,
     SnapshotLostError,
@@ -273,13 +272,8 @@ class VssProvider(Provider):
             return
         try:
             worker.call(requester.end, deadline, "release the shadow copy")
-        except (SnapshotTimeoutError, CancelledError):
-            worker.stop()  # and does not wait: it ends when VSS lets it
-            raise
-        except BaseException:
+        finally:
             finish(worker)
-            raise
-        finish(worker)
 
 
 def _no_set(snapshot_id: str, why: str) -> ProviderUnavailableError:

@@ -21,7 +21,7 @@ from vsssnap._win32.failures import error_for
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult, name_of
 from vsssnap._win32.operations import wait
-from vsssnap.errors import SnapshotBusyError, SnapshotError
+from vsssnap.errors import InsufficientStorageError, SnapshotBusyError, SnapshotError
 from vsssnap.providers.vss import existing, sequence, writers
 from vsssnap.providers.vss.options import ComSecurity, VssOptions
 
@@ -90,6 +90,11 @@ class Requester:
                 getattr(self, step.name)(deadline.child(step.seconds))
             except SnapshotError as exc:
                 code = name_of(exc.code) if exc.code is not None else ""
+                if isinstance(exc, InsufficientStorageError):
+                    for note in filter(
+                        None, (existing.storage_note(self.system, name) for name in self.names)
+                    ):
+                        exc.add_note(note)
                 _log.info("%s failed after %.2f s: %s", step.name, time.monotonic() - started, code or exc)
                 raise
             _log.debug("%s: %.3f s", step.name, time.monotonic() - started)

@@ -37,12 +37,17 @@ class _Job:
 
 
 class Worker:
-    """Runs calls on a thread of its own, one after the other."""
+    """Runs calls on a thread of its own, one after the other.
+
+    Attributes:
+        hanging: Whether the last call was given up and goes on.
+    """
 
     def __init__(self, system: System, name: str) -> None:
         self._system = system
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._failed: BaseException | None = None
+        self.hanging = False
         # A daemon, for the interpreter waits for all others before it runs what releases us.
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
@@ -88,13 +93,15 @@ class Worker:
                 if give_up is None and (deadline.cancelled or not deadline.left()):
                     give_up = time.monotonic() + _GRACE
         except (CancelledError, SnapshotTimeoutError) as exc:
+            self.hanging = True
             exc.add_note(f"VSS has not ended {step} yet; it is undone as soon as it does")
             _log.warning("%s: VSS does not end it; waiting for that goes on on %s", step, self._thread.name)
             raise
         except BaseException:  # Ctrl-C: stop what runs, and let it end if it does so soon
             deadline.cancel()
-            job.done.wait(_GRACE)
+            self.hanging = not job.done.wait(_GRACE)
             raise
+        self.hanging = False
         if job.error is not None:
             raise job.error
 
@@ -118,9 +125,10 @@ def start(system: System) -> Worker:
 
 
 def finish(worker: Worker) -> None:
-    """End a worker that has nothing left to do."""
+    """End a worker; waits for the end unless VSS hangs, for then it comes when VSS lets it."""
     worker.stop()
-    worker.join(_LAST)
+    if not worker.hanging:
+        worker.join(_LAST)
 
 
 def run_once(system: System, run: Callable[[], None], deadline: Deadline, step: str) -> None:
@@ -128,10 +136,5 @@ def run_once(system: System, run: Callable[[], None], deadline: Deadline, step: 
     worker = start(system)
     try:
         worker.call(run, deadline, step)
-    except (SnapshotTimeoutError, CancelledError):
-        worker.stop()  # and does not wait: it ends when VSS lets it
-        raise
-    except BaseException:
+    finally:
         finish(worker)
-        raise
-    finish(worker)
