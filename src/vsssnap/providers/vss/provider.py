@@ -137,7 +137,7 @@ class VssProvider(Provider):
         if not isinstance(requester, Requester):
             raise SnapshotError("nothing is prepared", hint="call prepare first")
         self._call(lambda: requester.run(sequence.TAKE, deadline), deadline, "DoSnapshotSet")
-        notes = list(requester.notes)
+        notes: list[str] = []
         found = {volume: self._describe(volume, notes) for volume in requester.names}
         healthy = bool(requester.statuses) and not any(map(writers.has_failed, requester.statuses))
         failed = [status.name for status in requester.statuses if writers.has_failed(status)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -59,7 +60,6 @@ class Requester:
         metadata: What they said of themselves.
         copies: The shadow copies, by the GUID path of their volume.
         document: The backup components document, or "".
-        notes: What a reader of the images should know.
     """
 
     system: System
@@ -72,7 +72,6 @@ class Requester:
     metadata: list[WriterMetadata] = field(default_factory=list)
     copies: dict[str, ShadowCopy] = field(default_factory=dict)
     document: str = ""
-    notes: list[str] = field(default_factory=list)
     _components: BackupComponents | None = None
     _ids: dict[str, UUID] = field(default_factory=dict)
     _gathering: bool = False
@@ -192,6 +191,7 @@ class Requester:
                 self._set_started = True
                 self._set_id = set_id
                 _log.debug("set %s", set_id)
+                threading.current_thread().name += f" {set_id}"  # so that logs and dumps tell whose it is
                 return
 
     def add_volumes(self, deadline: Deadline) -> None:

@@ -88,10 +88,6 @@ class FakeVolume:
         self.data[offset : offset + len(data)] = data
         return len(data)
 
-    def is_free(self, cluster: int) -> bool:
-        """Whether a cluster belongs to no file."""
-        return any(first <= cluster < first + count for first, count in self.free)
-
 
 @dataclass(eq=False)
 class FakeWriter:
