@@ -42,6 +42,7 @@ _CONTEXTS = {  # (persistent, with writers): _VSS_SNAPSHOT_CONTEXT
     (True, False): SnapshotContext.VSS_CTX_NAS_ROLLBACK,
 }
 
+_BUSY_STILL = 60.0  # seconds before another try makes sense, after one that lasted to the deadline
 _BUSY_FIRST, _BUSY_MOST = 0.5, 5.0  # seconds between two tries at a busy set, rising
 
 
@@ -184,6 +185,7 @@ class Requester:
                 wanted = pause * random.uniform(0.75, 1.25)  # noqa: S311 - so that two do not meet for ever
                 if deadline.left() <= wanted:
                     exc.add_note(f"tried {tries} times within {deadline.seconds:g} s")
+                    exc.retry_after = _BUSY_STILL
                     raise
                 deadline.sleep(wanted, "StartSnapshotSet: another program is creating a shadow copy")
                 pause = min(pause * 2, _BUSY_MOST)
