@@ -5,6 +5,7 @@ import mmap
 import pytest
 
 from vsssnap import Snapshot
+from vsssnap._win32 import devices
 from vsssnap.errors import DeviceReadError
 from vsssnap.providers.vss import reader
 from vsssnap.testing.fake_vss import FakeVolume, FakeVss
@@ -32,11 +33,13 @@ def test_any_range_is_read_in_aligned_pieces(
         assert disk.pread(length, offset) == volume.data[offset : offset + length]
 
 
-def test_aligned_memory_is_read_into_directly(fake_vss: FakeVss, volume: FakeVolume) -> None:
+def test_aligned_memory_is_read_into_directly(
+    fake_vss: FakeVss, volume: FakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Snapshot("C:") as s, s.open() as disk, mmap.mmap(-1, 1 << 20) as memory:
+        monkeypatch.setattr(devices._Slot, "room", lambda _: pytest.fail("a copy was made"))
         assert disk.preadinto(memory, 1 << 20) == 1 << 20
         assert memory[:] == volume.data[1 << 20 : 2 << 20]
-        assert "pages" not in fake_vss.ledger.outstanding()
 
 
 def test_short_reads_are_continued(fake_vss: FakeVss, volume: FakeVolume) -> None:
@@ -67,6 +70,15 @@ def test_a_device_that_ends_with_its_file_system_is_said_so(fake_vss: FakeVss, v
         assert disk.size == len(volume.data) - volume.sector_size
         assert any("backup boot sector" in note for note in disk.metadata.notes)
         disk.pread(disk.size, 0)
+
+
+def test_a_last_sector_that_cannot_be_read_is_left_out_and_said_so(
+    fake_vss: FakeVss, volume: FakeVolume
+) -> None:
+    fake_vss.bad_sectors(len(volume.data) - volume.sector_size, volume.sector_size, 87)
+    with Snapshot("C:") as s, s.open() as disk:
+        assert disk.size == len(volume.data) - volume.sector_size
+        assert any("backup boot sector" in note for note in disk.metadata.notes)
 
 
 def test_another_file_system_is_all_data(fake_vss: FakeVss) -> None:

@@ -56,11 +56,11 @@ class ShadowReader(BlockReader):
             extended = device.extend()
             clusters = device.clusters()
             size = device.length()
-            file_system = clusters.sectors * clusters.sector_size if clusters is not None else size
-            self.tail_captured = extended or file_system >= size
+            sector_size = clusters.sector_size if clusters is not None else device.sector_size()
+            file_system = clusters.sectors * sector_size if clusters is not None else size
+            self.tail_captured = file_system >= size or (extended and _has_tail(device, size, sector_size))
             if not self.tail_captured:
                 size = file_system
-            sector_size = clusters.sector_size if clusters is not None else device.sector_size()
             self._map = ClusterMap(device, clusters, size) if clusters is not None else None
             super().__init__(size, sector_size=sector_size)
         except BaseException as exc:
@@ -125,6 +125,16 @@ class ShadowReader(BlockReader):
 
     def _release(self) -> None:
         self._device.close()
+
+
+def _has_tail(device: RawDevice, size: int, sector_size: int) -> bool:
+    """Whether the last sector can be read; a device may allow it and not do it."""
+    try:
+        device.read_into(memoryview(bytearray(sector_size)), size - sector_size, sector_size)
+    except WindowsCallError as exc:
+        _log.info("%s: its last sector cannot be read: %s", device.path, exc)
+        return False
+    return True
 
 
 def _zero(view: memoryview) -> None:
