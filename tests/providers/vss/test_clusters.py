@@ -54,6 +54,15 @@ def test_what_lies_behind_the_last_cluster_is_data(fake_vss: FakeVss) -> None:
         assert disk.pread(18, 64 * 4096) == b"backup boot sector"
 
 
+def test_where_there_is_no_bitmap_everything_is_read(fake_vss: FakeVss) -> None:
+    volume = fake_vss.add_volume("C:\\", free=((10, 20),), data=b"all of it" * 10_000)
+    fake_vss.faults.fail("FSCTL_GET_VOLUME_BITMAP", 1, times=10)
+    with Snapshot("C:") as s, s.open() as disk:
+        assert [extent.kind for extent in disk.extents()] == [ExtentKind.DATA]
+        assert any("no cluster bitmap" in note for note in disk.metadata.notes)
+        assert disk.pread(disk.size, 0) == volume.data
+
+
 def test_a_bitmap_that_fails_is_an_error_of_the_device(fake_vss: FakeVss) -> None:
     fake_vss.add_volume("C:\\")
     with Snapshot("C:") as s, s.open() as disk:

@@ -61,7 +61,9 @@ class ShadowReader(BlockReader):
             self.tail_captured = file_system >= size or (extended and _has_tail(device, size, sector_size))
             if not self.tail_captured:
                 size = file_system
-            self._map = ClusterMap(device, clusters, size) if clusters is not None else None
+            self._map = None
+            if clusters is not None and _has_bitmap(device):
+                self._map = ClusterMap(device, clusters, size)
             super().__init__(size, sector_size=sector_size)
         except BaseException as exc:
             device.close()
@@ -133,6 +135,16 @@ def _has_tail(device: RawDevice, size: int, sector_size: int) -> bool:
         device.read_into(memoryview(bytearray(sector_size)), size - sector_size, sector_size)
     except WindowsCallError as exc:
         _log.info("%s: its last sector cannot be read: %s", device.path, exc)
+        return False
+    return True
+
+
+def _has_bitmap(device: RawDevice) -> bool:
+    """Whether free clusters can be told; where they cannot, everything is read."""
+    try:
+        device.bitmap(0)
+    except WindowsCallError as exc:
+        _log.warning("%s: free clusters are not known: %s", device.path, exc)
         return False
     return True
 
