@@ -6,6 +6,7 @@ the one thread that owns the object.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,13 +17,15 @@ from vsssnap._win32.com import Reference, check, guid, take_bstr, text_at, uuid_
 from vsssnap._win32.constants import BackupType, ObjectType, WriterState
 from vsssnap._win32.guids import GUID_NULL
 from vsssnap._win32.hresult import HResult, signed, unsigned
-from vsssnap.errors import ProviderUnavailableError
+from vsssnap.errors import ProviderUnavailableError, SnapshotError
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from vsssnap._win32.dll import System
     from vsssnap._win32.protocols import CData, IVssBackupComponents
+
+_log = logging.getLogger("vsssnap.vss")
 
 _EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 
@@ -193,11 +196,19 @@ class BackupComponents:
     # Writers.
 
     def writer_metadata(self) -> list[WriterMetadata]:
-        """What writers said of themselves; after `gather_writer_metadata`, freed afterwards."""
+        """What writers said of themselves; after `gather_writer_metadata`, freed afterwards.
+
+        One whose document cannot be read is left out: it must not keep the others from being saved.
+        """
         this = self._this()
         count = ffi.new("UINT *")
         check(this.lpVtbl.GetWriterMetadataCount(this, count), "GetWriterMetadataCount")
-        found = [self._one_metadata(index) for index in range(count[0])]
+        found = []
+        for index in range(count[0]):
+            try:
+                found.append(self._one_metadata(index))
+            except SnapshotError as exc:
+                _log.warning("VSS writer number %d: its document cannot be read: %s", index, exc)
         check(this.lpVtbl.FreeWriterMetadata(this), "FreeWriterMetadata")
         return found
 
@@ -227,11 +238,19 @@ class BackupComponents:
             )
 
     def writer_status(self) -> list[WriterStatus]:
-        """How writers are; after `gather_writer_status`, freed afterwards."""
+        """How writers are; after `gather_writer_status`, freed afterwards.
+
+        One that cannot be asked is in state UNKNOWN, with the HRESULT of asking.
+        """
         this = self._this()
         count = ffi.new("UINT *")
         check(this.lpVtbl.GetWriterStatusCount(this, count), "GetWriterStatusCount")
-        found = [self._one_status(index) for index in range(count[0])]
+        found = []
+        for index in range(count[0]):
+            try:
+                found.append(self._one_status(index))
+            except SnapshotError as exc:
+                found.append(_unknown(index, exc))
         check(this.lpVtbl.FreeWriterStatus(this), "FreeWriterStatus")
         return found
 
@@ -337,6 +356,16 @@ def _array(ids: Sequence[UUID]) -> CData:
     for index, value in enumerate(ids):
         made[index] = guid(value)[0]
     return made
+
+
+def _unknown(index: int, exc: SnapshotError) -> WriterStatus:
+    return WriterStatus(
+        name=f"writer number {index}",
+        writer_id=GUID_NULL,
+        instance_id=GUID_NULL,
+        state=WriterState.VSS_WS_UNKNOWN,
+        code=exc.code or HResult.E_UNEXPECTED,
+    )
 
 
 def _writer_state(value: int) -> WriterState:

@@ -84,8 +84,6 @@ def fails(vss: FakeVss, **arguments: object) -> SnapshotError:
         ("GatherWriterMetadata", "async"),
         ("GatherWriterMetadata", "wait"),
         ("GetWriterMetadataCount", "call"),
-        ("GetWriterMetadata", "call"),
-        ("GetIdentity", "call"),
     ],
 )
 def test_a_failure_before_the_set_needs_no_abort(vss: FakeVss, step: str, where: str) -> None:
@@ -157,7 +155,6 @@ AFTER_START = [
     ("GatherWriterStatus", "call"),
     ("GatherWriterStatus", "async"),
     ("GetWriterStatusCount", "call"),
-    ("GetWriterStatusEx", "call"),
     ("DoSnapshotSet", "call"),
     ("DoSnapshotSet", "async"),
     ("DoSnapshotSet", "wait"),
@@ -278,6 +275,25 @@ def test_a_writer_that_is_not_needed_is_not_tried_again(vss: FakeVss) -> None:
     vss.writers[1].fails_at, vss.writers[1].code = "freeze", RETRYABLE
     with Snapshot("C:"):
         assert vss.calls.count("CreateVssBackupComponents") == 1
+
+
+@pytest.mark.parametrize("step", ["GetWriterMetadata", "GetIdentity"])
+def test_a_writer_whose_document_cannot_be_read_stops_nobody(vss: FakeVss, step: str) -> None:
+    vss.faults.fail(step, 0x80042310)
+    with Snapshot("C:", require=Consistency.APPLICATION) as s:
+        documents = s.open().metadata.documents
+    assert [name for name in documents if name.startswith("vss/writers/")] == [
+        f"vss/writers/{vss.writers[1].instance_id}.xml"
+    ]
+
+
+def test_a_writer_that_cannot_be_asked_counts_as_failed(vss: FakeVss) -> None:
+    vss.faults.fail("GetWriterStatusEx", UNEXPECTED, times=4)
+    with Snapshot("C:") as s:
+        assert s.consistency is Consistency.FILESYSTEM
+        assert {(report.state, report.code) for report in s.writers} == {("UNKNOWN", UNEXPECTED)}
+    vss.faults.fail("GetWriterStatusEx", UNEXPECTED, times=math.inf)
+    assert isinstance(fails(vss, require=Consistency.APPLICATION), WriterFailedError)
 
 
 def test_quiesce_managers_stand_in_for_writers(vss: FakeVss) -> None:
