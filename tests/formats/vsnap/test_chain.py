@@ -10,7 +10,7 @@ import pytest
 
 from vsnap_images import FORMAT, findings, image_of, noise, opened, resolver, write
 from vsssnap.blocks.extent import Extent, ExtentKind
-from vsssnap.errors import CorruptImageError, ParentMismatchError, UsageError
+from vsssnap.errors import CorruptImageError, DeviceReadError, ParentMismatchError, UsageError
 from vsssnap.formats import MemoryStorage
 from vsssnap.formats.base import Depth, ImageReader, ResolveParent
 from vsssnap.formats.vsnap import VsnapOptions
@@ -295,6 +295,26 @@ def test_marks_in_a_child_leave_the_rest_as_in_the_parent() -> None:
         assert reader.pread(2 * CHUNK, 0) == data
         assert Extent(CHUNK + 3 * CELL, CELL, ExtentKind.EXCLUDED) in list(reader.extents())
         assert findings(reader, Depth.CONTENT) == []
+
+
+@pytest.mark.parametrize("recover", [False, True])
+def test_marks_in_a_child_leave_the_rest_of_an_unreadable_range_unreadable(recover: bool) -> None:
+    lost = Extent(3 * CELL + 100, CELL, ExtentKind.UNREADABLE)
+    data = bytearray(noise(1, CHUNK))
+    data[lost.offset : lost.end] = bytes(lost.length)
+    base = image_of(data, [lost], options=VsnapOptions(level=1))
+    mark = Extent(3 * CELL + 50, 100, ExtentKind.ZERO)
+    with opened(base) as parent:
+        parent.path = "0.vsnap"
+        child = image_of(data, [mark], options=VsnapOptions(level=1), parent=parent, only=[])
+    data[mark.offset : mark.end] = bytes(mark.length)
+    with opened(child, parents=[base], recover=recover) as reader:
+        bad = [e for e in reader.extents() if e.kind is ExtentKind.UNREADABLE]
+        assert bad == [Extent(mark.end, lost.end - mark.end, ExtentKind.UNREADABLE)]
+        assert reader.pread(mark.end, 0) == data[: mark.end]
+        assert reader.pread(CHUNK, lost.end) == data[lost.end :]
+        with pytest.raises(DeviceReadError):
+            reader.pread(1, mark.end)
 
 
 def test_broken_off_child_is_recovered_over_its_parent() -> None:

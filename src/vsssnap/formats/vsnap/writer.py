@@ -23,14 +23,14 @@ from vsssnap.errors import ClosedError, UsageError
 from vsssnap.formats.base import ImageWriter, WriteOrder
 from vsssnap.formats.vsnap import frames, merkle, structs
 from vsssnap.formats.vsnap.chain import FileEntry, pack_table
-from vsssnap.formats.vsnap.encoder import Encoded, Encoder, touched
+from vsssnap.formats.vsnap.encoder import Encoded, Encoder
 from vsssnap.formats.vsnap.index import FLAT, Entry, Piece, pack_page, page_reference
 from vsssnap.formats.vsnap.layout import Geometry, pack_footer, pack_header
 from vsssnap.formats.vsnap.marks import STATE_OF, ChunkMarks
 from vsssnap.formats.vsnap.metadata_frames import pack_attachment, pack_metadata
 from vsssnap.formats.vsnap.payload import pack_data
 from vsssnap.formats.vsnap.state_frames import StateLog
-from vsssnap.formats.vsnap.states import CellStates
+from vsssnap.formats.vsnap.states import CellStates, touched, without
 from vsssnap.formats.vsnap.structs import DataBody, FooterBody, Reference
 from vsssnap.formats.vsnap.tree import Tree
 from vsssnap.formats.vsnap.tree_builder import SAME, TreeBuilder
@@ -258,7 +258,7 @@ class VsnapWriter(ImageWriter):
             plain[offset : offset + length] = bytes(length)
         old = parent.tree.entry(chunk).states_of(self.geometry.cells(chunk))
         free = ~touched(marks.ranges, size)
-        marks.unreadable += [item for item in old.unreadable if touched([item], size) & free]
+        marks.unreadable += without(old.unreadable, marks.ranges, len(plain))
         encoded = self._encoder.encode(plain, chunk, apart=touched(marks.unreadable, size))
         return encoded, CellStates(hole=old.hole & free, excluded=old.excluded & free)
 
