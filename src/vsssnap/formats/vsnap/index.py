@@ -47,7 +47,7 @@ class Entry:
     """What the index says of one chunk.
 
     Attributes:
-        flat: The one state of all its cells, or None for the rest to count.
+        flat: The one state of all its cells (`structs.LOST` too), or None for the rest to count.
         digest: Of the whole plain chunk.
         states: Of its cells; DATA are those of the pieces.
         pieces: Where the DATA cells lie.
@@ -84,6 +84,8 @@ class Entry:
 
 
 FLAT: Final = (Entry(structs.ZERO), Entry(structs.HOLE), Entry(structs.EXCLUDED))
+LOST: Final = Entry(structs.LOST)
+"""What recovery found nothing of: all of it is unreadable.  Never written."""
 
 
 def parse_entry(body: bytes, cells: int, width: int, length: int) -> Entry:

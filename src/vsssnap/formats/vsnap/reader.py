@@ -15,7 +15,7 @@ from vsssnap.formats.vsnap.marks import KIND_OF
 from vsssnap.formats.vsnap.plain import PlainBytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vsssnap.formats._cache import ByteCache
     from vsssnap.formats.base import Finding
@@ -50,7 +50,7 @@ class VsnapReader(ImageReader):
         footer: Footer | None,
         content_root: bytes,
         metadata: ImageMetadata,
-        lost: tuple[str, ...] = (),
+        lost: Sequence[str] = (),
     ) -> None:
         geometry = chain.own.geometry
         super().__init__(geometry.size, sector_size=geometry.header.sector_size, metadata=metadata)

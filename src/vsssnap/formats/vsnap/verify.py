@@ -14,10 +14,10 @@ from vsssnap.formats.vsnap import merkle, structs
 from vsssnap.formats.vsnap.codec import DIGESTS
 from vsssnap.formats.vsnap.layout import parse_header
 from vsssnap.formats.vsnap.metadata_frames import read_metadata
-from vsssnap.formats.vsnap.opening import read_copy, same_footer
+from vsssnap.formats.vsnap.opening import read_copy, same_footer, same_header
 from vsssnap.formats.vsnap.payload import parse_data
 from vsssnap.formats.vsnap.rebuild import damaged_cells
-from vsssnap.formats.vsnap.scan import Lost, frames_of
+from vsssnap.formats.vsnap.scan import Gap, frames_of
 from vsssnap.formats.vsnap.state_frames import parse_states
 from vsssnap.formats.vsnap.states import cells_of
 from vsssnap.formats.vsnap.tree import Tree
@@ -98,13 +98,12 @@ def _ends(file: OpenFile) -> Iterator[Finding]:
     if len(copies) == 2 and not same_footer(*copies):
         yield Finding("footer", file.size - structs.TAIL, "the two copies differ")
     try:
-        header, names = parse_header(file.frame(0, 0, structs.HEADER).body)
+        body = file.frame(0, 0, structs.HEADER).body
+        parse_header(body)
+        if copies and not same_header(body, copies[0][0]):
+            yield Finding("header", 0, "the footer's copy of the header differs")
     except (ImageError, DeviceReadError) as exc:
         yield _finding(exc, "header")
-        return
-    for footer, _ in copies[:1]:
-        if footer.header != header or footer.names != names:
-            yield Finding("header", 0, "the footer's copy of the header differs")
 
 
 def _metadata(reader: VsnapReader) -> Iterator[Finding]:
@@ -188,7 +187,7 @@ def _stored(file: OpenFile, progress: Report) -> Iterator[Finding]:
     """Every byte of a file, frame by frame."""
     counts = _Counts(file)
     for item in frames_of(file.storage, file.size, file.image_id):
-        if isinstance(item, Lost):
+        if isinstance(item, Gap):
             yield Finding("frame", item.offset, f"bytes {item.offset} to {item.end}: {item.reason}")
             progress(item.end - item.offset)
             counts.damaged = True
