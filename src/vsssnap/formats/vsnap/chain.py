@@ -56,7 +56,11 @@ def pack_table(entries: Sequence[FileEntry]) -> list[bytes]:
     """The body of a file table."""
     parts = [_COUNT.pack(len(entries), 0)]
     for entry in entries:
-        name = entry.name.encode("utf-8", "surrogateescape")[: structs.MAX_NAME]
+        try:
+            name = entry.name.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # a name of Windows that is no text; it is a hint only
+            name = entry.name.encode("utf-8", "replace")
+        name = name[: structs.MAX_NAME]
         parts += [
             FileBody(entry.image_id, entry.content_root, entry.length, entry.used, len(name)).pack(),
             name,

@@ -215,7 +215,8 @@ def parse_footer(body: bytes, offset: int, size: int) -> Footer:
             raise _broken(f"reference to {length} bytes at {at}", "footer")
     if chain and not 0 < found.file_number <= structs.MAX_FILES:
         raise _broken(f"file number {found.file_number}", "footer")
-    check_reference(found.root)
+    if check_reference(found.root).kind != structs.ZERO and not header.size:
+        raise _broken("a root of another kind than ZERO in a volume of no bytes", "footer")
     return Footer(found, header, names)
 
 
