@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["PathWriter", "create_image", "open_device", "open_image"]
 
 _PROBED = 64 << 10  # bytes of head and tail that formats see
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+# Without O_NONBLOCK the open of a FIFO, which an image may name as its parent, would wait for a writer.
+_FLAGS = os.O_RDONLY | sum(
+    getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK", "O_NOCTTY")
+)
 _MAX_CHAIN = 4096  # images behind one another; formats that resolve directly never come near
 
 
@@ -159,17 +162,20 @@ def _open_parent(
 ) -> ImageReader:
     if len(chain) > _MAX_CHAIN:
         raise CorruptImageError(f"{child}: more than {_MAX_CHAIN} parents behind one another", path=child)
-    tried = []
-    for candidate in candidates:
-        path = os.path.join(os.path.dirname(child), candidate)
-        tried.append(path)
+    # A child that was opened by a link lies where the link leads to, and so do its parents.
+    folders = dict.fromkeys((os.path.dirname(child), os.path.dirname(os.path.realpath(child))))
+    tried = dict.fromkeys(os.path.join(folder, candidate) for candidate in candidates for folder in folders)
+    circle = ""
+    for path in tried:
         try:
             found = os.stat(path)
         except (OSError, ValueError):
             continue
-        if (found.st_dev, found.st_ino) in chain:
-            raise CorruptImageError(f"{child}: its parent {path} is its own descendant", path=child)
-        return _open(path, name, recover, chain)
+        if (found.st_dev, found.st_ino) not in chain:
+            return _open(path, name, recover, chain)
+        circle = circle or path
+    if circle:
+        raise CorruptImageError(f"{child}: its parent {circle} is its own descendant", path=child)
     raise ImageNotFoundError(
         f"{child}: its parent is not there (looked for {', '.join(tried) or 'no name at all'})",
         path=child,

@@ -264,7 +264,7 @@ def test_a_refused_parent_is_closed_again_each_time() -> None:
     assert base
     readers: list[ImageReader] = []
 
-    def resolve(names: Sequence[str]) -> ImageReader:
+    def resolve(names: Sequence[str], /, *, format: str | None = None) -> ImageReader:
         readers.append(FORMAT.open(MemoryStorage(stranger)))
         return readers[-1]
 

@@ -301,7 +301,7 @@ def test_reading_a_huge_image_needs_little_memory() -> None:
 
 
 def test_marks_that_overlap_are_refused() -> None:
-    """Half a cell marked twice is not the whole cell; taken for it, a child would lose its parent's other half."""
+    """Half a cell marked twice is no whole cell; taken for one, the parent's other half would be lost."""
     writer = FORMAT.create(MemoryStorage(), 3 << 16, options=SMALL)
     writer.mark(Extent(0, 2048, ExtentKind.HOLE))
     with pytest.raises(UsageError, match="comes after a mark up to 2048"):

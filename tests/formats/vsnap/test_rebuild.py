@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -12,7 +12,7 @@ from vsnap_images import FORMAT, SMALL, every_kind, image_of, noise, opened
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import CorruptImageError, DeviceReadError, ImageNotFoundError
 from vsssnap.formats import MemoryStorage
-from vsssnap.formats.base import Depth, ImageReader
+from vsssnap.formats.base import Depth, ImageReader, ResolveParent
 from vsssnap.formats.vsnap import VsnapOptions, frames, structs
 from vsssnap.formats.vsnap.reader import VsnapReader
 from vsssnap.formats.vsnap.structs import StateBody
@@ -41,9 +41,7 @@ class Watched(MemoryStorage):
         self.closed = True
 
 
-def recovered(
-    storage: MemoryStorage, resolve: Callable[[Sequence[str]], ImageReader] | None = None
-) -> VsnapReader:
+def recovered(storage: MemoryStorage, resolve: ResolveParent | None = None) -> VsnapReader:
     reader = FORMAT.open(storage, recover=True, resolve_parent=resolve)
     assert isinstance(reader, VsnapReader)
     return reader
@@ -193,7 +191,7 @@ class Links:
         assert isinstance(reader, VsnapReader)
         return reader
 
-    def resolve(self, names: Sequence[str]) -> ImageReader:
+    def resolve(self, names: Sequence[str], /, *, format: str | None = None) -> ImageReader:
         number = int(names[0].partition(".")[0])
         if number in self.missing:
             raise ImageNotFoundError(f"there is no image {number}")
