@@ -163,7 +163,9 @@ def _open_parent(
     if len(chain) > _MAX_CHAIN:
         raise CorruptImageError(f"{child}: more than {_MAX_CHAIN} parents behind one another", path=child)
     # A child that was opened by a link lies where the link leads to, and so do its parents.
-    folders = dict.fromkeys((os.path.dirname(child), os.path.dirname(os.path.realpath(child))))
+    folders = [os.path.dirname(child), os.path.dirname(os.path.realpath(child))]
+    if os.path.realpath(folders[0]) == folders[1]:
+        del folders[1]
     tried = dict.fromkeys(os.path.join(folder, candidate) for candidate in candidates for folder in folders)
     circle = ""
     for path in tried:

@@ -127,7 +127,7 @@ class VsnapReader(ImageReader):
         return {
             "stored_size": self.chain.own.size,
             "complete": body is not None,
-            "identity": self.content_root.hex(),
+            "identity": self.content_root.hex() if any(self.content_root) else "",
             "image_id": self.image_id.hex(),
             "format_version": header.format,
             "size": self.size,

@@ -5,6 +5,7 @@ Source: docs/formats/vsnap.md, section 11, "verify".
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from vsssnap.blocks.extent import Extent
@@ -47,7 +48,7 @@ def verify(reader: VsnapReader, depth: Depth, progress: Report) -> Iterator[Find
             except (ImageError, DeviceReadError) as exc:
                 yield _finding(exc, "file table")
     for file in files:
-        yield from _ends(file)
+        yield from _named(file, reader, _ends(file))
     yield from _metadata(reader)
     stored = depth >= Depth.STORED
     content = depth >= Depth.CONTENT
@@ -59,7 +60,17 @@ def verify(reader: VsnapReader, depth: Depth, progress: Report) -> Iterator[Find
         total = sum(file.size for file in files)
         report = _nothing if content else _scaled(progress, reader.size, total)
         for file in files:
-            yield from _stored(file, report)
+            yield from _named(file, reader, _stored(file, report))
+
+
+def _named(file: OpenFile, reader: VsnapReader, found: Iterator[Finding]) -> Iterator[Finding]:
+    """Findings in an ancestor's file say in which: their offsets are not those of the image's own."""
+    name = file.storage.name
+    for finding in found:
+        if file is not reader.chain.own and name not in finding.message:
+            yield dataclasses.replace(finding, message=f"{name}: {finding.message}")
+        else:
+            yield finding
 
 
 def _nothing(count: int) -> None:
