@@ -62,6 +62,27 @@ class PlainBytes:
             if piece.cells & wanted:
                 self._fill_piece(view, chunk, within, piece, piece.cells & wanted)
 
+    def part(self, chunk: int, within: int, length: int, entry: Entry) -> bytes | None:
+        """Bytes of a chunk that lie in one segment, without a copy of the whole; None if they do not.
+
+        What copies under the interpreter's lock keeps the other threads from decoding.
+        """
+        size = self._geometry.cell_size
+        first, last = within // size, (within + length - 1) // size
+        wanted = ((1 << (last - first + 1)) - 1) << first
+        if length > self._geometry.segment_size or entry.states.unreadable or wanted & ~entry.states.data:
+            return None
+        for piece in entry.pieces:
+            if not wanted & ~piece.cells:
+                frame, stored = self._frame(piece, chunk, length)
+                at = rank_before(frame.states.data, first) * size + within - first * size
+                index, skip = divmod(at, frame.segment_size)
+                if skip + length > frame.plain(index):
+                    return None
+                plain = self._segment(piece, frame, index, stored, keep=length < frame.plain(index))
+                return plain[skip : skip + length]
+        return None
+
     def _unreadable(self, offset: int, length: int, what: str, hint: str) -> DeviceReadError:
         name = self._chain.own.storage.name or "the image"
         return DeviceReadError(

@@ -76,6 +76,14 @@ class VsnapReader(ImageReader):
             self._plain.fill(view[done : done + count], chunk, within, self.tree.entry(chunk), strict=True)
             done += count
 
+    def _read(self, length: int, offset: int) -> bytes:
+        chunk, within = divmod(offset, self.geometry.chunk_size)
+        if within + length <= self.geometry.chunk_size:
+            found = self._plain.part(chunk, within, length, self.tree.entry(chunk))
+            if found is not None:
+                return found
+        return super()._read(length, offset)
+
     def read_chunk(self, chunk: int) -> bytearray:
         """A whole chunk with zeros for what is unreadable.
 
