@@ -13,6 +13,7 @@ from vsssnap.formats.base import Depth, ImageReader
 from vsssnap.formats.vsnap.codec import DIGEST_NAMES
 from vsssnap.formats.vsnap.marks import KIND_OF
 from vsssnap.formats.vsnap.plain import PlainBytes
+from vsssnap.formats.vsnap.states import run_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -172,6 +173,7 @@ class VsnapReader(ImageReader):
 
 
 def _cells(base: int, stop: int, size: int, codes: bytearray) -> Iterator[Extent]:
-    for index, code in enumerate(codes):
-        at = base + index * size
-        yield Extent(at, min(size, stop - at), KIND_OF[code])
+    at = base
+    for code, count in run_list(codes):
+        yield Extent(at, min(count * size, stop - at), KIND_OF[code])
+        at += count * size
