@@ -11,6 +11,7 @@ an image holds is written down here, never asked of the reader that is being tes
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -21,10 +22,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import xxhash
+
 from vsnap_images import FORMAT, documents, noise
 from vsssnap.blocks.extent import Extent, ExtentKind
-from vsssnap.errors import CorruptImageError, DeviceReadError
+from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError
 from vsssnap.formats import MemoryStorage
+from vsssnap.formats.base import Depth
 from vsssnap.formats.vsnap import VsnapOptions, frames, structs
 from vsssnap.formats.vsnap.reader import VsnapReader
 from vsssnap.formats.vsnap.writer import VsnapWriter
@@ -36,6 +40,7 @@ CELL = 4096
 FAR = structs.FAN_OUT**2 * UNIT  # the first chunk of a tree with three levels
 MEMORY = 64 << 20  # bytes that a damaged image of some kilobytes may cost
 PATIENCE = 5.0  # seconds of the processor for one damage
+EXTENTS = 10_000
 SHOWN = 20
 
 
@@ -279,6 +284,26 @@ def read_recovering(path: str, truth: Truth, tally: Tally) -> None:
             tally.refused += 1
 
 
+def use(path: str, tally: Tally) -> None:
+    """Everything that can be done with an image ends well or with an error of the library, and soon."""
+    allowed = (ImageError, DeviceReadError)
+    with contextlib.suppress(*allowed):
+        verify_image(path, format="vsnap", depth=Depth.CONTENT)
+    for recover in (False, True):
+        with contextlib.suppress(*allowed), open_image(path, format="vsnap", recover=recover) as reader:
+            with contextlib.suppress(*allowed):
+                reader.info()
+            places = [0, FAR, FAR + UNIT, FAR + 2 * UNIT, max(0, reader.size - 5)]
+            with contextlib.suppress(*allowed):
+                found = list(itertools.islice(reader.extents(), EXTENTS))
+                places += [extent.offset for extent in found[:10]]
+                if len(found) == EXTENTS:
+                    tally.fail("extents without end")
+            for place in places:
+                with contextlib.suppress(*allowed):
+                    reader.pread(UNIT, place)
+
+
 # Damages: each leaves the file damaged until the next is asked for.
 
 
@@ -374,7 +399,61 @@ def frame_bounds(data: bytes) -> list[tuple[int, int]]:
     return result
 
 
-WAYS = {"flips": flips, "fields": fields, "cuts": cuts, "accidents": accidents}
+def forgeries(path: Path, data: bytes, bits: int) -> Iterator[str]:
+    """What no accident does: fields are changed and the checks made to agree again.
+
+    Every byte that a check covers, with single bits and with extreme numbers, in both footers alike; with
+    no ``bits`` one number at every fourth byte.
+    """
+    bounds = frame_bounds(data)
+    footers = [start for start, _ in bounds[-2:]]
+    for start, end in bounds[:-1]:
+        box = 8 + int.from_bytes(data[start + 4 : start + 8], "little")
+        last = end if start not in footers else start + 500
+        for offset in range(start, last):
+            if start + structs.CHECK_AT <= offset < start + structs.HEAD or (not bits and offset % 4):
+                continue
+            for what, change in _changes(offset, data[offset], bits):
+                forged = bytearray(data)
+                forged[offset : offset + len(change)] = change[: end - offset]
+                if start in footers:
+                    away = footers[1] - footers[0]
+                    forged[offset + away : offset + away + len(change)] = change[: end - offset]
+                if offset >= start + box:
+                    _seal_segments(forged, start, box)
+                for each in footers if start in footers else [start]:
+                    _seal_box(forged, each)
+                if forged != data:
+                    path.write_bytes(forged)
+                    yield f"{what} at {offset}, {offset - start} in the frame at {start}"
+    path.write_bytes(data)
+
+
+def _changes(offset: int, byte: int, bits: int) -> Iterator[tuple[str, bytes]]:
+    for turn in range(bits):
+        bit = turn if bits == 8 else (offset * 5 + turn) % 8
+        yield f"bit {bit}", bytes([byte ^ 1 << bit])
+    yield "ones", b"\xff" * 4
+    if bits == 8:
+        yield from (("many ones", b"\xff" * 8), ("zeros", bytes(4)), ("large", b"\xff\xff\xff\x0f"))
+
+
+def _seal_box(file: bytearray, start: int) -> None:
+    box = 8 + int.from_bytes(file[start + 4 : start + 8], "little")
+    check = xxhash.xxh3_128_digest(
+        bytes(file[start : start + structs.CHECK_AT] + file[start + structs.HEAD : start + box])
+    )
+    file[start + structs.CHECK_AT : start + structs.HEAD] = check
+
+
+def _seal_segments(file: bytearray, start: int, box: int) -> None:
+    """The check of the one segment of a small data frame, at the end of its box."""
+    outer = int.from_bytes(file[start + 20 : start + 24], "little")
+    stored = bytes(file[start + box : start + box + outer])
+    file[start + box - 16 : start + box] = xxhash.xxh3_128_digest(stored)
+
+
+WAYS = {"forgeries": forgeries, "flips": flips, "fields": fields, "cuts": cuts, "accidents": accidents}
 
 
 # The program.
@@ -430,7 +509,9 @@ def run(
         tally.now = what
         signal.setitimer(signal.ITIMER_PROF, PATIENCE)
         try:
-            if recover:
+            if way == "forgeries":
+                use(str(looked_at), tally)
+            elif recover:
                 read_recovering(str(looked_at), truth, tally)
             else:
                 report = verify_image(looked_at, format="vsnap")

@@ -84,6 +84,20 @@ def test_accidents_are_noticed(tmp_path: Path) -> None:
     check(damaged(tmp_path, "large", "accidents", 1000), 1000)
 
 
+def test_forged_numbers_raise_only_errors_of_the_library_in_bounded_time(tmp_path: Path) -> None:
+    """All checks agree, as in an image that was made to do harm."""
+    result = damaged(tmp_path, "child", "forgeries", 0)
+    assert result["damages"] > 400
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1600)
+@pytest.mark.parametrize("image", ["full", "child", "parent"])
+def test_forgeries_raise_only_errors_of_the_library_in_bounded_time(image: str, tmp_path: Path) -> None:
+    result = damaged(tmp_path, image, "forgeries", 8)
+    assert result["damages"] > 20_000
+
+
 def recovered(result: dict[str, Any], damages: int) -> None:
     assert result["damages"] == damages
     # "Refused" counts images of which something is unreadable, too.
