@@ -17,16 +17,17 @@ from typing import Any
 import pytest
 
 from checkout import TOP
-from requirements import unavailable
 
 PROGRAM = TOP / "tests" / "support" / "vsnap_damage.py"
 PATHS = [str(PROGRAM.parent), str(TOP / "src")]
 TIMEOUT = 1500.0
 
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="limits of a process are set by /proc and setrlimit"
+)
+
 
 def damaged(folder: Path, image: str, way: str, amount: int, mode: str = "strict") -> dict[str, Any]:
-    if not sys.platform.startswith("linux"):
-        unavailable("limits of a process are set by /proc and setrlimit")
     start = f"import sys; sys.path[:0] = {PATHS!r}; import vsnap_damage; vsnap_damage.main(sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", start, str(folder), image, way, str(amount), mode],
