@@ -1,4 +1,4 @@
-"""Finding an image's parents by path."""
+"""Finding an image's parents by path, and opening what a failing disk still gives."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from pathlib import Path
 import pytest
 
 from vsnap_images import noise
-from vsssnap.errors import CorruptImageError, ImageError, ImageNotFoundError, ParentMismatchError
-from vsssnap.formats import MemoryStorage
+from vsssnap.errors import (
+    CorruptImageError,
+    DeviceReadError,
+    ImageError,
+    ImageNotFoundError,
+    ParentMismatchError,
+)
+from vsssnap.formats import FileStorage, MemoryStorage
 from vsssnap.formats.vsnap import VsnapOptions
 from vsssnap.imaging.copying import save_image
 from vsssnap.imaging.opening import open_image
+from vsssnap.imaging.verifying import verify_image
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
 
@@ -141,3 +148,49 @@ def test_refused_images_leave_no_descriptor_open(tmp_path: Path) -> None:
                 except (ImageError, OSError):
                     pass
                 assert len(os.listdir("/proc/self/fd")) == before
+
+
+# Bad sectors.
+
+
+@pytest.fixture
+def bad_sectors(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Files and offsets that cannot be read from now on."""
+    sectors: list[tuple[str, int]] = []
+    read = FileStorage.pread
+
+    def pread(self: FileStorage, length: int, offset: int, /) -> bytes:
+        if any(name == self.name and offset < at + 512 and at < offset + length for name, at in sectors):
+            raise DeviceReadError(f"{self.name}: cannot read at {offset}", offset=offset, length=length)
+        return read(self, length, offset)
+
+    monkeypatch.setattr(FileStorage, "pread", pread)
+    return sectors
+
+
+@pytest.mark.parametrize("place", ["header", "first footer", "second footer"])
+def test_an_image_opens_in_spite_of_one_bad_sector_that_another_makes_up_for(
+    place: str, bad_sectors: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.vsnap"
+    data = save(path, 1)
+    size = path.stat().st_size
+    bad_sectors.append((str(path), {"header": 0, "first footer": size - 8192}.get(place, size - 4096)))
+    with open_image(path) as reader:
+        assert reader.pread(len(data), UNIT) == data[UNIT:]  # the first frame shares the header's sector
+    report = verify_image(path)
+    assert not report.ok
+    assert {finding.structure for finding in report.findings} <= {"header", "footer", "frame"}
+
+
+def test_an_image_without_a_readable_end_is_reported_and_not_raised(
+    bad_sectors: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.vsnap"
+    data = save(path, 1)
+    size = path.stat().st_size
+    bad_sectors += [(str(path), size - 8192), (str(path), size - 4096)]
+    report = verify_image(path)
+    assert (report.ok, report.format) == (False, "vsnap")
+    with open_image(path, recover=True) as reader:
+        assert reader.pread(len(data), 0) == data

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vsssnap._units import whole
 from vsssnap.errors import (
     CorruptImageError,
+    DeviceReadError,
     ImageError,
     ImageNotFoundError,
     SnapshotPermissionError,
@@ -148,9 +149,17 @@ def find_format(storage: Storage, path: str, name: str | None) -> ImageFormat:
     if name is not None:
         return registry.by_name(name)
     size = storage.size
-    head = storage.pread(min(size, _PROBED), 0)
-    tail = storage.pread(min(size, _PROBED), max(0, size - _PROBED))
+    head = _glance(storage, min(size, _PROBED), 0)
+    tail = _glance(storage, min(size, _PROBED), max(0, size - _PROBED))
     return registry.by_probe(Probe(head, tail, os.path.basename(path), size), path)
+
+
+def _glance(storage: Storage, length: int, offset: int) -> bytes:
+    """Bytes for the probes; none if they cannot be read: a format may do without its other end."""
+    try:
+        return storage.pread(length, offset)
+    except DeviceReadError:
+        return b""
 
 
 def _open_parent(

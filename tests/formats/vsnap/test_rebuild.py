@@ -127,6 +127,20 @@ def test_a_bad_sector_in_a_box_costs_that_frame() -> None:
         assert reader.pread(UNIT, 2 * UNIT) == data[2 * UNIT :]
 
 
+def test_verification_goes_on_behind_bad_sectors() -> None:
+    data = noise(1, 6 * UNIT)
+    file = image_of(data, options=VsnapOptions(level=0, chunk_size=UNIT, cell_size=CELL))
+    payload = file.index(data[2 * UNIT + 1000 : 2 * UNIT + 1100])
+    box = file.index(structs.MAGIC, file.index(data[4 * UNIT - 100 : 4 * UNIT])) - 8  # of chunk 4
+    with FORMAT.open(Watched(file, bad=[payload, box])) as reader:
+        found = list(reader.verify(Depth.STORED, lambda count: None))
+        assert [finding.structure for finding in found] == ["data frame", "frame"]
+        assert found[0].extent == Extent(2 * UNIT, UNIT)
+        content = list(reader.verify(Depth.CONTENT, lambda count: None))
+        lost = {finding.extent.offset for finding in content if finding.extent is not None}
+        assert lost == {2 * UNIT, 4 * UNIT}
+
+
 @pytest.mark.parametrize("copy", [0, 1])
 def test_one_footer_in_a_bad_sector_is_not_needed(copy: int) -> None:
     data = noise(1, UNIT)

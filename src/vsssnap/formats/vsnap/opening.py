@@ -70,13 +70,14 @@ def open_recovering(storage: Storage, resolve: ResolveParent | None) -> VsnapRea
 
     Raises:
         CorruptImageError: neither header nor footer is left, so that nothing says what it is.
+        DeviceReadError: neither can be read.
         UnsupportedFeatureError: it uses what this version does not know.
     """
     footer: Footer | None = None
     try:
         footer, image_id = read_footer(storage)
         header = footer.header
-    except CorruptImageError:
+    except (CorruptImageError, DeviceReadError):
         frame = read_frame(storage, 0, storage.size, None, kind=structs.HEADER)
         header, image_id = parse_header(frame.body)[0], frame.head.image_id
     root = footer.body.content_root if footer is not None else None

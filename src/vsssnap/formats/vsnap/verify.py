@@ -240,7 +240,9 @@ class _Counts:
             for first, count in cells_of(damaged_cells(file, frame)):
                 base = frame.chunk * file.geometry.chunk_size + first * file.geometry.cell_size
                 length = min(count * file.geometry.cell_size, file.geometry.size - base)
-                message = f"stored bytes of chunk {frame.chunk} do not agree with their check"
+                message = (
+                    f"stored bytes of chunk {frame.chunk} cannot be read or do not agree with their check"
+                )
                 yield Finding(item.name, item.offset, message, Extent(base, length))
         elif item.head.type == structs.STATE_FRAME:
             first, cells, _, _ = parse_states(item, file.geometry, path)
@@ -256,7 +258,7 @@ class _Counts:
             yield Finding("state frame", None, f"states end at cell {self._next_cell}")
         try:
             body = read_copy(self._file.storage, 0)[0].body
-        except ImageError:
+        except (ImageError, DeviceReadError):
             return  # reported with the footers
         told = [body.data_frames, body.plain_bytes, body.outer_bytes]
         if told != self._data:
