@@ -313,10 +313,13 @@ def flips(path: Path, data: bytes, bits: int) -> Iterator[str]:
 
 
 def fields(path: Path, data: bytes, bits: int) -> Iterator[str]:
-    """`flips` without most of the zeros with which the two footers are filled up."""
+    """`flips` without most of the zeros with which the two footers are filled up.
+
+    With no ``bits`` one bit of every third byte.
+    """
     filled = [range(last - 4000 + 300, last - 64) for last in (len(data) - 4096, len(data))]
     places = [at for at in range(len(data)) if not at % 64 or not any(at in each for each in filled)]
-    yield from _flips(path, data, bits, places)
+    yield from _flips(path, data, bits or 1, places if bits else places[::3])
 
 
 def _flips(path: Path, data: bytes, bits: int, places: Iterable[int]) -> Iterator[str]:
