@@ -3,8 +3,8 @@
 
     python -I vsnap_reader.py [-o OUT] FILE [ANCESTOR ...]
 
-Checks FILE and its ancestors whole, reads the volume (in memory) by the index, prints the states and
-the SHA-256 of the content (UNREADABLE as zeros) as JSON, and writes the raw volume to OUT.
+Checks FILE and its ancestors whole, reads the volume (its data in memory) by the index, prints states
+and SHA-256 of the content (UNREADABLE as zeros; up to 16 GiB) as JSON, writes the raw volume to OUT.
 """
 # ruff: noqa: D102, D103, T201 - one page of plain Python, without a library around it
 
@@ -29,59 +29,51 @@ class File:
     """One file, checked from the first byte to the last."""
 
     def __init__(self, path: str) -> None:
-        self.data, self.path, self.frames, at = Path(path).read_bytes(), path, [], 0
+        self.data, self.path, at = Path(path).read_bytes(), path, 0
+        self.boxes: dict[int, tuple[int, bytes, bytes]] = {}
         need(len(self.data) >= 64 + 8192, f"{path}: incomplete")
         self.id = self.data[32:48]
         while at < len(self.data):
             need(at + 64 <= len(self.data), f"{path}: cut short at {at}")
             lead, box, magic, kind, flags, outer, place = struct.unpack_from("<II8sHHIQ", self.data, at)
             end = at + 8 + box
-            need((lead, magic, place) == (SKIPPABLE, MAGIC, at), f"{path}: no frame at {at}")
-            need(box >= 56 and end + outer <= len(self.data), f"{path}: frame at {at} is cut short")
+            need((lead, magic, place) == (SKIPPABLE, MAGIC, at) and box >= 56, f"{path}: no frame at {at}")
+            need(end + outer <= len(self.data), f"{path}: frame at {at} is cut short")
             need(self.data[at + 32 : at + 48] == self.id, f"{path}: another image's frame at {at}")
             check = xxhash.xxh3_128_digest(self.data[at : at + 48] + self.data[at + 64 : end])
             need(check == self.data[at + 48 : at + 64], f"{path}: damaged frame at {at}")
             need(kind in (1, 2, 3, 4, 5, 6, 7, 15) or not flags & 1, f"{path}: unknown critical frame {kind}")
-            self.frames.append((kind, at, self.data[at + 64 : end], self.data[end : end + outer]))
+            self.boxes[at] = (kind, self.data[at + 64 : end], self.data[end : end + outer])
             at = end + outer
-        self.boxes = {place: (kind, body, outer) for kind, place, body, outer in self.frames}
-        footers = [body for kind, _, body, _ in self.frames[-2:] if kind == 15]
+        footers = [body for kind, body, _ in list(self.boxes.values())[-2:] if kind == 15]
         need(len(footers) == 2, f"{path}: no footers: the image is incomplete")
         self.footer, other = footers
         need(self.footer[:72] + other[72:73] + self.footer[73:] == other, f"{path}: footers differ")
         need(struct.unpack_from("<Q", self.footer)[0] == len(self.data), f"{path}: wrong total length")
         header = self.footer[192 : 192 + struct.unpack_from("<I", self.footer, 76)[0]]
-        need(self.frames[0][0] == 1 and self.frames[0][2] == header, f"{path}: header and copy differ")
+        need(self.boxes[0][:2] == (1, header), f"{path}: header and copy differ")
         version, self.digest, self.sector, self.size = struct.unpack_from("<HHIQ", header)
         self.chunk, self.cell, self.segment, self.chain = struct.unpack_from("<III4xQ", header, 16)
         need(version == 0 and self.chain < 2, f"{path}: format {version}, features {self.chain:#x}")
         self.number, self.root = struct.unpack_from("<I", self.footer, 92)[0], self.footer[112:144]
         self.per_chunk, self.chunks = self.chunk // self.cell, -(-self.size // self.chunk)
         self.width = -(-self.per_chunk // 8)
-        for kind, at, _, _ in self.frames:
-            if kind == 2:
-                self.data_frame(at)
+        for at in [at for at, box in self.boxes.items() if box[0] == 2]:
+            self.data_frame(at)
 
     def length(self, chunk: int) -> int:
         return int(min(self.chunk, self.size - chunk * self.chunk))
 
-    def cells(self, chunk: int) -> int:
-        return int(-(-self.length(chunk) // self.cell))
-
     def states(self, body: bytes, at: int, chunk: int) -> tuple[list[int], list[tuple[int, int]], int]:
         flags, has_data = body[at], body[at + 1]
-        codes, at = [0] * self.cells(chunk), at + 4
+        codes, at = [0] * -(-self.length(chunk) // self.cell), at + 4
         for present, code in ((flags & 1, 1), (flags & 2, 2), (flags & 4, 4), (has_data, 3)):
             if present:
                 for cell in self.map(body, at):
                     codes[cell] = code
                 at += self.width
-        ranges = []
-        if flags & 8:
-            count = struct.unpack_from("<I", body, at)[0]
-            ranges = list(struct.iter_unpack("<II", body[at + 4 : at + 4 + 8 * count]))
-            at += 4 + 8 * count
-        return codes, ranges, at
+        end = at + 4 + 8 * struct.unpack_from("<I", body, at)[0] if flags & 8 else at
+        return codes, list(struct.iter_unpack("<II", body[at + 4 : end])), end
 
     def map(self, body: bytes, at: int) -> list[int]:
         bits = int.from_bytes(body[at : at + self.width], "little")
@@ -92,8 +84,7 @@ class File:
         need(kind == 2, f"{self.path}: no data frame at {place}")
         chunk, _, _, plain, count = struct.unpack_from("<Q16s32sIH", body)
         codes, _, at = self.states(body, 64, chunk)
-        cells: dict[int, bytes] = {}
-        out, start = b"", 0
+        cells, out, start = dict[int, bytes](), b"", 0
         for stored, check in struct.iter_unpack("<I16s", body[at : at + 20 * count]):
             part = outer[start : start + stored]
             need(xxhash.xxh3_128_digest(part) == check, f"{self.path}: damaged data frame at {place}")
@@ -114,32 +105,33 @@ class Image:
     """A file with its ancestors, read by the index."""
 
     def __init__(self, own: File, ancestors: list[File]) -> None:
-        self.own, self.files, self.volume = own, {own.number: own}, bytearray(own.size)
-        self.codes = bytearray(-(-own.size // own.cell))
-        self.unreadable: list[list[int]] = []
+        self.own, self.files = own, {own.number: own}
+        self.chunks: dict[int, bytearray] = {}  # those with data
+        self.runs, self.unreadable = list[list[int]](), list[list[int]]()  # offset and state, or length
         place = struct.unpack_from("<Q", own.footer, 80)[0]
         if own.chain:
-            body, at, known = own.boxes[place][1], 8, {(f.id, len(f.data)): f for f in ancestors}
-            for number in range(struct.unpack_from("<I", body)[0]):
-                image, _, length, _, name = struct.unpack_from("<16s32sQHH", body, at)
+            body, at, known = own.boxes[place][1], 8, {(f.id, f.root, len(f.data)): f for f in ancestors}
+            for number in range(own.number):
+                *identity, used, name = struct.unpack_from("<16s32sQHH", body, at)
                 at += 60 + name
-                self.files |= {n: f for n, f in [(number, known.get((image, length)))] if f}
-        levels = next(n for n in range(1, 9) if FAN_OUT**n >= own.chunks)
-        top = self.reference(own.footer[16:72], levels - 1, 0)
+                if used:
+                    need(
+                        tuple(identity) in known, f"ancestor {number} is missing: name it on the command line"
+                    )
+                    self.files[number] = known[tuple(identity)]
+        top = next(level for level in range(8) if FAN_OUT ** (level + 1) >= own.chunks)
+        value = self.reference(own.footer[16:72], top, 0)
         geometry = struct.pack("<HQIII", own.digest, own.size, own.sector, own.chunk, own.cell)
-        need(own.digest != 2 or hashed("root", geometry, top) == own.root, "wrong content root")
+        need(own.digest != 2 or hashed("root", geometry, value) == own.root, "wrong content root")
 
     def reference(self, entry: bytes, level: int, number: int) -> bytes:
         """Read the subtree below a reference; its value."""
         own, kind, file, place, value = self.own, entry[0], *struct.unpack_from("<IQ", entry, 4), entry[24:56]
         span = FAN_OUT ** (level + 1)
         if kind != 4:
-            first = number * span * own.per_chunk
-            last = min(first + span * own.per_chunk, len(self.codes))
-            self.codes[first:last] = bytes([kind]) * (last - first)
+            self.state(number * span * own.chunk, kind)
             need(own.digest != 2 or value == hashed("flat", bytes([kind])), "wrong flat value")
             return value
-        need(file in self.files, f"file {file} of the chain is missing: name it on the command line")
         kind, body, _ = self.files[file].boxes[place]
         found, count, first = struct.unpack_from("<B3xIQ", body)
         need((kind, found, first, body[16:48]) == (4, level, number * span, value), f"wrong page at {place}")
@@ -156,28 +148,31 @@ class Image:
             need(computed == value, f"wrong value of page {number} of level {level}")
         return value
 
+    def state(self, offset: int, code: int) -> None:
+        if offset < self.own.size and (not self.runs or self.runs[-1][1] != code):
+            self.runs.append([offset, code])
+
     def entry(self, entry: bytes, chunk: int) -> bytes:
         """Read a chunk by its leaf entry; its value."""
-        own, base, first = self.own, chunk * self.own.chunk, chunk * self.own.per_chunk
+        own, base, data = self.own, chunk * self.own.chunk, bytearray(self.own.length(chunk))
         if entry[0] < 3:
-            self.codes[first : first + own.cells(chunk)] = bytes([entry[0]]) * own.cells(chunk)
+            self.state(base, entry[0])
             return hashed("flat", entry[:1])
         codes, ranges, at = own.states(entry, 36, chunk)
         for _ in range(entry[1]):
             file, place, _, _ = struct.unpack_from("<IQII", entry, at)
-            need(file in self.files, f"file {file} of the chain is missing: name it on the command line")
             found, stored = self.files[file].data_frame(place)
             need(found == chunk, f"frame at {place} holds chunk {found}, not {chunk}")
             for cell in own.map(entry, at + 20):
-                codes[cell], low = 3, base + cell * own.cell
-                self.volume[low : low + len(stored[cell])] = stored[cell]
+                codes[cell], low = 3, cell * own.cell
+                data[low : low + len(stored[cell])] = stored[cell]
+                self.chunks[chunk] = data
             at += 20 + own.width
-        self.codes[first : first + len(codes)] = bytes(codes)
+        for cell, code in enumerate(codes):
+            self.state(base + cell * own.cell, code)
         self.unreadable += [[base + offset, length] for offset, length in ranges]
-        if own.digest != 2:
-            return b""
-        digest = hashlib.sha256(self.volume[base : base + own.length(chunk)]).digest()
-        need(digest == entry[4:36], f"wrong digest of chunk {chunk}")
+        digest = hashlib.sha256(data).digest()
+        need(own.digest != 2 or digest == entry[4:36], f"wrong digest of chunk {chunk}")
         listed = struct.pack("<I", len(ranges)) + b"".join(struct.pack("<II", *item) for item in ranges)
         return hashed("chunk", struct.pack("<I", len(codes)), bytes(codes), listed, digest)
 
@@ -186,14 +181,18 @@ def main(arguments: list[str]) -> None:
     out = arguments.pop(1) if arguments[:1] == ["-o"] else None
     own, *ancestors = [File(path) for path in arguments[out is not None :]]
     image = Image(own, ancestors)
-    runs: list[list[int]] = []
-    for cell, code in enumerate(image.codes):
-        if not runs or runs[-1][1] != code:
-            runs.append([cell * own.cell, code])
-    result = {"size": own.size, "content_root": own.root.hex(), "runs": runs, "unreadable": image.unreadable}
+    content, small = hashlib.sha256(), own.size <= 1 << 34
+    for chunk in range(own.chunks if small else 0):
+        content.update(image.chunks.get(chunk, bytes(own.length(chunk))))
     if out:
-        Path(out).write_bytes(image.volume)
-    print(json.dumps(result | {"sha256": hashlib.sha256(image.volume).hexdigest()}))
+        with Path(out).open("wb") as file:
+            file.truncate(own.size)
+            for chunk, data in image.chunks.items():
+                file.seek(chunk * own.chunk)
+                file.write(data)
+    result = {"size": own.size, "content_root": own.root.hex(), "runs": image.runs}
+    result |= {"unreadable": image.unreadable, "sha256": content.hexdigest() if small else None}
+    print(json.dumps(result))
 
 
 main(sys.argv[1:])

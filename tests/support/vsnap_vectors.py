@@ -8,13 +8,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from checkout import TOP
-from vsnap_images import SMALL, documents, every_kind, image_of, noise, opened
+from vsnap_images import FORMAT, SMALL, documents, every_kind, image_of, noise, opened
 from vsssnap.blocks.extent import Extent, ExtentKind
+from vsssnap.formats import MemoryStorage
+from vsssnap.formats.base import ImageReader
 from vsssnap.formats.vsnap import VsnapOptions
+from vsssnap.formats.vsnap.reader import VsnapReader
 from vsssnap.metadata import ImageMetadata
 
 FOLDER = TOP / "docs" / "formats" / "vectors"
@@ -58,7 +62,7 @@ def vectors() -> list[Vector]:
     changed[(5 << 16) :] = bytes(len(mixed) - (5 << 16))
     child_marks = [Extent(5 << 16, len(mixed) - (5 << 16), ExtentKind.ZERO)]
     below = opened(raw)
-    below.path = "0.vsnap"
+    below.path = "every-state.vsnap"
     child = image_of(bytes(changed), child_marks, options=_options(5), parent=below, only=[0])
     return [
         Vector("empty", b"", empty),
@@ -72,9 +76,6 @@ def vectors() -> list[Vector]:
 
 def image_of_sparse(size: int) -> bytes:
     """An image of a volume of zeros with one byte of data far inside."""
-    from vsnap_images import FORMAT
-    from vsssnap.formats import MemoryStorage
-
     storage = MemoryStorage()
     writer = FORMAT.create(storage, size, options=_options(6))
     offset = size // 2
@@ -86,7 +87,12 @@ def image_of_sparse(size: int) -> bytes:
 
 def describe(vector: Vector, files: dict[str, bytes]) -> dict[str, object]:
     """What vectors.json says of a vector; UNREADABLE counts as zeros."""
-    reader = opened(vector.file, parents=[files[name] for name in vector.parents])
+
+    def resolve(names: Sequence[str], /, *, format: str | None = None) -> ImageReader:
+        return opened(files[names[0].removesuffix(".vsnap")])
+
+    reader = FORMAT.open(MemoryStorage(vector.file), resolve_parent=resolve)
+    assert isinstance(reader, VsnapReader)
     extents = [[extent.offset, extent.length, extent.kind.value] for extent in reader.extents()]
     small = reader.size < 1 << 30
     return {

@@ -16,6 +16,8 @@ from vsssnap.cli.common import PATH, command, copy_options, is_block_device
 from vsssnap.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.cli.output import Output
     from vsssnap.formats.base import ImageReader
@@ -209,13 +211,21 @@ def _show(out: Output, values: dict[str, Any], metadata: ImageMetadata, depths: 
             *(("document", f"{name} ({len(data)} bytes)") for name, data in metadata.documents.items()),
             *(("user", f"{name}: {json.dumps(value)}") for name, value in metadata.user.items()),
             *(("note", note) for note in metadata.notes),
-            *(
-                (name.replace("_", " "), value if isinstance(value, str | int) else json.dumps(value))
-                for name, value in values["details"].items()
-                if value not in (None, [], {}, "") and name != "stored_size"
-            ),
+            *_details(values["details"]),
         ]
     )
+
+
+def _details(details: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
+    """What the format says of the image, without what stands above; a list is a line for each item."""
+    for name, value in details.items():
+        if name in ("size", "sector_size", "states", "stored_size") or value in (None, {}, ""):
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            text = item if isinstance(item, str | int) else json.dumps(item)
+            if isinstance(item, dict):
+                text = ", ".join(f"{key.replace('_', ' ')} {each}" for key, each in item.items())
+            yield name.replace("_", " "), text
 
 
 @command(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vsssnap._units import whole
 from vsssnap.errors import (
     CorruptImageError,
+    DeviceReadError,
     ImageError,
     ImageNotFoundError,
     SnapshotPermissionError,
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["PathWriter", "create_image", "open_device", "open_image"]
 
 _PROBED = 64 << 10  # bytes of head and tail that formats see
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+# Without O_NONBLOCK the open of a FIFO, which an image may name as its parent, would wait for a writer.
+_FLAGS = os.O_RDONLY | sum(
+    getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK", "O_NOCTTY")
+)
 _MAX_CHAIN = 4096  # images behind one another; formats that resolve directly never come near
 
 
@@ -145,9 +149,17 @@ def find_format(storage: Storage, path: str, name: str | None) -> ImageFormat:
     if name is not None:
         return registry.by_name(name)
     size = storage.size
-    head = storage.pread(min(size, _PROBED), 0)
-    tail = storage.pread(min(size, _PROBED), max(0, size - _PROBED))
+    head = _glance(storage, min(size, _PROBED), 0)
+    tail = _glance(storage, min(size, _PROBED), max(0, size - _PROBED))
     return registry.by_probe(Probe(head, tail, os.path.basename(path), size), path)
+
+
+def _glance(storage: Storage, length: int, offset: int) -> bytes:
+    """Bytes for the probes; none if they cannot be read: a format may do without its other end."""
+    try:
+        return storage.pread(length, offset)
+    except DeviceReadError:
+        return b""
 
 
 def _open_parent(
@@ -159,17 +171,22 @@ def _open_parent(
 ) -> ImageReader:
     if len(chain) > _MAX_CHAIN:
         raise CorruptImageError(f"{child}: more than {_MAX_CHAIN} parents behind one another", path=child)
-    tried = []
-    for candidate in candidates:
-        path = os.path.join(os.path.dirname(child), candidate)
-        tried.append(path)
+    # A child that was opened by a link lies where the link leads to, and so do its parents.
+    folders = [os.path.dirname(child), os.path.dirname(os.path.realpath(child))]
+    if os.path.realpath(folders[0]) == folders[1]:
+        del folders[1]
+    tried = dict.fromkeys(os.path.join(folder, candidate) for candidate in candidates for folder in folders)
+    circle = ""
+    for path in tried:
         try:
             found = os.stat(path)
         except (OSError, ValueError):
             continue
-        if (found.st_dev, found.st_ino) in chain:
-            raise CorruptImageError(f"{child}: its parent {path} is its own descendant", path=child)
-        return _open(path, name, recover, chain)
+        if (found.st_dev, found.st_ino) not in chain:
+            return _open(path, name, recover, chain)
+        circle = circle or path
+    if circle:
+        raise CorruptImageError(f"{child}: its parent {circle} is its own descendant", path=child)
     raise ImageNotFoundError(
         f"{child}: its parent is not there (looked for {', '.join(tried) or 'no name at all'})",
         path=child,

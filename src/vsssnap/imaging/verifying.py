@@ -48,7 +48,7 @@ def verify_image(
     started = time.monotonic()
     try:
         reader = open_image(name, format=format)
-    except (CorruptImageError, ParentMismatchError) as exc:
+    except (CorruptImageError, DeviceReadError, ParentMismatchError) as exc:
         return _broken(name, format, exc, started)
     with reader:
         sidecar = reader.sidecar
@@ -109,7 +109,7 @@ def _finding(exc: ImageError | DeviceReadError) -> Finding:
     return Finding("parent", None, str(exc))
 
 
-def _broken(name: str, format: str | None, exc: ImageError, started: float) -> VerifyReport:
+def _broken(name: str, format: str | None, exc: ImageError | DeviceReadError, started: float) -> VerifyReport:
     """An image that does not even open."""
     with open_storage(name) as storage:
         found = find_format(storage, name, format).name

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from vsnap_images import FORMAT, findings, image_of, noise, opened, resolver, write
 from vsssnap.blocks.extent import Extent, ExtentKind
-from vsssnap.errors import CorruptImageError, ParentMismatchError, UsageError
+from vsssnap.errors import ClosedError, CorruptImageError, DeviceReadError, ParentMismatchError, UsageError
 from vsssnap.formats import MemoryStorage
 from vsssnap.formats.base import Depth, ImageReader, ResolveParent
 from vsssnap.formats.vsnap import VsnapOptions
@@ -243,6 +244,50 @@ def test_another_image_in_the_parents_place_is_refused() -> None:
         reader.pread(10, CHUNK)
 
 
+def test_a_parent_of_the_same_id_and_length_but_other_content_is_refused() -> None:
+    """As a program makes it that gives one id twice: every frame fits, and every byte is another."""
+    chosen = VsnapOptions(level=0, image_id=UUID(int=7))
+    base, other = (image_of(noise(n, 2 * CHUNK), options=chosen) for n in (1, 2))
+    assert len(base) == len(other)
+    with opened(base) as parent:
+        parent.path = "0.vsnap"
+        child = image_of(noise(1, 2 * CHUNK), options=VsnapOptions(level=0), parent=parent, only=[])
+    with opened(child, parents=[other]) as reader, pytest.raises(ParentMismatchError, match="content root"):
+        reader.pread(10, CHUNK)
+    with opened(child, parents=[other], recover=True) as reader:
+        assert [extent.kind for extent in reader.extents()] == [ExtentKind.UNREADABLE]
+
+
+def test_a_refused_parent_is_closed_again_each_time() -> None:
+    base, child = pair()
+    stranger = image_of(noise(1, 2 * CHUNK), options=VsnapOptions(level=1))
+    assert base
+    readers: list[ImageReader] = []
+
+    def resolve(names: Sequence[str], /, *, format: str | None = None) -> ImageReader:
+        readers.append(FORMAT.open(MemoryStorage(stranger)))
+        return readers[-1]
+
+    with FORMAT.open(MemoryStorage(child), resolve_parent=resolve) as reader:
+        for _ in range(3):
+            with pytest.raises(ParentMismatchError):
+                reader.pread(10, CHUNK)
+        assert len(readers) == 3
+        assert all(each.closed for each in readers)
+
+
+def test_no_ancestor_is_opened_after_the_image_was_closed() -> None:
+    base, child = pair()
+    reader = opened(child, parents=[base])
+    looking = reader.verify(Depth.STORED, lambda count: None)
+    reader.close()
+    assert isinstance(reader, VsnapReader)
+    with pytest.raises(ClosedError):
+        list(looking)
+    with pytest.raises(ClosedError):
+        reader.chain[0]
+
+
 def test_verification_names_a_missing_parent() -> None:
     _, child = pair()
     other = image_of(noise(2, 2 * CHUNK), options=VsnapOptions(level=1))
@@ -295,6 +340,26 @@ def test_marks_in_a_child_leave_the_rest_as_in_the_parent() -> None:
         assert reader.pread(2 * CHUNK, 0) == data
         assert Extent(CHUNK + 3 * CELL, CELL, ExtentKind.EXCLUDED) in list(reader.extents())
         assert findings(reader, Depth.CONTENT) == []
+
+
+@pytest.mark.parametrize("recover", [False, True])
+def test_marks_in_a_child_leave_the_rest_of_an_unreadable_range_unreadable(recover: bool) -> None:
+    lost = Extent(3 * CELL + 100, CELL, ExtentKind.UNREADABLE)
+    data = bytearray(noise(1, CHUNK))
+    data[lost.offset : lost.end] = bytes(lost.length)
+    base = image_of(data, [lost], options=VsnapOptions(level=1))
+    mark = Extent(3 * CELL + 50, 100, ExtentKind.ZERO)
+    with opened(base) as parent:
+        parent.path = "0.vsnap"
+        child = image_of(data, [mark], options=VsnapOptions(level=1), parent=parent, only=[])
+    data[mark.offset : mark.end] = bytes(mark.length)
+    with opened(child, parents=[base], recover=recover) as reader:
+        bad = [e for e in reader.extents() if e.kind is ExtentKind.UNREADABLE]
+        assert bad == [Extent(mark.end, lost.end - mark.end, ExtentKind.UNREADABLE)]
+        assert reader.pread(mark.end, 0) == data[: mark.end]
+        assert reader.pread(CHUNK, lost.end) == data[lost.end :]
+        with pytest.raises(DeviceReadError):
+            reader.pread(1, mark.end)
 
 
 def test_broken_off_child_is_recovered_over_its_parent() -> None:

@@ -295,3 +295,73 @@ def test_reading_a_huge_image_needs_little_memory() -> None:
     with opened(sparse(64 * TIB, [1 << 45])) as reader:
         assert sum(1 for _ in reader.extents()) == 3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+
+
+# What a writer refuses.
+
+
+def test_marks_that_overlap_are_refused() -> None:
+    """Half a cell marked twice is no whole cell; taken for one, the parent's other half would be lost."""
+    writer = FORMAT.create(MemoryStorage(), 3 << 16, options=SMALL)
+    writer.mark(Extent(0, 2048, ExtentKind.HOLE))
+    with pytest.raises(UsageError, match="comes after a mark up to 2048"):
+        writer.mark(Extent(0, 2048, ExtentKind.HOLE))
+    writer.mark(Extent(2048, 10, ExtentKind.HOLE))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("", b"x", "name of 0 bytes"),
+        ("x" * 5000, b"x", "name of 5000 bytes"),
+        ("\ud800", b"x", "cannot be called"),
+    ],
+)
+def test_documents_that_cannot_be_read_back_are_refused(name: str, data: bytes, words: str) -> None:
+    storage = MemoryStorage()
+    writer = FORMAT.create(storage, 1 << 16, options=SMALL)
+    size = storage.size
+    with pytest.raises(UsageError, match=words):
+        writer.finish(ImageMetadata(documents={name: data}))
+    assert storage.size == size
+    writer.finish(ImageMetadata())
+    assert opened(bytes(storage.data)).size == 1 << 16
+
+
+def test_documents_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the reader bounds them."""
+    from vsssnap.formats.vsnap import structs
+
+    monkeypatch.setattr(structs, "MAX_PAYLOAD", 1000)
+    writer = FORMAT.create(MemoryStorage(), 0, options=SMALL)
+    with pytest.raises(UsageError, match="documents of 1002 bytes"):
+        writer.finish(ImageMetadata(documents={"a": bytes(501), "b": bytes(501)}))
+
+
+@pytest.mark.parametrize("kind", ["state", "data"])
+def test_parent_cells_without_a_parent_are_damage(kind: str) -> None:
+    """In any place, not only in the last run."""
+    from vsssnap.formats.vsnap import frames, structs
+    from vsssnap.formats.vsnap.frames import Frame, read_frame
+    from vsssnap.formats.vsnap.layout import Geometry, parse_header
+    from vsssnap.formats.vsnap.payload import pack_data, parse_data
+    from vsssnap.formats.vsnap.state_frames import parse_states
+    from vsssnap.formats.vsnap.states import CellStates
+    from vsssnap.formats.vsnap.structs import DataBody, StateBody
+
+    grid = Geometry(parse_header(read_frame(MemoryStorage(image_of(b"x" * 70_000)), 0, 9999, None).body)[0])
+
+    def frame(number: int, body: list[bytes], outer: int = 0) -> Frame:
+        data = b"".join(map(bytes, frames.build(number, 0, bytes(16), body, outer_length=outer)))
+        return read_frame(MemoryStorage(data + bytes(outer)), 0, len(data) + outer, None)
+
+    if kind == "state":
+        runs = b"".join(bytes([state, count]) + bytes(6) for state, count in ((structs.PARENT, 1), (0, 17)))
+        with pytest.raises(CorruptImageError, match="PARENT cells without a parent"):
+            parse_states(frame(structs.STATE_FRAME, [StateBody(0, 18, 2, 0).pack(), runs]), grid, "")
+    else:
+        body = pack_data(
+            DataBody(0, bytes(16), bytes(32), 4096, 1, 0), CellStates(1, parent=2), 2, [b"1234"], [bytes(16)]
+        )
+        with pytest.raises(CorruptImageError, match="PARENT cells without a parent"):
+            parse_data(frame(structs.DATA_FRAME, body, 4), grid, "")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -13,12 +18,15 @@ from hypothesis import strategies as st
 
 from vsnap_images import FORMAT, findings, image_of, opened, write
 from vsssnap.blocks.extent import Extent, ExtentKind, clip, coalesce, overlay
-from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError
-from vsssnap.formats import MemoryStorage
+from vsssnap.errors import DeviceReadError, ImageError
+from vsssnap.formats import MemoryStorage, PipeStorage
 from vsssnap.formats.base import Depth
 from vsssnap.formats.vsnap import VsnapOptions
+from vsssnap.imaging.copying import save_image
+from vsssnap.imaging.reports import CopyOptions, OnReadError
 from vsssnap.metadata import ImageMetadata
 from vsssnap.testing.powercut import PowerCut
+from vsssnap.testing.strategies import contents, sparse_extents
 
 CHUNK = 1 << 16
 
@@ -52,16 +60,25 @@ def volumes(draw: st.DrawFn, *, size: int) -> Volume:
     return Volume(bytes(data), extents)
 
 
-options = st.builds(
-    VsnapOptions,
-    level=st.sampled_from([0, 1, 3]),
-    chunk_size=st.sampled_from([CHUNK, 2 * CHUNK]),
-    cell_size=st.sampled_from([4096, 16384, CHUNK]),
-    segment_size=st.just(CHUNK),
-    digest=st.sampled_from(["blake3", "sha256"]),
-    sector_size=st.sampled_from([512, 4096]),
+@st.composite
+def option_sets(draw: st.DrawFn) -> VsnapOptions:
+    """Options of all kinds; sizes that fit one another."""
+    chunk = draw(st.sampled_from([CHUNK, 2 * CHUNK, 16 * CHUNK]))
+    return VsnapOptions(
+        level=draw(st.sampled_from([1, 0, 3, 19, -7])),
+        chunk_size=chunk,
+        cell_size=draw(st.sampled_from([size for size in (4096, 16384, CHUNK, 2 * CHUNK) if size <= chunk])),
+        segment_size=draw(st.sampled_from([size for size in (CHUNK, 2 * CHUNK) if size <= chunk])),
+        digest=draw(st.sampled_from(["blake3", "sha256"])),
+        sector_size=draw(st.sampled_from([512, 4096])),
+    )
+
+
+options = option_sets()
+sizes = st.one_of(
+    st.sampled_from([0, 1, 511, 4095, 4096, 4097, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 777]),
+    st.integers(0, 4 * CHUNK),
 )
-sizes = st.sampled_from([0, 1, 511, 4095, 4096, 4097, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 777])
 
 
 def expected(volume: Volume, cell_size: int) -> list[Extent]:
@@ -125,6 +142,49 @@ def test_rebuilt_image_is_what_went_in(size: int, chosen: VsnapOptions, draw: st
         assert [whole.tree.entry(n) for n in range(count)] == [rebuilt.tree.entry(n) for n in range(count)]
 
 
+class Source:
+    """A volume as a source of the copy pipeline."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+        self.size = len(volume.data)
+
+    def pread(self, length: int, offset: int, /) -> bytes:
+        bad = [extent for extent in self.volume.extents if extent.kind is ExtentKind.UNREADABLE]
+        assert not any(e.offset < offset + length and offset < e.end for e in bad)
+        return self.volume.data[offset : offset + length]
+
+    def extents(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
+        return clip(self.volume.extents, offset, self.size if length is None else length)
+
+
+@given(size=sizes, chosen=options, workers=st.integers(1, 3), draw=st.data())
+def test_pipeline_saves_what_the_source_holds(
+    size: int, chosen: VsnapOptions, workers: int, draw: st.DataObject
+) -> None:
+    """With threads and in increments, as `save_image` is used; the second time over the first image."""
+    files: list[bytes] = []
+    for _ in range(2):
+        volume = draw.draw(volumes(size=size))
+        storage = MemoryStorage(name=f"{len(files)}.vsnap")
+        source, copy = Source(volume), CopyOptions(workers=workers)
+        with opened(files[0]) if files else contextlib.nullcontext() as parent:
+            if parent is not None:
+                parent.path = "0.vsnap"
+            save_image(
+                source,
+                storage,
+                format="vsnap",
+                options=chosen if parent is None else None,
+                parent=parent,
+                on_read_error=OnReadError.MARK,
+                copy=copy,
+            )
+        check(bytes(storage.data), files, volume)
+        check(bytes(storage.data), files, volume, recover=True)
+        files.append(bytes(storage.data))
+
+
 @given(size=sizes, chosen=options, draw=st.data())
 def test_chain_gives_each_state(size: int, chosen: VsnapOptions, draw: st.DataObject) -> None:
     files: list[bytes] = []
@@ -141,6 +201,48 @@ def test_chain_gives_each_state(size: int, chosen: VsnapOptions, draw: st.DataOb
         files.append(file)
         check(file, files[:-1], volume)
         check(file, files[:-1], volume, recover=True)
+
+
+@given(size=sizes, chosen=options, draw=st.data())
+def test_what_a_child_neither_stores_nor_marks_is_as_in_its_parent(
+    size: int, chosen: VsnapOptions, draw: st.DataObject
+) -> None:
+    """Bytes and unreadable bytes, one by one."""
+    below = draw.draw(volumes(size=size))
+    base = image_of(below.data, below.marks, options=chosen)
+    marks = [e for e in draw.draw(sparse_extents(size=size)) if e.kind is not ExtentKind.DATA]
+    with opened(base) as parent:
+        parent.path = "0.vsnap"
+        unit = parent.geometry.chunk_size
+        units = (
+            draw.draw(st.sets(st.integers(0, max(0, -(-size // unit) - 1)), max_size=2)) if size else set()
+        )
+        data, lost = bytearray(below.data), bytearray(size)
+        for extent in below.extents:
+            if extent.kind is ExtentKind.UNREADABLE:
+                lost[extent.offset : extent.end] = b"\1" * extent.length
+        for number in units:
+            at, length = number * unit, min(unit, size - number * unit)
+            data[at : at + length] = draw.draw(contents(size=length))
+            lost[at : at + length] = bytes(length)
+        for extent in marks:
+            data[extent.offset : extent.end] = bytes(extent.length)
+            flag = b"\1" if extent.kind is ExtentKind.UNREADABLE else b"\0"
+            lost[extent.offset : extent.end] = flag * extent.length
+        child = image_of(data, marks, options=VsnapOptions(level=1), parent=parent, only=sorted(units))
+    for recover in (False, True):
+        with opened(child, parents=[base], recover=recover) as reader:
+            found = bytearray(size)
+            for extent in reader.extents():
+                if extent.kind is ExtentKind.UNREADABLE:
+                    found[extent.offset : extent.end] = b"\1" * extent.length
+                else:
+                    part = data[extent.offset : extent.end]
+                    assert reader.pread(extent.length, extent.offset) == part
+                    assert not extent.reads_as_zero or not any(part)
+            assert found == lost
+            if not recover:
+                assert findings(reader, Depth.CONTENT) == []
 
 
 @given(size=sizes, draw=st.data())
@@ -189,30 +291,6 @@ def test_the_zstd_program_gives_the_stored_cells(draw: st.DataObject) -> None:
     assert done.stdout == b"".join(cell for cell in cells if any(cell))
 
 
-def test_power_cut_leaves_the_image_whole_or_incomplete() -> None:
-    data = bytes(range(256)) * 1024 + bytes(CHUNK) + b"tail" * 3000
-    recorder = PowerCut()
-    chosen = VsnapOptions(level=1, chunk_size=CHUNK, cell_size=4096)
-    write(recorder, data, [Extent(4 * CHUNK, CHUNK, ExtentKind.HOLE)], options=chosen)
-    final = recorder.content()
-    whole = 0
-    for cut in recorder.cuts(subsets=4, torn=True):
-        try:
-            reader = FORMAT.open(cut.storage)
-        except CorruptImageError as exc:
-            assert exc.structure == "footer"  # noqa: PT017 - some cuts are refused, others are not
-        else:
-            with reader:
-                whole += 1
-                # One of the two footers may be torn; that is seen, and everything is there.
-                assert reader.pread(len(data), 0) == data, cut.description
-                if bytes(cut.storage.data) == final:
-                    assert findings(reader, Depth.CONTENT) == []
-                else:
-                    assert {f.structure for f in findings(reader)} <= {"footer", "frame"}
-    assert whole
-
-
 def test_power_cut_image_gives_what_was_written() -> None:
     data = bytes(range(1, 256)) * 2048
     recorder = PowerCut()
@@ -238,12 +316,6 @@ def test_power_cut_image_gives_what_was_written() -> None:
 
 
 def test_a_storage_in_memory_and_a_pipe_get_the_same_bytes() -> None:
-    import os
-    import threading
-    from uuid import UUID
-
-    from vsssnap.formats import PipeStorage
-
     data = bytes(range(256)) * 3000
     chosen = VsnapOptions(chunk_size=CHUNK, cell_size=4096, image_id=UUID(int=1))
     there, here = os.pipe()

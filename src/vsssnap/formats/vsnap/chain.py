@@ -6,12 +6,13 @@ first needed, so that opening the last of many links costs what opening one imag
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vsssnap.errors import CorruptImageError, ParentMismatchError
+from vsssnap.errors import ClosedError, CorruptImageError, ParentMismatchError
 from vsssnap.formats.vsnap import structs
 from vsssnap.formats.vsnap.frames import Frame, corrupt, finish_frame, parse_head, read_frame
 from vsssnap.formats.vsnap.payload import DataFrame, parse_data
@@ -55,7 +56,11 @@ def pack_table(entries: Sequence[FileEntry]) -> list[bytes]:
     """The body of a file table."""
     parts = [_COUNT.pack(len(entries), 0)]
     for entry in entries:
-        name = entry.name.encode("utf-8", "surrogateescape")[: structs.MAX_NAME]
+        try:
+            name = entry.name.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # a name of Windows that is no text; it is a hint only
+            name = entry.name.encode("utf-8", "replace")
+        name = name[: structs.MAX_NAME]
         parts += [
             FileBody(entry.image_id, entry.content_root, entry.length, entry.used, len(name)).pack(),
             name,
@@ -95,12 +100,14 @@ class OpenFile:
         image_id: Its id.
         geometry: Its own; segment sizes may differ along a chain.
         size: Bytes of the file.
+        content_root: Of its content; None for a file without a valid footer, which is being recovered.
     """
 
     storage: Storage
     image_id: bytes
     geometry: Geometry
     size: int
+    content_root: bytes | None
 
     def frame(self, offset: int, length: int, kind: int) -> Frame:
         """Read and check a frame that a reference names; see `read_frame`."""
@@ -155,8 +162,8 @@ class Chain:
         self._opened = opened
         self._lock = threading.RLock()
         self._files: dict[int, OpenFile] = {self.number: own}
-        self._readers: list[ImageReader] = []
-        self._by_number: dict[int, ImageReader] = {}
+        self._readers: dict[int, ImageReader] = {}
+        self._closed = False
 
     def __getitem__(self, number: int) -> OpenFile:
         """A file, opened if need be.
@@ -171,6 +178,8 @@ class Chain:
         if not 0 <= number < self.number:
             raise _broken(f"file number {number} of {self.number + 1}")
         with self._lock:
+            if self._closed:
+                raise ClosedError(f"{self.own.storage.name or 'the image'} is closed", hint="open it again")
             if number not in self._files:
                 self._files[number] = self._open(number)
             return self._files[number]
@@ -186,41 +195,58 @@ class Chain:
                 hint="open the image by its path",
             )
         reader = self._resolve(entry.candidates())
-        self._readers.append(reader)
-        found = self._opened(reader)
-        if found is None:
-            raise ParentMismatchError(f"{what} is no vsnap image", path=reader.path)
-        wanted = (entry.image_id, entry.length)
-        if (found.image_id, found.size) != wanted or not found.geometry.same_grid(self.own.geometry):
-            raise ParentMismatchError(
-                f"{what}: found image {found.image_id.hex()} of {found.size} bytes, wanted"
-                f" {entry.image_id.hex()} of {entry.length}",
-                path=reader.path or found.storage.name,
-                hint="put the image back that this one was made against",
-            )
-        self._by_number[number] = reader
+        try:
+            found = self._checked(self._opened(reader), entry, what, reader.path)
+        except BaseException:
+            reader.close()  # it is asked for again at the next read, and must not be open twice
+            raise
+        self._readers[number] = reader
         return found
 
-    def parent(self) -> ImageReader:
-        """The direct parent as a reader; it stays the chain's.
+    def _checked(self, found: OpenFile | None, entry: FileEntry, what: str, path: str) -> OpenFile:
+        """What was found, if it is what the file table names."""
+        if found is None:
+            raise ParentMismatchError(f"{what} is no vsnap image", path=path)
+        same = found.image_id == entry.image_id and found.geometry.same_grid(self.own.geometry)
+        if same and found.content_root is not None:
+            # A file that broke off keeps neither; its frames still say which image they are of.
+            same = (found.content_root, found.size) == (entry.content_root, entry.length)
+        if not same:
+            root = found.content_root.hex() if found.content_root is not None else "unknown"
+            raise ParentMismatchError(
+                f"{what}: found image {found.image_id.hex()} of {found.size} bytes with the content root"
+                f" {root}, wanted {entry.image_id.hex()} of {entry.length} bytes with"
+                f" {entry.content_root.hex()}",
+                path=path or found.storage.name,
+                hint="put the image back that this one was made against",
+            )
+        return found
+
+    def reader(self, number: int) -> ImageReader:
+        """An ancestor as a reader; it stays the chain's.
 
         Raises:
             ParentMismatchError: it is another image, or there is none.
+            CorruptImageError: there is no such number.
         """
-        self[self.number - 1]
-        return self._by_number[self.number - 1]
+        if not 0 <= number < self.number:
+            raise _broken(f"file number {number} of {self.number + 1}")
+        self[number]
+        return self._readers[number]
 
     def paths(self) -> tuple[str, ...]:
         """Names of the files that are open, its own first."""
         with self._lock:
-            return tuple(name for name in (self.own.storage.name, *(r.path for r in self._readers)) if name)
+            names = (self.own.storage.name, *(reader.path for reader in self._readers.values()))
+        return tuple(name for name in names if name)
 
     def close(self) -> None:
         """Close every file."""
-        with self._lock:
-            for reader in self._readers:
-                reader.close()
-            self.own.storage.close()
+        with self._lock, contextlib.ExitStack() as each:
+            self._closed = True
+            each.callback(self.own.storage.close)
+            for reader in self._readers.values():
+                each.callback(reader.close)
 
 
 def _broken(message: str) -> CorruptImageError:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from vsssnap.formats._zero import is_zero
 from vsssnap.formats.vsnap import structs
 from vsssnap.formats.vsnap.codec import DIGESTS, check_of, compress
-from vsssnap.formats.vsnap.states import cells_of
+from vsssnap.formats.vsnap.states import cells_of, touched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from vsssnap.formats.vsnap.index import Entry
     from vsssnap.formats.vsnap.layout import Geometry
@@ -147,12 +147,3 @@ def _bounded(same: int, changed: int, base: Entry) -> int:
     while changed and len(kept) >= structs.MAX_PIECES:
         same &= ~kept.pop(0)
     return same
-
-
-def touched(ranges: Iterable[tuple[int, int]], cell_size: int) -> int:
-    """The cells in which ranges have a byte."""
-    bits = 0
-    for offset, length in ranges:
-        first, last = offset // cell_size, (offset + length - 1) // cell_size
-        bits |= ((1 << (last - first + 1)) - 1) << first
-    return bits

@@ -84,7 +84,9 @@ def corrupt(message: str, structure: str, offset: int | None, path: str = "") ->
     )
 
 
-def parse_head(data: bytes, offset: int, size: int, image_id: bytes | None, path: str = "") -> FrameHead:
+def parse_head(
+    data: bytes, offset: int, size: int, image_id: bytes | None, path: str = "", due: str = "frame"
+) -> FrameHead:
     """Check the fixed part of a frame as far as it can be without the box.
 
     Args:
@@ -93,29 +95,32 @@ def parse_head(data: bytes, offset: int, size: int, image_id: bytes | None, path
         size: Bytes of the file; the frame must end inside.
         image_id: The file's id; None to take any.
         path: The file, for messages.
+        due: What was looked for, for messages.
 
     Raises:
         CorruptImageError: no frame of this file begins here.
     """
     head = FrameHead.unpack(data)
     if head.skippable != structs.SKIPPABLE or head.magic != structs.MAGIC:
-        raise corrupt(f"no frame begins here (found {data[:16].hex()})", "frame", offset, path)
+        raise corrupt(f"no frame begins here (found {data[:16].hex()})", due, offset, path)
     end = offset + 8 + head.box_length + head.outer_length
     if head.box_length < HEAD - 8 or head.box_length > structs.MAX_BOX or end > size:
         raise corrupt(
             f"box of {head.box_length} and payload of {head.outer_length} bytes do not fit in {size}",
-            "frame",
+            due,
             offset,
             path,
         )
     if head.position != offset:
-        raise corrupt(f"frame says it lies at {head.position}", "frame", offset, path)
+        raise corrupt(f"frame says it lies at {head.position}", due, offset, path)
     if image_id is not None and head.image_id != image_id:
-        raise corrupt(f"frame of another image ({head.image_id.hex()})", "frame", offset, path)
+        raise corrupt(f"frame of another image ({head.image_id.hex()})", due, offset, path)
     return head
 
 
-def check_box(head: FrameHead, box: bytes | memoryview, offset: int, path: str = "") -> None:
+def check_box(
+    head: FrameHead, box: bytes | memoryview, offset: int, path: str = "", due: str = "frame"
+) -> None:
     """Compare a whole box with its check, then its flags with the rules.
 
     Raises:
@@ -126,7 +131,7 @@ def check_box(head: FrameHead, box: bytes | memoryview, offset: int, path: str =
     check = xxhash.xxh3_128(view[:CHECK_AT])
     check.update(view[HEAD:])
     if check.digest() != head.check:
-        raise corrupt("the check of the frame does not agree", "frame", offset, path)
+        raise corrupt("the check of the frame does not agree", due, offset, path)
     if head.type not in structs.WITH_BODY and head.flags & structs.CRITICAL:
         name = structs.TYPE_NAMES.get(head.type, f"frame type {head.type}")
         raise UnsupportedFeatureError(
@@ -169,15 +174,15 @@ def read_frame(
         CorruptImageError: the frame is damaged, cut short or another one.
         UnsupportedFeatureError: a frame that must be understood and is not.
     """
-    path = storage.name
+    path, due = storage.name, structs.TYPE_NAMES.get(kind, "frame")
     if offset < 0 or offset + max(length, HEAD) > size or (length and length < HEAD):
         raise corrupt(
-            f"frame of {max(length, HEAD)} bytes reaches behind the end at {size}", "frame", offset, path
+            f"frame of {max(length, HEAD)} bytes reaches behind the end at {size}", due, offset, path
         )
     box = storage.pread(length or HEAD, offset)
-    head = parse_head(box[:HEAD], offset, size, image_id, path)
+    head = parse_head(box[:HEAD], offset, size, image_id, path, due)
     if length and head.box_length + 8 != length:
-        raise corrupt(f"box is {head.box_length + 8} bytes long, not {length}", "frame", offset, path)
+        raise corrupt(f"box is {head.box_length + 8} bytes long, not {length}", due, offset, path)
     if len(box) < head.box_length + 8:
         box += storage.pread(head.box_length + 8 - len(box), offset + len(box))
     return finish_frame(head, box, offset, kind, path)
@@ -185,7 +190,7 @@ def read_frame(
 
 def finish_frame(head: FrameHead, box: bytes | memoryview, offset: int, kind: int, path: str) -> Frame:
     """Check a box that is in memory whole; the rest as in `read_frame`."""
-    check_box(head, box, offset, path)
+    check_box(head, box, offset, path, structs.TYPE_NAMES.get(kind, "frame"))
     if kind and head.type != kind:
         found = structs.TYPE_NAMES.get(head.type, str(head.type))
         raise corrupt(f"a {found} lies here", structs.TYPE_NAMES[kind], offset, path)

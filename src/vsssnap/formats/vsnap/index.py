@@ -47,7 +47,7 @@ class Entry:
     """What the index says of one chunk.
 
     Attributes:
-        flat: The one state of all its cells, or None for the rest to count.
+        flat: The one state of all its cells (`structs.LOST` too), or None for the rest to count.
         digest: Of the whole plain chunk.
         states: Of its cells; DATA are those of the pieces.
         pieces: Where the DATA cells lie.
@@ -57,6 +57,11 @@ class Entry:
     digest: bytes = b""
     states: CellStates = _NO_STATES
     pieces: tuple[Piece, ...] = ()
+
+    @property
+    def memory(self) -> int:
+        """Bytes it takes in a cache, roughly."""
+        return 700 + 150 * len(self.pieces) + 150 * len(self.states.unreadable)
 
     def states_of(self, cells: int) -> CellStates:
         """States of its cells, of a flat one too."""
@@ -84,6 +89,8 @@ class Entry:
 
 
 FLAT: Final = (Entry(structs.ZERO), Entry(structs.HOLE), Entry(structs.EXCLUDED))
+LOST: Final = Entry(structs.LOST)
+"""What recovery found nothing of: all of it is unreadable.  Never written."""
 
 
 def parse_entry(body: bytes, cells: int, width: int, length: int) -> Entry:

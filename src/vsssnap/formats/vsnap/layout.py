@@ -153,7 +153,7 @@ def parse_header(body: bytes, *, exact: bool = True) -> tuple[HeaderBody, dict[t
 
 def _bits(header: HeaderBody) -> list[tuple[int, int]]:
     words = (header.incompatible, header.compatible, header.autoclear)
-    return [(index, bit) for index, word in enumerate(words) for bit in range(64) if word >> bit & 1]
+    return [(index, bit) for index, word in enumerate(words) if word for bit in range(64) if word >> bit & 1]
 
 
 def _check_geometry(header: HeaderBody) -> None:
@@ -192,7 +192,7 @@ def parse_footer(body: bytes, offset: int, size: int) -> Footer:
         raise _broken(f"footer body of {len(body)} bytes", "footer")
     found = FooterBody.unpack(body)
     end = FooterBody.SIZE + found.header_length
-    if end > len(body) or body[end:].strip(b"\0"):
+    if end > len(body) or body[end:] != bytes(len(body) - end):
         raise _broken(f"header copy of {found.header_length} bytes, or bytes behind it", "footer")
     header, names = parse_header(body[FooterBody.SIZE : end])
     place = size - structs.TAIL + found.copy * structs.FOOTER_SIZE
@@ -215,7 +215,8 @@ def parse_footer(body: bytes, offset: int, size: int) -> Footer:
             raise _broken(f"reference to {length} bytes at {at}", "footer")
     if chain and not 0 < found.file_number <= structs.MAX_FILES:
         raise _broken(f"file number {found.file_number}", "footer")
-    check_reference(found.root)
+    if check_reference(found.root).kind != structs.ZERO and not header.size:
+        raise _broken("a root of another kind than ZERO in a volume of no bytes", "footer")
     return Footer(found, header, names)
 
 

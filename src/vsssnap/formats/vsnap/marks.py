@@ -14,7 +14,10 @@ STATE_OF = {
     ExtentKind.HOLE: structs.HOLE,
     ExtentKind.EXCLUDED: structs.EXCLUDED,
 }
-KIND_OF = {state: kind for kind, state in STATE_OF.items()} | {structs.DATA: ExtentKind.DATA}
+KIND_OF = {state: kind for kind, state in STATE_OF.items()} | {
+    structs.DATA: ExtentKind.DATA,
+    structs.LOST: ExtentKind.UNREADABLE,
+}
 
 
 class ChunkMarks:

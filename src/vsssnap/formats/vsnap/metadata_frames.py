@@ -12,12 +12,12 @@ import zstandard
 
 from vsssnap.errors import CorruptImageError, UsageError
 from vsssnap.formats.vsnap import structs
-from vsssnap.formats.vsnap.codec import decompress
+from vsssnap.formats.vsnap.codec import decompress, most_stored
 from vsssnap.formats.vsnap.structs import AttachmentBody
 from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vsssnap.formats.vsnap.chain import OpenFile
 
@@ -25,32 +25,45 @@ _HEAD = struct.Struct("<II")
 _PLACE = struct.Struct("<QI")
 
 
-def pack_attachment(name: str, data: bytes) -> list[bytes]:
-    """The body of an attachment.
+def pack_attachments(documents: Mapping[str, bytes]) -> list[list[bytes]]:
+    """The bodies of all attachments.
 
     Raises:
-        UsageError: the name or the data is too long.
+        UsageError: there are too many, a name cannot be written, or they are too long.
     """
-    text = name.encode("utf-8", "surrogateescape")
-    if not 0 < len(text) <= structs.MAX_NAME or len(data) > structs.MAX_PAYLOAD:
+    if len(documents) > structs.MAX_ATTACHMENTS:
+        raise UsageError(f"{len(documents)} documents, at most {structs.MAX_ATTACHMENTS} can be attached")
+    total = sum(map(len, documents.values()))
+    if total > structs.MAX_PAYLOAD:
         raise UsageError(
-            f"document {name[:50]!r} of {len(data)} bytes cannot be attached",
-            hint=f"names of 1 to {structs.MAX_NAME} bytes, documents up to {structs.MAX_PAYLOAD}",
+            f"documents of {total} bytes cannot be attached, at most {structs.MAX_PAYLOAD} altogether",
+            hint="attach smaller documents",
+        )
+    return [_pack_attachment(name, data) for name, data in documents.items()]
+
+
+def _pack_attachment(name: str, data: bytes) -> list[bytes]:
+    try:
+        text = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as exc:
+        raise UsageError(f"a document cannot be called {name!r}: {exc}", hint="use text for names") from None
+    if not 0 < len(text) <= structs.MAX_NAME:
+        raise UsageError(
+            f"a document cannot have a name of {len(text)} bytes ({name[:50]!r})",
+            hint=f"use names of 1 to {structs.MAX_NAME} bytes",
         )
     packed = zstandard.ZstdCompressor(level=3).compress(data) if data else b""
     smaller = bool(data) and len(packed) < len(data)
     return [AttachmentBody(smaller, 0, len(text), len(data)).pack(), text, packed if smaller else bytes(data)]
 
 
-def pack_metadata(metadata: ImageMetadata, places: Sequence[tuple[int, int]]) -> list[bytes]:
-    """The body of the metadata frame; ``places`` are offset and length of its attachments.
+def pack_metadata(text: bytes, places: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The body of the metadata frame.
 
-    Raises:
-        UsageError: it cannot be written as JSON, or there are too many documents.
+    Args:
+        text: The metadata without documents, as JSON.
+        places: Offset and length of the attachments.
     """
-    if len(places) > structs.MAX_ATTACHMENTS:
-        raise UsageError(f"{len(places)} documents, at most {structs.MAX_ATTACHMENTS} can be attached")
-    text = metadata.replace(documents={}).encode()
     return [_HEAD.pack(len(text), len(places)), *(_PLACE.pack(*place) for place in places), text]
 
 
@@ -84,7 +97,11 @@ def read_metadata(file: OpenFile, offset: int, length: int) -> ImageMetadata:
             or not 0 < head.name_length <= structs.MAX_NAME
             or name_end > len(frame.body)
             or total > structs.MAX_PAYLOAD
-            or (not head.encoding and len(data) != head.plain_length)
+            or (
+                len(data) > most_stored(head.plain_length)
+                if head.encoding
+                else len(data) != head.plain_length
+            )
         )
         if wrong:
             raise _broken(f"attachment of {head.plain_length} bytes in {len(data)}", place, path)

@@ -5,19 +5,19 @@ Source: docs/formats/vsnap.md, section 11; the order of the checks is the specif
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from typing import TYPE_CHECKING
 
-from vsssnap.errors import CorruptImageError, ParentMismatchError, UnsupportedFeatureError, VssSnapError
+from vsssnap.errors import CorruptImageError, DeviceReadError, ParentMismatchError, UnsupportedFeatureError
 from vsssnap.formats._cache import ByteCache
 from vsssnap.formats.vsnap import merkle, structs
 from vsssnap.formats.vsnap.chain import Chain, OpenFile, parse_table
 from vsssnap.formats.vsnap.frames import corrupt, read_frame
 from vsssnap.formats.vsnap.layout import Footer, Geometry, parse_footer, parse_header
 from vsssnap.formats.vsnap.metadata_frames import read_metadata
-from vsssnap.formats.vsnap.plain import PlainBytes
 from vsssnap.formats.vsnap.reader import CACHE_SIZE, VsnapReader
 from vsssnap.formats.vsnap.rebuild import RebuiltIndex, search
-from vsssnap.formats.vsnap.scan import Lost, frames_of
 from vsssnap.formats.vsnap.tree import Tree
 from vsssnap.metadata import ImageMetadata
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from vsssnap.formats.base import ImageReader, ResolveParent
     from vsssnap.formats.storage import Storage
     from vsssnap.formats.vsnap.chain import FileEntry
+    from vsssnap.formats.vsnap.rebuild import Found
+    from vsssnap.formats.vsnap.structs import HeaderBody
     from vsssnap.formats.vsnap.tree import Index
 
 _WALKED = 10_000  # frames that are looked at to say until where an incomplete file is sound
@@ -41,7 +43,8 @@ def open_strict(storage: Storage, resolve: ResolveParent | None) -> VsnapReader:
     path = storage.name
     footer, image_id = read_footer(storage)
     body = footer.body
-    own = OpenFile(storage, image_id, Geometry(footer.header), storage.size)
+    _check_start(storage, footer, image_id)
+    own = OpenFile(storage, image_id, Geometry(footer.header), storage.size, body.content_root)
     if merkle.content_root(footer.header, body.root.value) != body.content_root:
         raise corrupt("the content root is not that of the top page", "footer", own.size - structs.TAIL, path)
     entries: tuple[FileEntry, ...] = ()
@@ -67,46 +70,46 @@ def open_recovering(storage: Storage, resolve: ResolveParent | None) -> VsnapRea
 
     Raises:
         CorruptImageError: neither header nor footer is left, so that nothing says what it is.
+        DeviceReadError: neither can be read.
         UnsupportedFeatureError: it uses what this version does not know.
     """
     footer: Footer | None = None
     try:
         footer, image_id = read_footer(storage)
         header = footer.header
-    except CorruptImageError:
+    except (CorruptImageError, DeviceReadError):
         frame = read_frame(storage, 0, storage.size, None, kind=structs.HEADER)
         header, image_id = parse_header(frame.body)[0], frame.head.image_id
-    own = OpenFile(storage, image_id, Geometry(header), storage.size)
+    root = footer.body.content_root if footer is not None else None
+    own = OpenFile(storage, image_id, Geometry(header), storage.size, root)
     found = search(own)
+    if footer is not None:
+        try:
+            _check_start(storage, footer, image_id)
+        except CorruptImageError as exc:
+            found.lost.append(exc.message)
     entries: tuple[FileEntry, ...] = ()
     if header.incompatible & structs.CHAIN:
-        entries = _table_of(found.table, found.lost)
+        entries = _table_of(found, header)
     cache = ByteCache(CACHE_SIZE)
     chain = Chain(own, entries, resolve, _file_of)
-    parent: Index | None = None
-    if header.incompatible & structs.CHAIN:
-        try:
-            reader = chain.parent()
-            parent = reader.tree if isinstance(reader, VsnapReader) else None
-        except VssSnapError as exc:
-            found.lost.append(f"parent: {exc}")
     metadata = ImageMetadata()
     try:
         if found.metadata is not None:
             metadata = read_metadata(own, *found.metadata)
         else:
             found.lost.append("metadata: none found")
-    except CorruptImageError as exc:
+    except (CorruptImageError, DeviceReadError) as exc:
         found.lost.append(exc.message)
-    index = RebuiltIndex(chain, found, parent, PlainBytes(chain, cache))
+    index = RebuiltIndex(own.geometry, found, chain.number, lambda number: _index_of(chain, number))
     return VsnapReader(
         chain,
         index,
         cache,
         footer=footer,
-        content_root=footer.body.content_root if footer is not None else bytes(32),
+        content_root=root or bytes(32),
         metadata=metadata,
-        lost=tuple(found.lost),
+        lost=found.lost,
     )
 
 
@@ -115,16 +118,20 @@ def read_footer(storage: Storage) -> tuple[Footer, bytes]:
 
     Raises:
         CorruptImageError: there is no valid copy, or two that differ.
+        DeviceReadError: there is no valid copy where the file can be read.
         UnsupportedFeatureError: see `parse_header`.
     """
     found: list[tuple[Footer, bytes]] = []
+    failed: DeviceReadError | None = None
     for copy in (0, 1):
         try:
             found.append(read_copy(storage, copy))
         except CorruptImageError:
             continue
+        except DeviceReadError as exc:
+            failed = exc
     if not found:
-        raise _incomplete(storage)
+        raise failed or _incomplete(storage)
     if len(found) == 2 and not same_footer(*found):
         raise corrupt("the two copies differ", "footer", storage.size - structs.TAIL, storage.name)
     return found[0]
@@ -161,10 +168,12 @@ def same_footer(first: tuple[Footer, bytes], second: tuple[Footer, bytes]) -> bo
 def _incomplete(storage: Storage) -> CorruptImageError:
     """The error for a file without a footer, saying until where it is sound."""
     size, sound, count = storage.size, 0, 0
-    for item in frames_of(storage, size, None):
-        if isinstance(item, Lost) or count == _WALKED:
-            break
-        sound, count = item.end, count + 1
+    image_id: bytes | None = None
+    # Not over damage: somebody else's terabyte with this suffix is not to be searched for frames.
+    with contextlib.suppress(CorruptImageError, UnsupportedFeatureError, DeviceReadError):
+        while sound < size and count < _WALKED:
+            frame = read_frame(storage, sound, size, image_id)
+            image_id, sound, count = frame.head.image_id, frame.end, count + 1
     path = storage.name or "the image"
     least = "at least " if count == _WALKED else ""
     return CorruptImageError(
@@ -177,20 +186,77 @@ def _incomplete(storage: Storage) -> CorruptImageError:
     )
 
 
+def _check_start(storage: Storage, footer: Footer, image_id: bytes) -> None:
+    """See that a file does not begin with the header of another image: one was copied over another.
+
+    A header that is damaged is no obstacle; the footer has a copy of it.
+
+    Raises:
+        CorruptImageError: it does.
+    """
+    try:
+        frame = read_frame(storage, 0, storage.size, None, kind=structs.HEADER)
+    except (CorruptImageError, DeviceReadError):
+        return
+    if frame.head.image_id != image_id or not same_header(frame.body, footer):
+        raise corrupt(
+            f"the file begins as image {frame.head.image_id.hex()} and ends as image {image_id.hex()}:"
+            " one was written over another and broke off",
+            "header",
+            0,
+            storage.name,
+        )
+
+
+def same_header(body: bytes, footer: Footer) -> bool:
+    """Whether a header's body says what a footer's copy of it says; autoclear bits may be fewer there.
+
+    Raises:
+        CorruptImageError: see `parse_header`.
+        UnsupportedFeatureError: see `parse_header`.
+    """
+    header, names = parse_header(body)
+    copy = footer.header
+    fewer = copy.autoclear & header.autoclear == copy.autoclear
+    plain = [dataclasses.replace(each, autoclear=0, name_count=0) for each in (header, copy)]
+    return fewer and plain[0] == plain[1] and footer.names.items() <= names.items()
+
+
 def _check_parent(footer: Footer, entries: tuple[FileEntry, ...], path: str) -> None:
     last = entries[-1]
     if (last.image_id, last.content_root) != (footer.header.parent_id, footer.header.parent_root):
         raise corrupt("the last file is not the parent", "file table", footer.body.table_offset, path)
 
 
-def _table_of(body: bytes | None, lost: list[str]) -> tuple[FileEntry, ...]:
+def _table_of(found: Found, header: HeaderBody) -> tuple[FileEntry, ...]:
+    """The ancestors of a file that is being recovered; none if they are lost."""
     try:
-        if body is not None:
-            return parse_table(body, int.from_bytes(body[:4], "little"))
-        lost.append("file table: none found")
+        if found.table is not None:
+            entries = parse_table(found.table, int.from_bytes(found.table[:4], "little"))
+            parent = (header.parent_id, header.parent_root)
+            if entries and (entries[-1].image_id, entries[-1].content_root) == parent:
+                return entries
+        found.lost.append("file table: none found that ends with the parent")
     except CorruptImageError as exc:
-        lost.append(exc.message)
+        found.lost.append(exc.message)
     return ()
+
+
+def _index_of(chain: Chain, number: int) -> Index:
+    """The index of an ancestor, for an image that is being recovered.
+
+    Raises:
+        ParentMismatchError: its pieces would be looked for in files that it does not mean.
+    """
+    reader = chain.reader(number)
+    assert isinstance(reader, VsnapReader)  # noqa: S101 - `_file_of` let it pass
+    wanted = [entry.image_id for entry in chain.entries[:number]]
+    if isinstance(reader.tree, Tree) and [entry.image_id for entry in reader.chain.entries] != wanted:
+        raise ParentMismatchError(
+            f"ancestor {number} ({reader.path}) has other ancestors than the file table names",
+            path=reader.path,
+        )
+    return reader.tree
 
 
 def _file_of(reader: ImageReader) -> OpenFile | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from vsssnap.formats.vsnap import states
+from vsssnap.formats.vsnap import states, structs
 from vsssnap.formats.vsnap.codec import check_of, decompress, most_stored
 from vsssnap.formats.vsnap.frames import Frame, corrupt
 from vsssnap.formats.vsnap.structs import DataBody
@@ -108,6 +108,8 @@ def parse_data(frame: Frame, geometry: Geometry, path: str) -> DataFrame:
     found, at = states.unpack(
         body, DataBody.SIZE, geometry.cells(chunk), geometry.width, geometry.length(chunk), with_data=True
     )
+    if found.parent and not geometry.header.incompatible & structs.CHAIN:
+        raise corrupt("PARENT cells without a parent", "data frame", frame.offset, path)
     count = -(-head.plain_length // geometry.segment_size)
     wrong = (
         head.plain_length != geometry.plain_length(chunk, found.data)

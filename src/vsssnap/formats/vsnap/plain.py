@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vsssnap._units import MIB
 from vsssnap.errors import DeviceReadError
+from vsssnap.formats.vsnap import structs
 from vsssnap.formats.vsnap.frames import corrupt
 from vsssnap.formats.vsnap.states import cells_of, rank_before
 
@@ -41,19 +42,17 @@ class PlainBytes:
         """
         end = within + len(view)
         if entry.flat is not None:
+            if strict and entry.flat == structs.LOST:
+                at = chunk * self._geometry.chunk_size + within
+                raise self._unreadable(at, len(view), "lost", "the image is damaged or incomplete there")
             view[:] = bytes(len(view))
             return
         if strict:
             for start, length in entry.states.unreadable:
                 if start < end and start + length > within:
                     at = chunk * self._geometry.chunk_size + start
-                    name = self._chain.own.storage.name or "the image"
-                    raise DeviceReadError(
-                        f"{name}: bytes {at} to {at + length} of the volume are marked unreadable",
-                        offset=at,
-                        length=length,
-                        hint="the source could not be read there when the image was made",
-                    )
+                    hint = "the source could not be read there when the image was made"
+                    raise self._unreadable(at, length, "marked unreadable", hint)
         size = self._geometry.cell_size
         first, last = within // size, -(-end // size)
         wanted = ((1 << (last - first)) - 1) << first
@@ -62,6 +61,36 @@ class PlainBytes:
         for piece in entry.pieces:
             if piece.cells & wanted:
                 self._fill_piece(view, chunk, within, piece, piece.cells & wanted)
+
+    def part(self, chunk: int, within: int, length: int, entry: Entry) -> bytes | None:
+        """Bytes of a chunk that lie in one segment, without a copy of the whole; None if they do not.
+
+        What copies under the interpreter's lock keeps the other threads from decoding.
+        """
+        size = self._geometry.cell_size
+        first, last = within // size, (within + length - 1) // size
+        wanted = ((1 << (last - first + 1)) - 1) << first
+        if length > self._geometry.segment_size or entry.states.unreadable or wanted & ~entry.states.data:
+            return None
+        for piece in entry.pieces:
+            if not wanted & ~piece.cells:
+                frame, stored = self._frame(piece, chunk, length)
+                at = rank_before(frame.states.data, first) * size + within - first * size
+                index, skip = divmod(at, frame.segment_size)
+                if skip + length > frame.plain(index):
+                    return None
+                plain = self._segment(piece, frame, index, stored, keep=length < frame.plain(index))
+                return plain[skip : skip + length]
+        return None
+
+    def _unreadable(self, offset: int, length: int, what: str, hint: str) -> DeviceReadError:
+        name = self._chain.own.storage.name or "the image"
+        return DeviceReadError(
+            f"{name}: bytes {offset} to {offset + length} of the volume are {what}",
+            offset=offset,
+            length=length,
+            hint=hint,
+        )
 
     def _fill_piece(self, view: memoryview, chunk: int, within: int, piece: Piece, cells: int) -> None:
         """Copy the part of a piece that lies in a view."""

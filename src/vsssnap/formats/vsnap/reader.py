@@ -13,9 +13,10 @@ from vsssnap.formats.base import Depth, ImageReader
 from vsssnap.formats.vsnap.codec import DIGEST_NAMES
 from vsssnap.formats.vsnap.marks import KIND_OF
 from vsssnap.formats.vsnap.plain import PlainBytes
+from vsssnap.formats.vsnap.states import run_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vsssnap.formats._cache import ByteCache
     from vsssnap.formats.base import Finding
@@ -50,7 +51,7 @@ class VsnapReader(ImageReader):
         footer: Footer | None,
         content_root: bytes,
         metadata: ImageMetadata,
-        lost: tuple[str, ...] = (),
+        lost: Sequence[str] = (),
     ) -> None:
         geometry = chain.own.geometry
         super().__init__(geometry.size, sector_size=geometry.header.sector_size, metadata=metadata)
@@ -75,6 +76,14 @@ class VsnapReader(ImageReader):
             count = min(size - within, len(view) - done)
             self._plain.fill(view[done : done + count], chunk, within, self.tree.entry(chunk), strict=True)
             done += count
+
+    def _read(self, length: int, offset: int) -> bytes:
+        chunk, within = divmod(offset, self.geometry.chunk_size)
+        if within + length <= self.geometry.chunk_size:
+            found = self._plain.part(chunk, within, length, self.tree.entry(chunk))
+            if found is not None:
+                return found
+        return super()._read(length, offset)
 
     def read_chunk(self, chunk: int) -> bytearray:
         """A whole chunk with zeros for what is unreadable.
@@ -127,7 +136,7 @@ class VsnapReader(ImageReader):
         return {
             "stored_size": self.chain.own.size,
             "complete": body is not None,
-            "identity": self.content_root.hex(),
+            "identity": self.content_root.hex() if any(self.content_root) else "",
             "image_id": self.image_id.hex(),
             "format_version": header.format,
             "size": self.size,
@@ -164,6 +173,7 @@ class VsnapReader(ImageReader):
 
 
 def _cells(base: int, stop: int, size: int, codes: bytearray) -> Iterator[Extent]:
-    for index, code in enumerate(codes):
-        at = base + index * size
-        yield Extent(at, min(size, stop - at), KIND_OF[code])
+    at = base
+    for code, count in run_list(codes):
+        yield Extent(at, min(count * size, stop - at), KIND_OF[code])
+        at += count * size

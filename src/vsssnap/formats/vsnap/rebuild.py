@@ -2,40 +2,65 @@
 
 Source: docs/formats/vsnap.md, section 11, "rebuild".  This needs memory for an entry of every
 chunk that holds data, which reading by the stored index does not.
+
+Each file of a chain gives what it says itself (`Part`); what it leaves to its parent is looked up
+when it is asked for, link by link and not by recursion, so that a chain may be of any length and
+an ancestor that is not needed is not read.
 """
 
 from __future__ import annotations
 
 import bisect
+import threading
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from vsssnap.errors import CorruptImageError, VssSnapError
+from vsssnap.errors import CorruptImageError, DeviceReadError, VssSnapError
 from vsssnap.formats.vsnap import structs
 from vsssnap.formats.vsnap.codec import DIGESTS
-from vsssnap.formats.vsnap.index import FLAT, Entry, Piece
+from vsssnap.formats.vsnap.index import FLAT, LOST, Entry, Piece
 from vsssnap.formats.vsnap.payload import DataFrame, parse_data
-from vsssnap.formats.vsnap.scan import Lost, frames_of
+from vsssnap.formats.vsnap.scan import Gap, frames_of
 from vsssnap.formats.vsnap.state_frames import parse_states
-from vsssnap.formats.vsnap.states import CellStates, cells_of, join_ranges
+from vsssnap.formats.vsnap.states import CellStates, cells_of, common, join_ranges, ranges_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from vsssnap.formats.vsnap.chain import Chain, OpenFile
-    from vsssnap.formats.vsnap.frames import Frame
+    from vsssnap.formats.vsnap.chain import OpenFile
     from vsssnap.formats.vsnap.layout import Geometry
-    from vsssnap.formats.vsnap.plain import PlainBytes
     from vsssnap.formats.vsnap.tree import Index
 
-_UNKNOWN = 255  # a cell of which no frame says anything
+_MIXED: Final = 3  # kind of a run of one chunk that has a part of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The newest data frame of a chunk.
+
+    Attributes:
+        offset: Where it lies.
+        box_length: Of its box, the first eight bytes included.
+        outer_length: Of its payload.
+        digest: Of the whole plain chunk.
+        states: Of the chunk's cells.
+        bad: Cells whose stored bytes are damaged.
+    """
+
+    offset: int
+    box_length: int
+    outer_length: int
+    digest: bytes
+    states: CellStates
+    bad: int
 
 
 class Found:
     """What a scan found in a file.
 
     Attributes:
-        data: Data frames by chunk, in file order, with the cells whose stored bytes are damaged.
+        data: The newest data frame of each chunk.
         states: State frames: first cell, cells, runs, unreadable ranges.
         table: The last valid file table.
         metadata: Place of the last valid metadata frame.
@@ -43,7 +68,7 @@ class Found:
     """
 
     def __init__(self) -> None:
-        self.data: dict[int, list[tuple[Frame, DataFrame, int]]] = defaultdict(list)
+        self.data: dict[int, Stored] = {}
         self.states: list[tuple[int, int, list[tuple[int, int]], list[tuple[int, int]]]] = []
         self.table: bytes | None = None
         self.metadata: tuple[int, int] | None = None
@@ -55,35 +80,39 @@ def search(file: OpenFile) -> Found:
 
     Raises:
         UnsupportedFeatureError: a frame that must be understood and is not.
-        DeviceReadError: the file cannot be read.
     """
     found = Found()
     path = file.storage.name
     for item in frames_of(file.storage, file.size, file.image_id):
-        if isinstance(item, Lost):
+        if isinstance(item, Gap):
             found.lost.append(f"bytes {item.offset} to {item.end}: {item.reason}")
             continue
         try:
+            box = item.head.box_length + 8
             if item.head.type == structs.DATA_FRAME:
                 frame = parse_data(item, file.geometry, path)
                 bad = damaged_cells(file, frame)
                 if bad:
                     found.lost.append(f"data frame at {item.offset}: stored bytes of chunk {frame.chunk}")
-                found.data[frame.chunk].append((item, frame, bad))
+                outer = item.head.outer_length
+                found.data[frame.chunk] = Stored(item.offset, box, outer, frame.digest, frame.states, bad)
             elif item.head.type == structs.STATE_FRAME:
                 found.states.append(parse_states(item, file.geometry, path))
             elif item.head.type == structs.FILE_TABLE:
                 found.table = item.body
             elif item.head.type == structs.METADATA:
-                found.metadata = (item.offset, item.head.box_length + 8)
+                found.metadata = (item.offset, box)
         except CorruptImageError as exc:
             found.lost.append(exc.message)
     return found
 
 
 def damaged_cells(file: OpenFile, frame: DataFrame) -> int:
-    """The cells of a data frame that lie in a segment whose check does not agree."""
-    stored = memoryview(file.read(frame.ends[-1], frame.payload_at))
+    """The cells of a data frame in a segment that cannot be read or whose check does not agree."""
+    try:
+        stored = memoryview(file.read(frame.ends[-1], frame.payload_at))
+    except DeviceReadError:
+        return frame.states.data
     bad = 0
     for index in range(frame.segment_count):
         try:
@@ -105,25 +134,49 @@ def _cells_in(frame: DataFrame, segment: int, cell_size: int) -> int:
     return bits
 
 
-class RebuiltIndex:
-    """An index in memory."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one file says of one chunk.
 
-    def __init__(self, chain: Chain, found: Found, parent: Index | None, plain: PlainBytes) -> None:
-        """Put the pieces together.
+    Attributes:
+        states: Of its cells; PARENT are those it leaves to its parent.
+        stored: Where the DATA cells lie; None without any.
+        digest: Of the whole plain chunk; empty if no frame holds it.
+    """
+
+    states: CellStates
+    stored: Stored | None
+    digest: bytes
+
+
+class RebuiltIndex:
+    """An index in memory.  Thread-safe.
+
+    Attributes:
+        parts: What the file says of chunks that are not of one state.
+    """
+
+    def __init__(
+        self, geometry: Geometry, found: Found, number: int, ancestor: Callable[[int], Index]
+    ) -> None:
+        """Put the pieces of one file together.
 
         Args:
-            chain: The image's files.
+            geometry: Of the image.
             found: What is in its own file.
-            parent: Index of the parent; None if there is none, or it cannot be had.
-            plain: Reads chunks, for digests that no frame holds.
+            number: Of the file in its chain.
+            ancestor: Gives the index of a file with a lower number.
         """
-        self._grid: Geometry = chain.own.geometry
-        self._number = chain.number
-        self._parent = parent
-        self._plain = plain
+        self._grid = geometry
         self._found = found
-        self._entries: dict[int, Entry] = {}
+        self._number = number
+        self._open = ancestor
+        self._lock = threading.RLock()
+        self._ancestors: dict[int, Index | None] = {}
+        self._zeros: dict[int, bytes] = {}
+        self.parts: dict[int, Part] = {}
         self._runs: list[tuple[int, int, int]] = []  # first chunk, chunks, state
+        self._stored = sorted(found.data)
         at = 0
         for first, cells, runs, unreadable in sorted(found.states, key=lambda item: item[0]):
             unit = self._grid.cells_per_chunk
@@ -135,54 +188,84 @@ class RebuiltIndex:
         self._add_unknown(at, self._grid.chunk_count)
         self._starts = [run[0] for run in self._runs]
 
+    # Reading it.
+
     def entry(self, chunk: int) -> Entry:
-        """See `Index`."""
-        found = self._entries.get(chunk)
-        if found is not None:
-            return found
-        return self._of_run(self._runs[bisect.bisect_right(self._starts, chunk) - 1], chunk)
+        """See `Index`; its digest is empty if no frame holds it."""
+        parts: list[tuple[int, Part]] = []
+        index: RebuiltIndex = self
+        number = self._number
+        result = FLAT[structs.ZERO]
+        while True:
+            state = index.run_at(chunk)[2]
+            if state == _MIXED:
+                part = index.parts[chunk]
+                parts.append((number, part))
+                if not part.states.parent:
+                    break
+            elif state != structs.PARENT:
+                result = _flat(state)
+                break
+            number -= 1
+            above = self._ancestor(number)
+            if not isinstance(above, RebuiltIndex):
+                result = above.entry(chunk) if above is not None else LOST
+                break
+            index = above
+        for where, part in reversed(parts):
+            result = _over(result, part, where, self._grid, chunk)
+        return result
 
     def walk(self, first: int, end: int) -> Iterator[tuple[int, int, Entry]]:
         """See `Index`."""
-        at = first
-        while at < end:
-            if at in self._entries:
-                yield at, 1, self._entries[at]
-                at += 1
-                continue
-            run = self._runs[bisect.bisect_right(self._starts, at) - 1]
-            stop = min(run[0] + run[1], end)
-            if run[2] == structs.PARENT and self._parent is not None:
-                yield from self._parent.walk(at, stop)
-            elif run[2] <= structs.EXCLUDED:
-                yield at, stop - at, FLAT[run[2]]
-            else:
-                for chunk in range(at, stop):
-                    yield chunk, 1, self._of_run(run, chunk)
-            at = stop
+        todo: list[tuple[Index | None, int, int, int]] = [(self, self._number, first, end)]
+        while todo:
+            index, number, at, stop = todo.pop()
+            if index is None:
+                yield at, stop - at, LOST
+            elif not isinstance(index, RebuiltIndex):
+                yield from index.walk(at, stop)
+            elif at < stop:
+                start, count, state = index.run_at(at)
+                until = min(start + count, stop)
+                todo.append((index, number, until, stop))
+                if state == structs.PARENT:
+                    todo.append((self._ancestor(number - 1), number - 1, at, until))
+                elif state == _MIXED:
+                    yield at, 1, self.entry(at)
+                else:
+                    yield at, until - at, _flat(state)
 
-    def _of_run(self, run: tuple[int, int, int], chunk: int) -> Entry:
-        if run[2] <= structs.EXCLUDED:
-            return FLAT[run[2]]
-        if run[2] == structs.PARENT and self._parent is not None:
-            return self._parent.entry(chunk)
-        length = self._grid.length(chunk)
-        return Entry(None, DIGESTS[self._grid.digest](bytes(length)), CellStates(unreadable=((0, length),)))
+    def run_at(self, chunk: int) -> tuple[int, int, int]:
+        """First chunk, number of chunks and state of the run that a chunk lies in, of this file alone."""
+        return self._runs[bisect.bisect_right(self._starts, chunk) - 1]
 
-    def _add_unknown(self, first: int, end: int) -> None:
-        """Chunks of which no state frame tells: what their data frames say, else unreadable."""
-        at = first
-        for chunk in sorted(chunk for chunk in self._found.data if first <= chunk < end):
-            self._add_run(at, chunk - at, _UNKNOWN)
-            _, frame, _ = self._found.data[chunk][-1]
-            codes = frame.states.codes(self._grid.cells(chunk))
-            self._add_chunk(chunk, codes, list(frame.states.unreadable))
-            at = chunk + 1
-        self._add_run(at, end - at, _UNKNOWN)
+    def _ancestor(self, number: int) -> Index | None:
+        """The index of an ancestor; None if it cannot be had, which is said once."""
+        with self._lock:
+            if number not in self._ancestors:
+                try:
+                    self._ancestors[number] = self._open(number)
+                except VssSnapError as exc:
+                    self._found.lost.append(f"parent: {exc}")
+                    self._ancestors[number] = None
+            return self._ancestors[number]
+
+    # Building it.
 
     def _add_run(self, first: int, count: int, state: int) -> None:
         if count > 0:
             self._runs.append((first, count, state))
+
+    def _add_unknown(self, first: int, end: int) -> None:
+        """Chunks of which no state frame tells: what their data frames say, else lost."""
+        at = first
+        for chunk in _between(self._stored, first, end):
+            self._add_run(at, chunk - at, structs.LOST)
+            states = self._found.data[chunk].states
+            self._add_chunk(chunk, states, states.unreadable)
+            at = chunk + 1
+        self._add_run(at, end - at, structs.LOST)
 
     def _add_states(self, first: int, runs: list[tuple[int, int]], unreadable: list[tuple[int, int]]) -> None:
         grid = self._grid
@@ -190,98 +273,121 @@ class RebuiltIndex:
         within: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for offset, length in unreadable:
             within[offset // size].append((offset % size, length))
-        cell, codes = first, bytearray()
+        marked = sorted(within)
+        cell, filled, maps = first, 0, [0] * 5
         for state, count in runs:
             while count:
                 chunk = cell // unit
-                whole = (
-                    (cell + count) // unit - chunk
-                    if cell + count < grid.cell_count
-                    else grid.chunk_count - chunk
-                )
-                if not codes and cell % unit == 0 and state != structs.DATA and whole:
-                    self._add_flat(chunk, whole, state, within)
-                    taken = min((chunk + whole) * unit, grid.cell_count) - cell
-                else:
-                    taken = min(count, grid.cells(chunk) - len(codes))
-                    codes += bytes([state]) * taken
-                    if len(codes) == grid.cells(chunk):
-                        self._add_chunk(chunk, codes, within.pop(chunk, []))
-                        codes = bytearray()
-                cell += taken
-                count -= taken
+                if not filled and cell % unit == 0:
+                    stop = cell + count
+                    whole = (grid.chunk_count if stop == grid.cell_count else stop // unit) - chunk
+                    if whole:
+                        self._add_whole(chunk, whole, state, marked, within)
+                        taken = min((chunk + whole) * unit, grid.cell_count) - cell
+                        cell, count = cell + taken, count - taken
+                        continue
+                taken = min(count, grid.cells(chunk) - filled)
+                maps[state] |= ((1 << taken) - 1) << filled
+                filled += taken
+                cell, count = cell + taken, count - taken
+                if filled == grid.cells(chunk):
+                    _, hole, excluded, data, parent = maps
+                    self._add_chunk(chunk, CellStates(data, hole, excluded, parent), within.get(chunk, ()))
+                    filled, maps = 0, [0] * 5
 
-    def _add_flat(self, chunk: int, count: int, state: int, within: dict[int, list[tuple[int, int]]]) -> None:
+    def _add_whole(
+        self,
+        chunk: int,
+        count: int,
+        state: int,
+        marked: list[int],
+        within: dict[int, list[tuple[int, int]]],
+    ) -> None:
+        """Whole chunks of one state; those that need a look are few, and the rest may be many."""
+        special = set(_between(marked, chunk, chunk + count))
+        rest = state
+        if state == structs.DATA:
+            special.update(_between(self._stored, chunk, chunk + count))
+            rest = structs.LOST
         at = chunk
-        for special in sorted(number for number in within if chunk <= number < chunk + count):
-            self._add_run(at, special - at, state)
-            self._add_chunk(special, bytearray([state]) * self._grid.cells(special), within.pop(special))
-            at = special + 1
-        self._add_run(at, chunk + count - at, state)
-
-    def _add_chunk(self, chunk: int, codes: bytearray, unreadable: list[tuple[int, int]]) -> None:
-        """One chunk by the state of each cell; what has no bytes becomes unreadable."""
-        grid = self._grid
-        maps = [0] * 5
-        for cell, code in enumerate(codes):
-            maps[code] |= 1 << cell
-        hole, excluded, data, inherited = maps[1:]
-        pieces: list[Piece] = []
-        wanted, digest = data, b""
-        for frame, stored, bad in reversed(self._found.data.get(chunk, [])):
-            digest = digest or stored.digest
-            bits = stored.states.data & wanted
-            wanted &= ~bits
-            bits, wanted = bits & ~bad, wanted | bits & bad
-            if bits:
-                box = frame.head.box_length + 8
-                pieces.append(Piece(self._number, frame.offset, box, frame.head.outer_length, bits))
-        lost = wanted
-        if inherited:
-            base = self._parent.entry(chunk).states_of(len(codes)) if self._parent is not None else None
-            if base is None:
-                lost |= inherited
-            elif self._parent is not None:
-                old = self._parent.entry(chunk).pieces
-                pieces = [
-                    Piece(p.file, p.offset, p.box_length, p.outer_length, p.cells & inherited)
-                    for p in old
-                    if p.cells & inherited
-                ] + pieces
-                hole |= base.hole & inherited
-                excluded |= base.excluded & inherited
-                unreadable += [item for item in base.unreadable if _touches(item, inherited, grid.cell_size)]
-        unreadable += [
-            (
-                first * grid.cell_size,
-                min((first + count) * grid.cell_size, grid.length(chunk)) - first * grid.cell_size,
+        for number in sorted(special):
+            self._add_run(at, number - at, rest)
+            every = (1 << self._grid.cells(number)) - 1
+            states = (
+                CellStates(),
+                CellStates(hole=every),
+                CellStates(excluded=every),
+                CellStates(every),
+                CellStates(parent=every),
             )
-            for first, count in cells_of(lost)
-        ]
-        held = 0
-        for piece in pieces:
-            held |= piece.cells
-        states = CellStates(held, hole, excluded, 0, join_ranges(unreadable))
-        flat = states.flat(len(codes))
+            self._add_chunk(number, states[state], within.get(number, ()))
+            at = number + 1
+        self._add_run(at, chunk + count - at, rest)
+
+    def _add_chunk(
+        self, chunk: int, told: CellStates, unreadable: list[tuple[int, int]] | tuple[tuple[int, int], ...]
+    ) -> None:
+        """One chunk by what is told of its cells; DATA that is nowhere becomes unreadable."""
+        grid = self._grid
+        stored = self._found.data.get(chunk)
+        held = told.data & stored.states.data & ~stored.bad if stored is not None else 0
+        lost = told.data & ~held
+        every = (1 << grid.cells(chunk)) - 1
+        if lost == every:
+            self._add_run(chunk, 1, structs.LOST)
+            return
+        bad = join_ranges([*unreadable, *ranges_of(lost, grid.cell_size, grid.length(chunk))])
+        states = CellStates(held, told.hole, told.excluded, told.parent, bad)
+        flat = states.flat(grid.cells(chunk))
         if flat is not None:
             self._add_run(chunk, 1, flat)
             return
-        entry = Entry(None, digest, states, tuple(pieces))
-        if not digest or lost:
-            entry = Entry(None, self._digest(chunk, entry), states, tuple(pieces))
-        self._entries[chunk] = entry
-        self._add_run(chunk, 1, _UNKNOWN)
+        digest = b""
+        if not lost and stored is not None and told.data:
+            digest = stored.digest
+        elif not lost and not told.parent:
+            digest = self._zero_digest(grid.length(chunk))
+        self.parts[chunk] = Part(states, stored if held else None, digest)
+        self._add_run(chunk, 1, _MIXED)
 
-    def _digest(self, chunk: int, entry: Entry) -> bytes:
-        """The digest that no frame holds; of zeros where the parent's bytes cannot be had."""
-        data = bytearray(self._grid.length(chunk))
-        try:
-            self._plain.fill(memoryview(data), chunk, 0, entry, strict=False)
-        except VssSnapError as exc:
-            self._found.lost.append(f"chunk {chunk}: {exc}")
-        return DIGESTS[self._grid.digest](data)
+    def _zero_digest(self, length: int) -> bytes:
+        if length not in self._zeros:
+            self._zeros[length] = DIGESTS[self._grid.digest](bytes(length))
+        return self._zeros[length]
 
 
-def _touches(item: tuple[int, int], cells: int, size: int) -> bool:
-    first, last = item[0] // size, (item[0] + item[1] - 1) // size
-    return bool(cells >> first & ((1 << (last - first + 1)) - 1))
+def _between(numbers: list[int], first: int, end: int) -> list[int]:
+    """Those of rising numbers that lie in a range."""
+    return numbers[bisect.bisect_left(numbers, first) : bisect.bisect_left(numbers, end)]
+
+
+def _flat(state: int) -> Entry:
+    return LOST if state == structs.LOST else FLAT[state]
+
+
+def _over(base: Entry, part: Part, number: int, grid: Geometry, chunk: int) -> Entry:
+    """A chunk as a file says it, with what it leaves to its parent out of ``base``."""
+    own, cells = part.states, grid.cells(chunk)
+    pieces = [
+        Piece(piece.file, piece.offset, piece.box_length, piece.outer_length, piece.cells & own.parent)
+        for piece in base.pieces
+        if piece.cells & own.parent
+    ]
+    data = own.data
+    for piece in pieces:
+        data |= piece.cells
+    if part.stored is not None:
+        at = part.stored
+        pieces.append(Piece(number, at.offset, at.box_length, at.outer_length, own.data))
+    length = grid.length(chunk)
+    below = base.states_of(cells) if base is not LOST else CellStates(unreadable=((0, length),))
+    inherited = common(below.unreadable, ranges_of(own.parent, grid.cell_size, length))
+    states = CellStates(
+        data,
+        own.hole | below.hole & own.parent,
+        own.excluded | below.excluded & own.parent,
+        0,
+        join_ranges([*own.unreadable, *inherited]),
+    )
+    flat = states.flat(cells)
+    return FLAT[flat] if flat is not None else Entry(None, part.digest, states, tuple(pieces))

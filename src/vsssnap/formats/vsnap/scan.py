@@ -5,23 +5,25 @@ Source: docs/formats/vsnap.md, section 11, "recover".
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vsssnap._units import MIB
-from vsssnap.errors import CorruptImageError
-from vsssnap.formats.vsnap.frames import Frame, read_frame
-from vsssnap.formats.vsnap.structs import HEAD, MAGIC, MARK
+from vsssnap.errors import CorruptImageError, DeviceReadError
+from vsssnap.formats.vsnap import structs
+from vsssnap.formats.vsnap.frames import Frame, corrupt, read_frame
 
 if TYPE_CHECKING:
     from vsssnap.formats.storage import Storage
 
 _WINDOW = MIB
+_SECTOR = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class Gap:
     """Bytes that belong to no valid frame.
 
     Attributes:
@@ -35,10 +37,10 @@ class Lost:
     reason: str
 
 
-def frames_of(storage: Storage, size: int, image_id: bytes | None, start: int = 0) -> Iterator[Frame | Lost]:
+def frames_of(storage: Storage, size: int, image_id: bytes | None, start: int = 0) -> Iterator[Frame | Gap]:
     """Every frame from ``start`` on, and what lies between them.
 
-    Boxes are checked, payloads are not.
+    Boxes are checked, payloads are not.  What cannot be read counts as damaged.
 
     Args:
         storage: The file.
@@ -48,15 +50,15 @@ def frames_of(storage: Storage, size: int, image_id: bytes | None, start: int = 
 
     Raises:
         UnsupportedFeatureError: a frame that must be understood and is not.
-        DeviceReadError: the file cannot be read.
     """
     at = start
+    search = _Search(storage, size)
     while at < size:
         try:
-            frame = read_frame(storage, at, size, image_id)
-        except CorruptImageError as exc:
-            found = _next(storage, size, image_id, at + 1)
-            yield Lost(at, found.offset if found is not None else size, exc.message)
+            frame = search.frame(at, image_id)
+        except (CorruptImageError, DeviceReadError) as exc:
+            found = search.next(image_id, at + 1)
+            yield Gap(at, found.offset if found is not None else size, exc.message)
             if found is None:
                 return
             frame = found
@@ -65,18 +67,57 @@ def frames_of(storage: Storage, size: int, image_id: bytes | None, start: int = 
         at = frame.end
 
 
-def _next(storage: Storage, size: int, image_id: bytes | None, start: int) -> Frame | None:
-    """The next valid frame that begins at ``start`` or later."""
-    at = start
-    while at + HEAD <= size:
-        window = storage.pread(min(_WINDOW + HEAD, size - at), at)
-        place = window.find(MAGIC, 8)
-        while place >= 0:
-            if window[place - 8 : place - 4] == MARK:
-                try:
-                    return read_frame(storage, at + place - 8, size, image_id)
-                except CorruptImageError:
-                    pass  # somebody else's frame in the payload, or damaged too
-            place = window.find(MAGIC, place + 1)
-        at += _WINDOW
-    return None
+class _Search:
+    """Finds frames, behind damage too, in time that is bounded by the size of the file.
+
+    In an honest file a byte lies in one box.  A file can be made in which thousands of damaged
+    boxes reach to its end; so the bytes that were read of boxes in vain are counted, and
+    when they are many times the file nothing more is found.
+    """
+
+    def __init__(self, storage: Storage, size: int) -> None:
+        self._storage = storage
+        self._size = size
+        self._budget = 16 * size + 64 * MIB
+
+    def frame(self, offset: int, image_id: bytes | None) -> Frame:
+        """The frame at a place; see `read_frame`."""
+        if self._budget <= 0:
+            raise corrupt("too many damaged frames before it", "frame", offset, self._storage.name)
+        try:
+            return read_frame(self._storage, offset, self._size, image_id)
+        except (CorruptImageError, DeviceReadError):
+            lead = self._window(offset, min(8, self._size - offset))
+            length = 8 + int.from_bytes(lead[4:8], "little")
+            # A longer one, or one that does not end in the file, was not read.
+            fits = length <= structs.MAX_BOX + 8 and offset + length <= self._size
+            self._budget -= structs.HEAD + (length if fits else 0)
+            raise
+
+    def next(self, image_id: bytes | None, start: int) -> Frame | None:
+        """The next one that begins at ``start`` or later."""
+        at, size = start, self._size
+        while at + structs.HEAD <= size and self._budget > 0:
+            window = self._window(at, min(_WINDOW + structs.HEAD, size - at))
+            place = window.find(structs.MAGIC, 8)
+            while place >= 0:
+                offset = at + place - 8
+                # A frame that lies in the payload, of another image, says that it is somewhere else.
+                if window[place - 8 : place - 4] == structs.MARK and (
+                    window[place + 16 : place + 24] == offset.to_bytes(8, "little")
+                ):
+                    with contextlib.suppress(CorruptImageError, DeviceReadError):
+                        return self.frame(offset, image_id)
+                place = window.find(structs.MAGIC, place + 1)
+            at += _WINDOW
+        return None
+
+    def _window(self, offset: int, length: int) -> bytes:
+        """Bytes of the file, zeros for sectors that cannot be read."""
+        try:
+            return self._storage.pread(length, offset)
+        except DeviceReadError:
+            if length <= _SECTOR:
+                return bytes(length)
+            half = length // 2
+            return self._window(offset, half) + self._window(offset + half, length - half)

@@ -109,7 +109,8 @@ def parse_states(
         last = state
     if sum(cells for _, cells in runs) != head.cell_count:
         raise _broken(f"the runs do not add up to {head.cell_count} cells", frame, path)
-    if last == structs.PARENT and not geometry.header.incompatible & structs.CHAIN:
+    parents = any(state == structs.PARENT for state, _ in runs)
+    if parents and not geometry.header.incompatible & structs.CHAIN:
         raise _broken("PARENT cells without a parent", frame, path)
     ranges = list(_RANGE.iter_unpack(body[at:]))
     size, chunk = geometry.cell_size, geometry.chunk_size

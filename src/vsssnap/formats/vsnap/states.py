@@ -167,6 +167,51 @@ def cells_of(bits: int) -> Iterator[tuple[int, int]]:
         at += count
 
 
+def touched(ranges: Iterable[tuple[int, int]], cell_size: int) -> int:
+    """The cells in which ranges have a byte."""
+    bits = 0
+    for offset, length in ranges:
+        first, last = offset // cell_size, (offset + length - 1) // cell_size
+        bits |= ((1 << (last - first + 1)) - 1) << first
+    return bits
+
+
+def ranges_of(bits: int, cell_size: int, length: int) -> list[tuple[int, int]]:
+    """The bytes of cells in a chunk of ``length`` bytes, ascending, never adjacent."""
+    runs = ((first * cell_size, (first + count) * cell_size) for first, count in cells_of(bits))
+    return [(start, min(end, length) - start) for start, end in runs]
+
+
+def common(left: Iterable[tuple[int, int]], right: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What lies in both of two ascending, disjoint lists."""
+    result = []
+    ours, theirs = iter(left), iter(right)
+    a, b = next(ours, None), next(theirs, None)
+    while a is not None and b is not None:
+        start, end = max(a[0], b[0]), min(sum(a), sum(b))
+        if start < end:
+            result.append((start, end - start))
+        if sum(a) < sum(b):
+            a = next(ours, None)
+        else:
+            b = next(theirs, None)
+    return result
+
+
+def without(
+    ranges: Iterable[tuple[int, int]], cuts: Iterable[tuple[int, int]], length: int
+) -> list[tuple[int, int]]:
+    """What of an ascending, disjoint list lies in none of another; both inside ``length`` bytes."""
+    free, at = [], 0
+    for offset, size in cuts:
+        if offset > at:
+            free.append((at, offset - at))
+        at = offset + size
+    if at < length:
+        free.append((at, length - at))
+    return common(ranges, free)
+
+
 def rank_before(bits: int, cell: int) -> int:
     """How many set bits lie below ``cell``."""
     return (bits & ((1 << cell) - 1)).bit_count()

@@ -77,6 +77,7 @@ PARENT: Final = 4
 
 MIXED: Final = 3  # kind of a leaf entry
 PAGE: Final = 4  # kind of a reference
+LOST: Final = 255  # never in a file: what no sound frame tells of
 
 # Section 3: digests and features.
 BLAKE3: Final = 1

@@ -106,9 +106,16 @@ class Tree:
             CorruptImageError: the index is damaged on the way.
             ParentMismatchError: see `page`.
         """
-        number, index = divmod(chunk, structs.FAN_OUT)
-        leaf = self.leaf(number)
-        return FLAT[leaf] if isinstance(leaf, int) else leaf.entry(index)
+        key = ("entry", chunk)
+        found: Entry | None = self._cache.get(key)
+        if found is None:
+            number, index = divmod(chunk, structs.FAN_OUT)
+            leaf = self.leaf(number)
+            if isinstance(leaf, int):
+                return FLAT[leaf]
+            found = leaf.entry(index)
+            self._cache.put(key, found, found.memory)
+        return found
 
     def walk(self, first: int, end: int) -> Iterator[tuple[int, int, Entry]]:
         """Entries of the chunks from ``first`` to ``end``, flat subtrees in one piece.

@@ -5,6 +5,7 @@ Source: docs/formats/vsnap.md, section 11, "verify".
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from vsssnap.blocks.extent import Extent
@@ -14,10 +15,10 @@ from vsssnap.formats.vsnap import merkle, structs
 from vsssnap.formats.vsnap.codec import DIGESTS
 from vsssnap.formats.vsnap.layout import parse_header
 from vsssnap.formats.vsnap.metadata_frames import read_metadata
-from vsssnap.formats.vsnap.opening import read_copy, same_footer
+from vsssnap.formats.vsnap.opening import read_copy, same_footer, same_header
 from vsssnap.formats.vsnap.payload import parse_data
 from vsssnap.formats.vsnap.rebuild import damaged_cells
-from vsssnap.formats.vsnap.scan import Lost, frames_of
+from vsssnap.formats.vsnap.scan import Gap, frames_of
 from vsssnap.formats.vsnap.state_frames import parse_states
 from vsssnap.formats.vsnap.states import cells_of
 from vsssnap.formats.vsnap.tree import Tree
@@ -47,7 +48,7 @@ def verify(reader: VsnapReader, depth: Depth, progress: Report) -> Iterator[Find
             except (ImageError, DeviceReadError) as exc:
                 yield _finding(exc, "file table")
     for file in files:
-        yield from _ends(file)
+        yield from _named(file, reader, _ends(file))
     yield from _metadata(reader)
     stored = depth >= Depth.STORED
     content = depth >= Depth.CONTENT
@@ -59,7 +60,17 @@ def verify(reader: VsnapReader, depth: Depth, progress: Report) -> Iterator[Find
         total = sum(file.size for file in files)
         report = _nothing if content else _scaled(progress, reader.size, total)
         for file in files:
-            yield from _stored(file, report)
+            yield from _named(file, reader, _stored(file, report))
+
+
+def _named(file: OpenFile, reader: VsnapReader, found: Iterator[Finding]) -> Iterator[Finding]:
+    """Findings in an ancestor's file say in which: their offsets are not those of the image's own."""
+    name = file.storage.name
+    for finding in found:
+        if file is not reader.chain.own and name not in finding.message:
+            yield dataclasses.replace(finding, message=f"{name}: {finding.message}")
+        else:
+            yield finding
 
 
 def _nothing(count: int) -> None:
@@ -98,13 +109,12 @@ def _ends(file: OpenFile) -> Iterator[Finding]:
     if len(copies) == 2 and not same_footer(*copies):
         yield Finding("footer", file.size - structs.TAIL, "the two copies differ")
     try:
-        header, names = parse_header(file.frame(0, 0, structs.HEADER).body)
+        body = file.frame(0, 0, structs.HEADER).body
+        parse_header(body)
+        if copies and not same_header(body, copies[0][0]):
+            yield Finding("header", 0, "the footer's copy of the header differs")
     except (ImageError, DeviceReadError) as exc:
         yield _finding(exc, "header")
-        return
-    for footer, _ in copies[:1]:
-        if footer.header != header or footer.names != names:
-            yield Finding("header", 0, "the footer's copy of the header differs")
 
 
 def _metadata(reader: VsnapReader) -> Iterator[Finding]:
@@ -188,7 +198,7 @@ def _stored(file: OpenFile, progress: Report) -> Iterator[Finding]:
     """Every byte of a file, frame by frame."""
     counts = _Counts(file)
     for item in frames_of(file.storage, file.size, file.image_id):
-        if isinstance(item, Lost):
+        if isinstance(item, Gap):
             yield Finding("frame", item.offset, f"bytes {item.offset} to {item.end}: {item.reason}")
             progress(item.end - item.offset)
             counts.damaged = True
@@ -230,7 +240,9 @@ class _Counts:
             for first, count in cells_of(damaged_cells(file, frame)):
                 base = frame.chunk * file.geometry.chunk_size + first * file.geometry.cell_size
                 length = min(count * file.geometry.cell_size, file.geometry.size - base)
-                message = f"stored bytes of chunk {frame.chunk} do not agree with their check"
+                message = (
+                    f"stored bytes of chunk {frame.chunk} cannot be read or do not agree with their check"
+                )
                 yield Finding(item.name, item.offset, message, Extent(base, length))
         elif item.head.type == structs.STATE_FRAME:
             first, cells, _, _ = parse_states(item, file.geometry, path)
@@ -246,7 +258,7 @@ class _Counts:
             yield Finding("state frame", None, f"states end at cell {self._next_cell}")
         try:
             body = read_copy(self._file.storage, 0)[0].body
-        except ImageError:
+        except (ImageError, DeviceReadError):
             return  # reported with the footers
         told = [body.data_frames, body.plain_bytes, body.outer_bytes]
         if told != self._data:

@@ -23,14 +23,14 @@ from vsssnap.errors import ClosedError, UsageError
 from vsssnap.formats.base import ImageWriter, WriteOrder
 from vsssnap.formats.vsnap import frames, merkle, structs
 from vsssnap.formats.vsnap.chain import FileEntry, pack_table
-from vsssnap.formats.vsnap.encoder import Encoded, Encoder, touched
+from vsssnap.formats.vsnap.encoder import Encoded, Encoder
 from vsssnap.formats.vsnap.index import FLAT, Entry, Piece, pack_page, page_reference
 from vsssnap.formats.vsnap.layout import Geometry, pack_footer, pack_header
 from vsssnap.formats.vsnap.marks import STATE_OF, ChunkMarks
-from vsssnap.formats.vsnap.metadata_frames import pack_attachment, pack_metadata
+from vsssnap.formats.vsnap.metadata_frames import pack_attachments, pack_metadata
 from vsssnap.formats.vsnap.payload import pack_data
 from vsssnap.formats.vsnap.state_frames import StateLog
-from vsssnap.formats.vsnap.states import CellStates
+from vsssnap.formats.vsnap.states import CellStates, touched, without
 from vsssnap.formats.vsnap.structs import DataBody, FooterBody, Reference
 from vsssnap.formats.vsnap.tree import Tree
 from vsssnap.formats.vsnap.tree_builder import SAME, TreeBuilder
@@ -78,6 +78,11 @@ class VsnapWriter(ImageWriter):
         self.size = size
         self.unit = grid.chunk_size
         self._files = _ancestors(parent, storage.name) if parent is not None else []
+        if len(self._files) > structs.MAX_FILES:
+            raise UsageError(
+                f"the parent has {len(self._files) - 1} ancestors, a chain at most {structs.MAX_FILES}",
+                hint="save a full image",
+            )
         self._encoder = Encoder(
             grid,
             options.level,
@@ -90,6 +95,7 @@ class VsnapWriter(ImageWriter):
         self._pending: int | None = None
         self._encoded: Encoded | None = None
         self._marks: ChunkMarks | None = None
+        self._marked = 0  # end of the last mark
         self._data_frames = self._plain_bytes = self._outer_bytes = 0
         self._closed = False
         self._append(structs.HEADER, [pack_header(self._header)])
@@ -140,7 +146,14 @@ class VsnapWriter(ImageWriter):
         """
         if extent.kind is ExtentKind.DATA or extent.offset < 0 or extent.end > self.size:
             raise UsageError(f"{extent} cannot be marked in a volume of {self.size} bytes")
+        if extent.offset < self._marked and extent.length:
+            raise UsageError(
+                f"{extent} comes after a mark up to {self._marked}",
+                hint="mark by rising offset, each byte once",
+            )
+        self._live()
         at, unit = extent.offset, self.unit
+        self._marked = max(self._marked, extent.end)
         while at < extent.end:
             chunk = at // unit
             self._begin(chunk, at)
@@ -169,13 +182,14 @@ class VsnapWriter(ImageWriter):
             TargetError: the storage is full or failed; the image is incomplete.
         """
         self._live()
+        # First of all: what cannot be written is said before anything is.
+        attachments = pack_attachments(metadata.documents)
+        text = metadata.replace(documents={}).encode()
         self._advance(self.geometry.chunk_count)
         self._put_states(final=True)
         root = self._tree.finish()
-        places = [
-            self._placed(structs.ATTACHMENT, pack_attachment(*item)) for item in metadata.documents.items()
-        ]
-        metadata_place = self._placed(structs.METADATA, pack_metadata(metadata, places))
+        places = [self._placed(structs.ATTACHMENT, body) for body in attachments]
+        metadata_place = self._placed(structs.METADATA, pack_metadata(text, places))
         self._storage.flush()  # the mark of completeness must not overtake what it vouches for
         self._put_footers(root, metadata_place)
         self._storage.flush()
@@ -258,7 +272,7 @@ class VsnapWriter(ImageWriter):
             plain[offset : offset + length] = bytes(length)
         old = parent.tree.entry(chunk).states_of(self.geometry.cells(chunk))
         free = ~touched(marks.ranges, size)
-        marks.unreadable += [item for item in old.unreadable if touched([item], size) & free]
+        marks.unreadable += without(old.unreadable, marks.ranges, len(plain))
         encoded = self._encoder.encode(plain, chunk, apart=touched(marks.unreadable, size))
         return encoded, CellStates(hole=old.hole & free, excluded=old.excluded & free)
 
@@ -351,15 +365,15 @@ def kept_pieces(base: Entry, cells: int) -> tuple[Piece, ...]:
 
 def _ancestors(parent: VsnapReader, name: str) -> list[FileEntry]:
     """The file table of a child: the parent's, and the parent; names relative to the child's folder."""
-    folder = os.path.dirname(name)
-    above = os.path.dirname(parent.path)
+    folder = os.path.dirname(os.path.realpath(name))
+    # A name that is a link ("latest.vsnap") leads elsewhere tomorrow, to the child itself.
+    path = os.path.realpath(parent.path) if parent.path else ""
+    above = os.path.dirname(path)
     found = []
     for entry in parent.chain.entries:
-        place = (
-            relative(os.path.join(above, entry.name), folder) if entry.name and parent.path else entry.name
-        )
+        place = relative(os.path.join(above, entry.name), folder) if entry.name and path else entry.name
         found.append(FileEntry(entry.image_id, entry.content_root, entry.length, entry.used, place))
-    own = relative(parent.path, folder) if parent.path else ""
+    own = relative(path, folder) if path else ""
     found.append(FileEntry(parent.image_id, parent.content_root, parent.chain.own.size, True, own))
     return found
 
