@@ -25,7 +25,9 @@ from requirements import require_program
 
 READS: Final[dict[str, tuple[str, ...]]] = {
     "vhd": ("qemu", "libyal", "dissect", "7zz"),
-    "vhd-diff": ("libyal", "7zz"),  # qemu, dissect: ignore the parent, without an error
+    # qemu, dissect: ignore the parent, without an error.  libyal: zeros instead of the parent's
+    # sectors where those begin inside a byte of a block's bitmap; right where none do.
+    "vhd-diff": ("libyal", "7zz"),
     "vhdx": ("qemu", "libyal", "dissect", "7zz"),
     "vhdx-diff": ("libyal", "dissect", "7zz"),  # qemu: refuses
     "vhdx-log": ("qemu-replay",),  # libyal, dissect: stale content, without an error; 7zz: refuses

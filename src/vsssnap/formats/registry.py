@@ -22,6 +22,7 @@ _REGISTRY: Registry[Any] = Registry(
     {
         "qcow2": "vsssnap.formats.qcow2:Qcow2Format",
         "raw": "vsssnap.formats.raw:RawFormat",
+        "vhd": "vsssnap.formats.vhd:VhdFormat",
         "vsnap": "vsssnap.formats.vsnap:VsnapFormat",
     },
 )

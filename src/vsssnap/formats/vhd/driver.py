@@ -1,0 +1,137 @@
+"""The VHD format as a driver."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from vsssnap._units import whole
+from vsssnap.errors import ImageNotFoundError, ParentMismatchError, UnsupportedFeatureError, UsageError
+from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, Probe, ResolveParent, options_of
+from vsssnap.formats.vhd import structs
+from vsssnap.formats.vhd.locators import candidates, parent_name, texts
+from vsssnap.formats.vhd.opening import read_layout
+from vsssnap.formats.vhd.options import VhdOptions
+from vsssnap.formats.vhd.reader import VhdReader
+from vsssnap.formats.vhd.sparse import SparseWriter
+from vsssnap.formats.vhd.structs import FOOTER_COOKIE
+from vsssnap.formats.vhd.writer import FixedStream, FixedWriter, check_size
+
+if TYPE_CHECKING:
+    from vsssnap.formats.storage import Storage
+    from vsssnap.formats.vhd.opening import Layout
+    from vsssnap.formats.vhd.structs import Header
+
+
+class VhdFormat(ImageFormat):
+    """Virtual Hard Disk, by Connectix and Microsoft: docs/formats/vhd.md."""
+
+    name: ClassVar[str] = "vhd"
+    suffixes: ClassVar[tuple[str, ...]] = (".vhd", ".avhd")
+    options_type: ClassVar[type] = VhdOptions
+    features: ClassVar[frozenset[str]] = frozenset({"holes", "parents", "streaming"})
+
+    def probe(self, seen: Probe, /) -> int:
+        """By the footer, or by its copy in the first sector."""
+        ends = any(
+            seen.tail[-size:].startswith(FOOTER_COOKIE)
+            for size in (structs.FOOTER_SIZE, structs.OLD_FOOTER_SIZE)
+        )
+        if seen.head.startswith(FOOTER_COOKIE):
+            return 100 if ends else 90
+        if ends:
+            return 90
+        return 10 if seen.name.lower().endswith(self.suffixes) else 0
+
+    def wants_sidecar(self, options: object, /) -> bool:
+        """By option."""
+        return options_of(VhdOptions, options, self.name).sidecar
+
+    def open(
+        self, storage: Storage, /, *, resolve_parent: ResolveParent | None = None, recover: bool = False
+    ) -> VhdReader:
+        """See `ImageFormat`.
+
+        Raises:
+            ImageNotFoundError: the parent is not there.
+        """
+        try:
+            layout = read_layout(storage, recover=recover)
+            parent = None
+            if layout.header is not None and layout.footer.disk_type == structs.DIFFERENCING:
+                parent = _parent(storage, layout, layout.header, resolve_parent)
+            return VhdReader(storage, layout, parent)
+        except BaseException:
+            storage.close()
+            raise
+
+    def create(
+        self, storage: Storage, size: int, /, *, options: object = None, parent: ImageReader | None = None
+    ) -> ImageWriter:
+        """See `ImageFormat`."""
+        try:
+            return self._begin(storage, whole(size, "size"), options, parent)
+        except BaseException:
+            storage.close()
+            raise
+
+    def _begin(self, storage: Storage, size: int, options: object, parent: ImageReader | None) -> ImageWriter:
+        chosen = options_of(VhdOptions, options, self.name)
+        check_size(size)
+        if storage.size:
+            raise UsageError(f"{storage.name} is not empty: it has {storage.size} bytes")
+        fixed = chosen.check(seekable=storage.seekable, child=parent is not None)
+        if fixed:
+            return (FixedWriter if storage.seekable else FixedStream)(storage, size, chosen)
+        if parent is not None:
+            if not isinstance(parent, VhdReader):
+                name = getattr(parent, "format", type(parent).__name__)
+                raise UsageError(
+                    f"a {name} image cannot be the parent of a vhd image", hint="save a full vhd image first"
+                )
+            if parent.size != size:
+                raise UsageError(
+                    f"the volume has {size} bytes, the parent {parent.size}",
+                    hint="a differencing VHD has its parent's size; save a full image instead",
+                )
+        return SparseWriter(storage, size, chosen, parent)
+
+
+def _parent(storage: Storage, layout: Layout, header: Header, resolve: ResolveParent | None) -> VhdReader:
+    """The parent of a differencing image: the first file under one of its names that has its identity."""
+    located = texts(header, storage)
+    name = parent_name(header)
+    wanted = header.parent_identity
+    if resolve is None:
+        raise ParentMismatchError(
+            f"{storage.name} needs its parent {wanted.hex()} ({name or 'no name'}),"
+            " and there is no way to open it",
+            path=storage.name,
+            hint="open the image by its path",
+        )
+    missing: ImageNotFoundError | None = None
+    other = ""
+    for candidate in candidates(located, name):
+        try:
+            found = resolve([candidate], format=VhdFormat.name)
+        except ImageNotFoundError as exc:
+            missing = missing or exc
+            continue
+        except RecursionError:
+            raise UnsupportedFeatureError(
+                f"{storage.name}: too many parents behind one another",
+                path=storage.name,
+                feature="long chain",
+                hint="merge some of them",
+            ) from None
+        if isinstance(found, VhdReader) and found.identity == wanted:
+            return found
+        other = other or found.path or candidate
+        found.close()
+    if other or missing is None:
+        raise ParentMismatchError(
+            f"{storage.name} was made against image {wanted.hex()}"
+            + (f", which {other} is not" if other else " and does not say where that is"),
+            path=other or storage.name,
+            hint="put the image back that this one was made against",
+        )
+    raise missing
