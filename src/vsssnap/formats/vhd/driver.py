@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from vsssnap._units import whole
-from vsssnap.errors import ImageNotFoundError, ParentMismatchError, UnsupportedFeatureError, UsageError
+from vsssnap.errors import UsageError
+from vsssnap.formats._parents import find_parent, spellings
 from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, Probe, ResolveParent, options_of
 from vsssnap.formats.vhd import structs
-from vsssnap.formats.vhd.locators import candidates, parent_name, texts
+from vsssnap.formats.vhd.locators import parent_name, texts
 from vsssnap.formats.vhd.opening import read_layout
 from vsssnap.formats.vhd.options import VhdOptions
 from vsssnap.formats.vhd.reader import VhdReader
@@ -18,7 +19,6 @@ from vsssnap.formats.vhd.writer import FixedStream, FixedWriter, check_size
 
 if TYPE_CHECKING:
     from vsssnap.formats.storage import Storage
-    from vsssnap.formats.vhd.opening import Layout
     from vsssnap.formats.vhd.structs import Header
 
 
@@ -58,7 +58,7 @@ class VhdFormat(ImageFormat):
             layout = read_layout(storage, recover=recover)
             parent = None
             if layout.header is not None and layout.footer.disk_type == structs.DIFFERENCING:
-                parent = _parent(storage, layout, layout.header, resolve_parent)
+                parent = _parent(storage, layout.header, resolve_parent)
             return VhdReader(storage, layout, parent)
         except BaseException:
             storage.close()
@@ -96,42 +96,15 @@ class VhdFormat(ImageFormat):
         return SparseWriter(storage, size, chosen, parent)
 
 
-def _parent(storage: Storage, layout: Layout, header: Header, resolve: ResolveParent | None) -> VhdReader:
+def _parent(storage: Storage, header: Header, resolve: ResolveParent | None) -> VhdReader:
     """The parent of a differencing image: the first file under one of its names that has its identity."""
     located = texts(header, storage)
     name = parent_name(header)
-    wanted = header.parent_identity
-    if resolve is None:
-        raise ParentMismatchError(
-            f"{storage.name} needs its parent {wanted.hex()} ({name or 'no name'}),"
-            " and there is no way to open it",
-            path=storage.name,
-            hint="open the image by its path",
-        )
-    missing: ImageNotFoundError | None = None
-    other = ""
-    for candidate in candidates(located, name):
-        try:
-            found = resolve([candidate], format=VhdFormat.name)
-        except ImageNotFoundError as exc:
-            missing = missing or exc
-            continue
-        except RecursionError:
-            raise UnsupportedFeatureError(
-                f"{storage.name}: too many parents behind one another",
-                path=storage.name,
-                feature="long chain",
-                hint="merge some of them",
-            ) from None
-        if isinstance(found, VhdReader) and found.identity == wanted:
-            return found
-        other = other or found.path or candidate
-        found.close()
-    if other or missing is None:
-        raise ParentMismatchError(
-            f"{storage.name} was made against image {wanted.hex()}"
-            + (f", which {other} is not" if other else " and does not say where that is"),
-            path=other or storage.name,
-            hint="put the image back that this one was made against",
-        )
-    raise missing
+    return find_parent(
+        resolve,
+        spellings(located.get(structs.RELATIVE, ""), located.get(structs.ABSOLUTE, ""), name),
+        VhdReader,
+        lambda found: found.identity == header.parent_identity,
+        storage.name,
+        f"image {header.parent_identity.hex()} ({name or 'no name'})",
+    )

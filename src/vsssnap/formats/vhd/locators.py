@@ -7,7 +7,6 @@ with backslashes on every system.  Others (Macintosh aliases, ``file:`` addresse
 
 from __future__ import annotations
 
-import ntpath
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -16,8 +15,6 @@ from vsssnap.errors import CorruptImageError, DeviceReadError
 from vsssnap.formats.vhd.structs import ABSOLUTE, LOCATORS, RELATIVE, SECTOR, Header, Locator
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from vsssnap.formats.storage import Storage
 
 _LONGEST: Final = 64 << 10  # bytes of a text; Windows paths end at 32767 characters
@@ -46,26 +43,6 @@ def texts(header: Header, storage: Storage) -> dict[bytes, str]:
 def parent_name(header: Header) -> str:
     """The parent's name as the header tells it; a path or only a file name, by who wrote it."""
     return header.parent_name.decode("utf-16-be", "surrogatepass").partition("\0")[0]
-
-
-def candidates(located: Mapping[bytes, str], name: str) -> list[str]:
-    """Paths to try, the likeliest first: relative ones begin at the child's folder.
-
-    On other systems than Windows backslashes become slashes, and the bare name stands for a path
-    with a drive, which means nothing there.
-    """
-    found: list[str] = []
-    for text in (located.get(RELATIVE, ""), located.get(ABSOLUTE, ""), name):
-        if not text:
-            continue
-        if os.sep != "\\":
-            if not ntpath.splitdrive(text)[0]:
-                found.append(text.replace("\\", os.sep))
-            found.append(text)
-        else:
-            found.append(text)
-    found += [bare for text in (name, *located.values()) if (bare := ntpath.basename(text))]
-    return list(dict.fromkeys(found))
 
 
 def encode(parent: str, child: str, offset: int) -> tuple[bytes, bytes, bytes]:
