@@ -23,6 +23,7 @@ _REGISTRY: Registry[Any] = Registry(
         "qcow2": "vsssnap.formats.qcow2:Qcow2Format",
         "raw": "vsssnap.formats.raw:RawFormat",
         "vhd": "vsssnap.formats.vhd:VhdFormat",
+        "vmdk": "vsssnap.formats.vmdk:VmdkFormat",
         "vsnap": "vsssnap.formats.vsnap:VsnapFormat",
     },
 )
