@@ -141,7 +141,7 @@ class ImageReader(BlockReader):
     format: ClassVar[str]
     path: str = ""
     sidecar: SidecarReader | None = None
-    plain: ClassVar[bool] = False
+    plain: bool = False
 
     def attach(self, sidecar: SidecarReader) -> None:
         """Take the metadata and states of a side-car; the reader owns it from then on.

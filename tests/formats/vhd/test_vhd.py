@@ -520,3 +520,14 @@ def test_closing_closes_the_parent(tmp_path: Path) -> None:
     with pytest.raises(ParentMismatchError):
         FORMAT.open(storage)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_fixed_image_is_known_whatever_its_volume_looks_like(tmp_path: Path) -> None:
+    """Its first sector may be written by whoever may write the volume."""
+    for head in (b"KDMV\1\0\0\0", b"# Disk DescriptorFile\nversion=1\n", b"QFI\xfb\0\0\0\3", b"vhdxfile"):
+        data = head.ljust(MIB, b"\0")
+        path = tmp_path / "disk.vhd"
+        source = RawFormat().open(MemoryStorage(data))
+        save_image(source, path, options=VhdOptions(kind="fixed"), replace=True)
+        with open_image(path) as image:
+            assert (image.format, image.pread(MIB, 0)) == ("vhd", data)

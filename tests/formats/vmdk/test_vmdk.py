@@ -93,7 +93,7 @@ def test_descriptor_is_read_in_the_ways_it_is_written() -> None:
         ("RW", 7, "ZERO", "", 0),
     ]
     assert found.sectors == 4192363
-    assert found.database == {"ddb.adaptertype": "lsilogic"}
+    assert found.database == {"ddb.adapterType": "lsilogic"}
 
 
 GOOD = descriptor(['RW 8 FLAT "x" 0'])
@@ -217,6 +217,8 @@ def test_missing_and_short_extents_are_named() -> None:
     with opened(files, "disk", recover=True) as image:
         assert image.pread(3 * 512, 0) == b"\1" * 3 * 512
         assert list(image.extents())[1:] == [Extent(3 * 512, 512, ExtentKind.UNREADABLE)]
+        assert image.info()["complete"] is False
+        assert list(image.verify(Depth.STRUCTURE, lambda _: None))
         with pytest.raises(DeviceReadError):
             image.pread(512, 3 * 512)
 
@@ -577,3 +579,15 @@ def test_tables_leave_memory_and_come_back(monkeypatch: pytest.MonkeyPatch) -> N
     with FORMAT.open(storage) as reader:
         assert reader.pread(size, 0) == model
         assert list(reader.verify(Depth.STRUCTURE, lambda _: None)) == []
+
+
+def test_sidecar_is_written_by_option(tmp_path: Path) -> None:
+    source = RawFormat().open(MemoryStorage(random.Random(1).randbytes(MIB)))
+    save_image(source, tmp_path / "x.vmdk", options=VmdkOptions(sidecar=True))
+    report = verify_image(tmp_path / "x.vmdk")
+    assert report.ok
+    assert (report.sidecar, report.depth) == (True, Depth.CONTENT)
+    with open(tmp_path / "x.vmdk", "r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        file.write(b"12345")
+    assert not verify_image(tmp_path / "x.vmdk").ok

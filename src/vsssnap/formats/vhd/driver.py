@@ -10,7 +10,7 @@ from vsssnap.formats._parents import find_parent, spellings
 from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, Probe, ResolveParent, options_of
 from vsssnap.formats.vhd import structs
 from vsssnap.formats.vhd.locators import parent_name, texts
-from vsssnap.formats.vhd.opening import read_layout
+from vsssnap.formats.vhd.opening import is_fixed, read_layout
 from vsssnap.formats.vhd.options import VhdOptions
 from vsssnap.formats.vhd.reader import VhdReader
 from vsssnap.formats.vhd.sparse import SparseWriter
@@ -31,7 +31,11 @@ class VhdFormat(ImageFormat):
     features: ClassVar[frozenset[str]] = frozenset({"holes", "parents", "streaming"})
 
     def probe(self, seen: Probe, /) -> int:
-        """By the footer, or by its copy in the first sector."""
+        """By the footer, or by its copy in the first sector.
+
+        Surest of all is a sound footer of a fixed image of just this size: what lies in front of it
+        is the volume's, whatever it looks like.
+        """
         ends = any(
             seen.tail[-size:].startswith(FOOTER_COOKIE)
             for size in (structs.FOOTER_SIZE, structs.OLD_FOOTER_SIZE)
@@ -39,7 +43,7 @@ class VhdFormat(ImageFormat):
         if seen.head.startswith(FOOTER_COOKIE):
             return 100 if ends else 90
         if ends:
-            return 90
+            return 100 if is_fixed(seen.tail[-structs.FOOTER_SIZE :], seen.size) else 90
         return 10 if seen.name.lower().endswith(self.suffixes) else 0
 
     def wants_sidecar(self, options: object, /) -> bool:

@@ -140,6 +140,19 @@ def footer_at(storage: Storage, offset: int) -> tuple[Footer | None, bool]:
     return footer, footer.checksum == structs.checksum(data, Footer.OFFSETS["checksum"])
 
 
+def is_fixed(data: bytes, size: int | None) -> bool:
+    """Whether the last sector of a file of ``size`` bytes is the sound footer of a fixed image."""
+    if size is None or len(data) != FOOTER_SIZE:
+        return False
+    footer = Footer.unpack(data)
+    return (
+        footer.cookie == structs.FOOTER_COOKIE
+        and footer.disk_type == structs.FIXED
+        and footer.current_size == size - FOOTER_SIZE
+        and footer.checksum == structs.checksum(data, Footer.OFFSETS["checksum"])
+    )
+
+
 def _known(storage: Storage, footer: Footer, offset: int) -> Footer:
     if footer.version >> 16 != structs.VERSION >> 16:
         raise UnsupportedFeatureError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vsssnap._units import MIB
@@ -38,7 +39,7 @@ class VhdReader(ImageReader):
     """
 
     format: ClassVar[str] = "vhd"
-    plain: ClassVar[bool] = True
+    plain = True
 
     def __init__(self, storage: Storage, layout: Layout, parent: VhdReader | None = None) -> None:
         """Own ``storage`` and ``parent``."""
@@ -193,7 +194,7 @@ class VhdReader(ImageReader):
             "original_size": footer.original_size,
             "current_size": footer.current_size,
             "geometry": [footer.cylinders, footer.heads, footer.sectors],
-            "created": structs.EPOCH + footer.time_stamp,
+            "created": _time(footer.time_stamp),
             "damage": [f"{found.structure}: {found.message}" for found in self.layout.damage],
         }
         if header is not None:
@@ -211,7 +212,7 @@ class VhdReader(ImageReader):
             {
                 "identity": header.parent_identity.hex(),
                 "name": parent_name(header),
-                "modified": structs.EPOCH + header.parent_time_stamp,
+                "modified": _time(header.parent_time_stamp),
                 "relative": located.get(structs.RELATIVE, ""),
                 "absolute": located.get(structs.ABSOLUTE, ""),
                 "path": self.parent.path if self.parent is not None else "",
@@ -241,6 +242,10 @@ class VhdReader(ImageReader):
             image, below = below, below.parent
             image.parent = None
             image.close()
+
+
+def _time(stamp: int) -> str:
+    return datetime.fromtimestamp(structs.EPOCH + stamp, UTC).isoformat()
 
 
 def runs(bitmap: bytes, first: int, last: int) -> Iterator[tuple[int, int, bool]]:

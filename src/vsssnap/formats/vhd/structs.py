@@ -32,7 +32,7 @@ KINDS: Final = {FIXED: "fixed", DYNAMIC: "dynamic", DIFFERENCING: "differencing"
 EPOCH: Final = 946_684_800  # Unix time of time stamp 0, 2000-01-01 00:00 UTC
 
 MAX_SIZE: Final = 2040 << 30  # bytes of a volume, "Overview"
-MAX_ENTRIES: Final = 1 << 24  # of a BAT; 2040 GiB in the smallest blocks that are made have a quarter
+MAX_ENTRIES: Final = 1 << 22  # of a BAT: 2048 GiB in the smallest blocks that programs make
 
 RELATIVE: Final = b"W2ru"  # platform codes of parent locators
 ABSOLUTE: Final = b"W2ku"

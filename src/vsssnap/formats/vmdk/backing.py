@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vsssnap.formats.vmdk.source import Source
 
 _CACHE: Final = 8 * MIB  # bytes of decoded grains that are kept
+_PAGE: Final = 512  # bytes of a page of bits, of 256 MiB of a file in common grains
 
 Place = tuple[int, int, int]
 """A range of an extent, from and to, and where it lies: as in `Tables.places`."""
@@ -129,8 +130,7 @@ class SparseBacking(Backing):
 
     def check(self, progress: Callable[[int], None]) -> Iterator[Finding]:
         """Every table: entries that name no place in the file, or a place twice."""
-        assert self.source is not None  # noqa: S101 - the constructor takes one
-        taken = bytearray(-(-self.source.size // self.tables.grain) // 8 + 1)
+        taken: dict[int, bytearray] = {}  # a bit for each place that a grain has, in pages
         for number in range(self.tables.count):
             try:
                 table = self.tables.table(number)
@@ -141,7 +141,7 @@ class SparseBacking(Backing):
                 yield from self._check_table(number, table, taken)
                 progress(len(table) * table.itemsize)
 
-    def _check_table(self, number: int, table: array[int], taken: bytearray) -> Iterator[Finding]:
+    def _check_table(self, number: int, table: array[int], taken: dict[int, bytearray]) -> Iterator[Finding]:
         grain = self.tables.grain
         for index, entry in enumerate(table):
             place = self.tables.place(entry)
@@ -152,11 +152,13 @@ class SparseBacking(Backing):
             if place == BEYOND:
                 yield Finding("grain table", None, f"entry {index} of table {number} is {entry:#x}", lost)
             elif not self.compressed:
-                slot, bit = place // grain // 8, 1 << place // grain % 8
-                if taken[slot] & bit:
+                page, slot = divmod(place // grain // 8, _PAGE)
+                bit = 1 << place // grain % 8
+                bits = taken.setdefault(page, bytearray(_PAGE))
+                if bits[slot] & bit:
                     message = f"entry {index} of table {number}: another grain lies at byte {place} too"
                     yield Finding("grain table", place, message, lost)
-                taken[slot] |= bit
+                bits[slot] |= bit
 
     def _span(self, number: int) -> Extent:
         at = number * self.tables.span

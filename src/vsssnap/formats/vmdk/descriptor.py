@@ -89,9 +89,10 @@ def parse(data: bytes, path: str, offset: int) -> Descriptor:
     if not text.lstrip().lower().startswith(DESCRIPTOR_MARK.decode("ascii").lower()):
         raise _broken(path, offset, f"it does not begin with {DESCRIPTOR_MARK.decode('ascii')!r}")
     values: dict[str, str] = {}
+    database: dict[str, str] = {}
     extents: list[ExtentLine] = []
     sectors = 0
-    for number, raw in enumerate(text.splitlines(), 1):
+    for number, raw in enumerate(text.split("\n"), 1):
         line = raw.strip()
         if not line or line.startswith("#"):
             continue
@@ -105,6 +106,8 @@ def parse(data: bytes, path: str, offset: int) -> Descriptor:
             if name in ("cid", "parentcid", "createtype", "version", "parentfilenamehint") and name in values:
                 raise _broken(path, offset, f"line {number} tells {found[1]} a second time")
             values[name] = value
+            if name.startswith("ddb."):
+                database[found[1]] = value
         else:
             raise _broken(path, offset, f"line {number} is no value and no extent: {line[:60]!r}")
     if values.get("version") not in ("1", "2", "3", "4"):
@@ -121,7 +124,7 @@ def parse(data: bytes, path: str, offset: int) -> Descriptor:
         kind=values.get("createtype", ""),
         hint=values.get("parentfilenamehint", ""),
         extents=tuple(extents),
-        database={name: value for name, value in values.items() if name.startswith("ddb.")},
+        database=database,
     )
 
 

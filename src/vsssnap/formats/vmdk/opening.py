@@ -76,7 +76,8 @@ def open_disk(storage: Storage, resolve: ResolveParent | None, *, recover: bool)
         for backing in backings:
             backing.close()
         raise
-    return Opened(descriptor, tuple(backings))
+    short = any(isinstance(backing, FlatBacking) and backing.damage for backing in backings)
+    return Opened(descriptor, tuple(backings), complete=not short)
 
 
 def is_descriptor(head: bytes) -> bool:
@@ -118,10 +119,13 @@ def _extent(source: Source, line: ExtentLine, resolve: ResolveParent | None, *, 
 
 def _flat(file: Source, line: ExtentLine, size: int, *, recover: bool) -> FlatBacking:
     start = line.offset * SECTOR
-    if start + size > file.size and not recover:
+    backing = FlatBacking(file, size, start)
+    if start + size > file.size:
         message = f"it has {file.size} bytes, the descriptor wants {size} at {start}"
-        raise _broken(file, "flat extent", file.size, message)
-    return FlatBacking(file, size, start)
+        if not recover:
+            raise _broken(file, "flat extent", file.size, message)
+        backing.damage.append(Finding("flat extent", file.size, message))
+    return backing
 
 
 def _hosted(source: Source, *, recover: bool) -> Opened:

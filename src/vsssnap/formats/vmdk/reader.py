@@ -54,6 +54,7 @@ class VmdkReader(ImageReader):
         self.path = storage.name
         self._storage = storage
         self._recover = recover
+        self.plain = not any(backing.compressed for backing in disk.backings)
 
     @property
     def cid(self) -> int:
@@ -157,7 +158,7 @@ class VmdkReader(ImageReader):
             "complete": self.disk.complete,
             "identity": f"{self.cid:08x}",
             "parents": self._parents(),
-            "features": ["compressed"] if any(backing.compressed for backing in backings) else [],
+            "features": [] if self.plain else ["compressed"],
             "kind": descriptor.kind if descriptor is not None else "part",
             "size": self.size,
             "grain_size": first.tables.grain if first is not None else None,
@@ -189,8 +190,7 @@ class VmdkReader(ImageReader):
 
     def depths(self) -> tuple[Depth, ...]:
         """Compressed grains have checksums of their own."""
-        compressed = any(backing.compressed for backing in self.disk.backings)
-        return (Depth.STRUCTURE, Depth.CONTENT) if compressed else (Depth.STRUCTURE,)
+        return (Depth.STRUCTURE,) if self.plain else (Depth.STRUCTURE, Depth.CONTENT)
 
     def verify(self, depth: Depth, progress: Callable[[int], None]) -> Iterator[Finding]:
         """See `ImageReader`: headers and tables, and in a stream each grain; not the parents."""
