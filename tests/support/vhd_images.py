@@ -35,7 +35,10 @@ def opened(files: dict[str, bytearray], name: str) -> ImageReader:
 
 
 def sample(*, child: bool) -> tuple[dict[str, bytes], str, bytes]:
-    """An image of three blocks, the middle one empty and the last one short, or a child of one; its files and content."""
+    """An image, or a child of one: its files, its name and its content.
+
+    It has three blocks: data, nothing, and a short one.
+    """
     dice = random.Random(11)
     data = bytearray(dice.randbytes(2 * BLOCK + 1536))
     data[BLOCK : 2 * BLOCK] = bytes(BLOCK)
