@@ -64,7 +64,12 @@ PORTABLE = (
 
 
 # The contract and the longest chain take long there; what they ask of files is tried below.
-FORMATS = ("tests/formats/vhd/test_vhd.py", "tests/formats/vmdk/test_vmdk.py", "-k", "not contract and not stack")
+FORMATS = (
+    "tests/formats/vhd/test_vhd.py",
+    "tests/formats/vmdk/test_vmdk.py",
+    "-k",
+    "not contract and not stack",
+)
 
 
 @pytest.mark.parametrize("part", [PORTABLE, FORMATS], ids=["library", "formats"])

@@ -343,6 +343,16 @@ def test_text_transfer_is_noticed() -> None:
         FORMAT.open(MemoryStorage(image))
 
 
+def test_part_of_an_absurd_size_is_refused_at_once() -> None:
+    for options in (None, STREAM):
+        image = image_of(bytes(MIB), options)
+        struct.pack_into("<Q", image, 12, 1 << 52)
+        struct.pack_into("<QQ", image, 28, 0, 0)  # no descriptor to hold it against
+        for cut in (len(image), len(image) - 512):
+            with pytest.raises(CorruptImageError):
+                FORMAT.open(MemoryStorage(image[:cut]), recover=True)
+
+
 def test_extent_in_use_is_reported() -> None:
     image = image_of(b"\1" * MIB)
     image[72] = 1

@@ -33,7 +33,7 @@ ZERO: Final = -2
 BEYOND: Final = -3
 """The place of a grain whose entry names none in the file."""
 
-_MOST_TABLES: Final = 1 << 22  # in a directory: 64 TiB have as many of 16 MiB
+_MOST_TABLES: Final = 1 << 22  # in an extent: 64 TiB have as many of 16 MiB
 _CACHE: Final = 8 * MIB  # bytes of tables that are kept: those of 128 GiB in common images
 
 
@@ -49,12 +49,19 @@ class Tables(ABC):
     code: str  # of `array`, of an entry
 
     def __init__(self, source: Source, size: int, grain: int, entries: int) -> None:
+        """Begin; reads nothing.
+
+        Raises:
+            CorruptImageError: that would be more tables than there can be.
+        """
         self.source = source
         self.size = size
         self.grain = grain
         self.span = grain * entries
         self._entries = entries
         self._cache = ByteCache(_CACHE)
+        if self.count > _MOST_TABLES:
+            raise self.broken("header", 0, f"{self.count} grain tables are more than {_MOST_TABLES}")
 
     @property
     def count(self) -> int:
@@ -65,10 +72,8 @@ class Tables(ABC):
         """Read a directory.
 
         Raises:
-            CorruptImageError: it does not lie in the file, or is longer than one can be.
+            CorruptImageError: it does not lie in the file.
         """
-        if self.count > _MOST_TABLES:
-            raise self.broken(what, offset, f"{self.count} grain tables are more than {_MOST_TABLES}")
         return self._read(self.count, offset, what)
 
     def _read(self, count: int, offset: int, what: str) -> array[int]:
