@@ -10,7 +10,9 @@ from vsssnap.errors import UnknownFormatError, UsageError
 from vsssnap.formats import registry
 from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, Probe, ResolveParent
 from vsssnap.formats.raw import RawFormat
-from vsssnap.formats.storage import Storage
+from vsssnap.formats.storage import MemoryStorage, Storage
+from vsssnap.formats.vhd import VhdFormat, VhdOptions
+from vsssnap.metadata import ImageMetadata
 
 QCOW2 = b"QFI\xfb\0\0\0\3"
 
@@ -131,3 +133,21 @@ def test_guest_that_cannot_be_made_does_not_keep_others_from_it(caplog: pytest.L
     ):
         assert name_of(registry.by_suffix("x.raw")) == "raw"
     assert "format 'unmakable' cannot be made" in caplog.text
+
+
+class Sure(Guest):
+    """As sure of everything as can be."""
+
+    def probe(self, seen: Probe, /) -> int:
+        return 100
+
+
+def test_name_decides_between_formats_that_are_equally_sure() -> None:
+    storage = MemoryStorage()
+    VhdFormat().create(storage, 512, options=VhdOptions(kind="fixed")).finish(ImageMetadata())
+    sector = bytes(storage.data[-512:])
+    for first in ("a guest", "z guest"):
+        with registry._REGISTRY.lent(first, Sure):
+            for name, wanted in (("x.vhd", "vhd"), ("x.guest", "guest")):
+                seen = Probe(QCOW2.ljust(512, b"\0"), QCOW2.ljust(512, b"\0") + sector, name, 1024)
+                assert registry.by_probe(seen, name).name == wanted

@@ -25,7 +25,9 @@ from requirements import require_program
 
 READS: Final[dict[str, tuple[str, ...]]] = {
     "vhd": ("qemu", "libyal", "dissect", "7zz"),
-    "vhd-diff": ("libyal", "7zz"),  # qemu, dissect: ignore the parent, without an error
+    # qemu, dissect: ignore the parent, without an error.  libyal: zeros instead of the parent's
+    # sectors where those begin inside a byte of a block's bitmap; right where none do.
+    "vhd-diff": ("libyal", "7zz"),
     "vhdx": ("qemu", "libyal", "dissect", "7zz"),
     "vhdx-diff": ("libyal", "dissect", "7zz"),  # qemu: refuses
     "vhdx-log": ("qemu-replay",),  # libyal, dissect: stale content, without an error; 7zz: refuses
@@ -36,10 +38,12 @@ READS: Final[dict[str, tuple[str, ...]]] = {
     "qcow2-data-file": ("qemu", "dissect"),  # libyal, 7zz: refuse
     "qcow2-backing": ("qemu", "libyal", "dissect"),  # 7zz: refuses
     "qcow2-backing-zero": ("qemu", "dissect"),  # libyal: the parent shows through zero clusters; 7zz: refuses
+    # dissect: fails at the end of a volume that is no multiple of 8 KiB, of all kinds of VMDK.
     "vmdk": ("qemu", "libyal", "dissect", "7zz"),
     "vmdk-flat": ("qemu", "libyal", "dissect"),
     "vmdk-split": ("qemu", "libyal", "dissect"),
-    "vmdk-stream": ("qemu", "libyal", "dissect"),  # 7zz: reads VMware's, refuses qemu's
+    "vmdk-stream": ("qemu", "libyal", "dissect", "7zz"),  # 7zz: refuses those that qemu writes
+    "vmdk-backing": ("qemu", "libyal", "dissect"),  # 7zz: does not look for the parent
     "vmdk-sesparse": ("dissect",),
 }
 """Families that read a kind of image right, by kind."""

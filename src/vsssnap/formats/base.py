@@ -141,7 +141,7 @@ class ImageReader(BlockReader):
     format: ClassVar[str]
     path: str = ""
     sidecar: SidecarReader | None = None
-    plain: ClassVar[bool] = False
+    plain: bool = False
 
     def attach(self, sidecar: SidecarReader) -> None:
         """Take the metadata and states of a side-car; the reader owns it from then on.
@@ -301,7 +301,8 @@ class ImageFormat(ABC):
     def probe(self, seen: Probe, /) -> int:
         """How sure this is of this format, 0 (no) to 100 (a magic and more agree).
 
-        By suffix alone: at most 10.  A format without a magic never gives more.
+        By suffix alone: at most 10.  A format without a magic never gives more.  Of several that
+        are equally sure the one is taken whose suffix the file's name has.
         """
 
     def wants_sidecar(self, options: object, /) -> bool:

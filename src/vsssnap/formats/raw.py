@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vsssnap.formats.storage import Storage
     from vsssnap.metadata import ImageMetadata
 
-__all__ = ["RawFormat", "RawOptions", "RawReader"]
+__all__ = ["RawFormat", "RawOptions", "RawReader", "RawStream", "RawWriter", "check_inside"]
 
 _ZEROS: Final = bytes(MIB)
 _UNSAID: Final = frozenset({ExtentKind.HOLE, ExtentKind.EXCLUDED, ExtentKind.UNREADABLE})
@@ -83,7 +83,7 @@ class RawReader(ImageReader):
         return (Depth.STRUCTURE,)
 
 
-class _RawWriter(ImageWriter):
+class RawWriter(ImageWriter):
     """Writes a file in any order from several threads; zeros are left out.
 
     The file is all zero from the start, as long as the volume.  A unit that is written again
@@ -106,7 +106,7 @@ class _RawWriter(ImageWriter):
 
     def encode(self, data: memoryview, offset: int, /) -> tuple[memoryview, int, list[tuple[int, int]]]:
         """Find the zeros."""
-        _check_inside(len(data), offset, self.size)
+        check_inside(len(data), offset, self.size)
         return data, offset, list(data_runs(data))
 
     def store(self, encoded: tuple[memoryview, int, list[tuple[int, int]]], /) -> None:
@@ -122,7 +122,7 @@ class _RawWriter(ImageWriter):
 
     def mark(self, extent: Extent, /) -> None:
         """Count what a raw file cannot say; zeros are there already, unless it was written."""
-        _check_inside(extent.length, extent.offset, self.size)
+        check_inside(extent.length, extent.offset, self.size)
         if extent.kind in _UNSAID:
             self._unsaid[extent.kind] += extent.length
         unit = self.unit
@@ -146,7 +146,7 @@ class _RawWriter(ImageWriter):
         return {str(kind): count for kind, count in sorted(self._unsaid.items()) if count}
 
 
-class _RawStream(ImageWriter):
+class RawStream(ImageWriter):
     """Writes every byte in order, zeros too: a pipe has no holes."""
 
     write_order = WriteOrder.ASCENDING
@@ -159,7 +159,7 @@ class _RawStream(ImageWriter):
 
     def encode(self, data: memoryview, offset: int, /) -> tuple[memoryview, int]:
         """Nothing to prepare."""
-        _check_inside(len(data), offset, self.size)
+        check_inside(len(data), offset, self.size)
         return data, offset
 
     def store(self, encoded: tuple[memoryview, int], /) -> None:
@@ -176,7 +176,7 @@ class _RawStream(ImageWriter):
 
     def mark(self, extent: Extent, /) -> None:
         """Count what a raw stream cannot say; the next `store` or `finish` writes the zeros."""
-        _check_inside(extent.length, extent.offset, self.size)
+        check_inside(extent.length, extent.offset, self.size)
         if extent.kind in _UNSAID:
             self._unsaid[extent.kind] += extent.length
 
@@ -253,12 +253,17 @@ class RawFormat(ImageFormat):
         if storage.size:
             raise UsageError(f"{storage.name} is not empty: it has {storage.size} bytes")
         if storage.seekable:
-            return _RawWriter(storage, size, chosen)
+            return RawWriter(storage, size, chosen)
         if chosen.preallocate:
             raise UsageError(f"{storage.name} cannot be preallocated", hint="write to a file")
-        return _RawStream(storage, size)
+        return RawStream(storage, size)
 
 
-def _check_inside(length: int, offset: int, size: int) -> None:
+def check_inside(length: int, offset: int, size: int) -> None:
+    """Refuse a range that is not inside the volume.
+
+    Raises:
+        UsageError: it is not.
+    """
     if offset < 0 or offset + length > size:
         raise UsageError(f"{length} bytes at {offset} are not inside a volume of {size} bytes")

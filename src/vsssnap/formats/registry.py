@@ -22,6 +22,8 @@ _REGISTRY: Registry[Any] = Registry(
     {
         "qcow2": "vsssnap.formats.qcow2:Qcow2Format",
         "raw": "vsssnap.formats.raw:RawFormat",
+        "vhd": "vsssnap.formats.vhd:VhdFormat",
+        "vmdk": "vsssnap.formats.vmdk:VmdkFormat",
         "vsnap": "vsssnap.formats.vsnap:VsnapFormat",
     },
 )
@@ -75,13 +77,17 @@ def by_suffix(path: str) -> ImageFormat:
 def by_probe(seen: Probe, path: str) -> ImageFormat:
     """The format of an existing file: a name that says raw, else the surest probe.
 
+    Of several that are equally sure the one whose suffix the name has: the first sector of a fixed
+    VHD is its volume's, and may look like the head of another format.
+
     Raises:
         UnknownFormatError: no format recognises it.
     """
     if seen.name.lower().endswith(_PLAIN):
         return by_name("raw")
     scored = [(_score(driver, seen), driver) for driver in _drivers()]
-    best, driver = max(scored, key=lambda pair: pair[0])
+    name = seen.name.lower()
+    best, driver = max(scored, key=lambda pair: (pair[0], name.endswith(tuple(pair[1].suffixes))))
     if best <= 0:
         tried = ", ".join(found.name for _, found in scored)
         raise UnknownFormatError(

@@ -1,0 +1,211 @@
+"""Reading VMDK images."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from vsssnap._units import MIB
+from vsssnap.blocks.extent import Extent, ExtentKind, coalesce, shift
+from vsssnap.errors import CorruptImageError, DeviceReadError
+from vsssnap.formats.base import Depth, Finding, ImageReader
+from vsssnap.formats.vmdk.backing import SparseBacking
+from vsssnap.formats.vmdk.structs import NO_PARENT
+from vsssnap.formats.vmdk.tables import ABSENT, BEYOND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from vsssnap.formats.storage import Storage
+    from vsssnap.formats.vmdk.backing import Backing
+    from vsssnap.formats.vmdk.opening import Opened
+
+_ZEROS: Final = bytes(MIB)
+
+Piece = tuple[int, int, int, "Backing", int]
+"""A range of the volume, from and to, its place (see `Tables.places`), its extent, and where that begins."""
+
+
+class VmdkReader(ImageReader):
+    """A VMDK image with its extents and parents; any number of threads at once.
+
+    Attributes:
+        disk: What was opened.
+        parent: The image behind it, which is closed with it; None if it has none.
+    """
+
+    format: ClassVar[str] = "vmdk"
+
+    def __init__(
+        self, storage: Storage, disk: Opened, parent: VmdkReader | None = None, *, recover: bool = False
+    ) -> None:
+        """Own ``storage``, the files of ``disk``, and ``parent``.
+
+        With ``recover`` what the image has lost is UNREADABLE, else it is damage when it is met.
+        """
+        self._starts: list[int] = []
+        size = 0
+        for backing in disk.backings:
+            self._starts.append(size)
+            size += backing.size
+        super().__init__(size)
+        self.disk = disk
+        self.parent: VmdkReader | None = parent
+        self.path = storage.name
+        self._storage = storage
+        self._recover = recover
+        self.plain = not any(backing.compressed for backing in disk.backings)
+
+    @property
+    def cid(self) -> int:
+        """The content id by which a child knows it; NO_PARENT if it has none."""
+        return self.disk.descriptor.cid if self.disk.descriptor is not None else NO_PARENT
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The image's files and those of its parents."""
+        paths = [self.path]
+        image: VmdkReader | None = self
+        while image is not None:
+            paths += [image.path, *(b.source.name for b in image.disk.backings if b.source is not None)]
+            image = image.parent
+        return tuple(dict.fromkeys(path for path in paths if path))
+
+    # Reading.
+
+    def _read_into(self, view: memoryview, offset: int) -> None:
+        # A loop, not a call for each link: a chain may be longer than the stack is deep.
+        todo = [(self, offset, offset + len(view))]
+        while todo:
+            image, low, high = todo.pop()
+            if image is not self and image.sidecar is not None:
+                image.sidecar.states.require_readable(low, high - low)
+            for first, end, place, backing, start in image._pieces(low, high):  # noqa: SLF001 - of this class
+                part = view[first - offset : end - offset]
+                if place >= 0:
+                    backing.fill(part, first - start, place)
+                    continue
+                if place == BEYOND:
+                    raise image._unread(first, end)  # noqa: SLF001
+                below = image.parent if place == ABSENT else None
+                split = min(end, max(first, below.size)) if below is not None else first
+                if below is not None and first < split:
+                    todo.append((below, first, split))
+                for at in range(split - first, len(part), MIB):
+                    part[at : at + MIB] = _ZEROS[: len(part) - at]
+
+    def _pieces(self, offset: int, end: int) -> Iterator[Piece]:
+        number = bisect_right(self._starts, offset) - 1
+        while offset < end:
+            backing, start = self.disk.backings[number], self._starts[number]
+            stop = min(end, start + backing.size)
+            for first, last, place in backing.places(offset - start, stop - start):
+                if place == BEYOND and not self._recover:
+                    raise self._damaged(backing, start + first)
+                yield start + first, start + last, place, backing, start
+            offset = stop
+            number += 1
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        return coalesce(self._known(offset, offset + length))
+
+    def _known(self, offset: int, end: int) -> Iterator[Extent]:
+        for first, stop, place, backing, start in self._pieces(offset, end):
+            if place >= 0:
+                yield from shift(backing.known(first - start, stop - start, place), start)
+                continue
+            if place == BEYOND:
+                yield Extent(first, stop - first, ExtentKind.UNREADABLE)
+                continue
+            below = self.parent if place == ABSENT else None
+            split = min(stop, max(first, below.size)) if below is not None else first
+            if below is not None and first < split:
+                known = below._known(first, split)  # noqa: SLF001 - of this class
+                if below.sidecar is not None:
+                    known = below.sidecar.states.over(known, first, split - first)
+                yield from known
+            if split < stop:
+                yield Extent(split, stop - split, ExtentKind.ZERO)
+
+    def _unread(self, first: int, end: int) -> DeviceReadError:
+        return DeviceReadError(
+            f"{self.path}: bytes {first} to {end} of the volume are lost: the image is cut short or damaged",
+            offset=first,
+            length=end - first,
+            hint="what is left can be saved with on_read_error=OnReadError.MARK",
+        )
+
+    def _damaged(self, backing: Backing, at: int) -> CorruptImageError:
+        name = backing.source.name if backing.source is not None else self.path
+        return CorruptImageError(
+            f"{name}: the place of byte {at} of the volume is not in the file: it is cut short or damaged",
+            path=name,
+            structure="grain table",
+            hint="open it with recover=True to read what is left",
+        )
+
+    # Facts.
+
+    def info(self) -> Mapping[str, Any]:
+        """See `ImageReader`."""
+        descriptor = self.disk.descriptor
+        backings = self.disk.backings
+        first = next((backing for backing in backings if isinstance(backing, SparseBacking)), None)
+        files = {id(b.source): b.source.size for b in backings if b.source is not None}
+        own = any(b.source is not None and b.source.name == self.path for b in backings)
+        return {
+            "stored_size": sum(files.values()) + (0 if own else self._storage.size),
+            "complete": self.disk.complete,
+            "identity": f"{self.cid:08x}",
+            "parents": self._parents(),
+            "features": [] if self.plain else ["compressed"],
+            "kind": descriptor.kind if descriptor is not None else "part",
+            "size": self.size,
+            "grain_size": first.tables.grain if first is not None else None,
+            "extents": [
+                {
+                    "kind": backing.kind,
+                    "size": backing.size,
+                    "path": backing.source.name if backing.source is not None else "",
+                }
+                for backing in backings[:1000]
+            ],
+            "database": dict(descriptor.database) if descriptor is not None else {},
+            "damage": [
+                f"{found.structure}: {found.message}" for backing in backings for found in backing.damage
+            ],
+        }
+
+    def _parents(self) -> list[dict[str, Any]]:
+        descriptor = self.disk.descriptor
+        if descriptor is None or descriptor.parent_cid == NO_PARENT:
+            return []
+        return [
+            {
+                "identity": f"{descriptor.parent_cid:08x}",
+                "name": descriptor.hint,
+                "path": self.parent.path if self.parent is not None else "",
+            }
+        ]
+
+    def depths(self) -> tuple[Depth, ...]:
+        """Compressed grains have checksums of their own."""
+        return (Depth.STRUCTURE,) if self.plain else (Depth.STRUCTURE, Depth.CONTENT)
+
+    def verify(self, depth: Depth, progress: Callable[[int], None]) -> Iterator[Finding]:
+        """See `ImageReader`: headers and tables, and in a stream each grain; not the parents."""
+        for backing in self.disk.backings:
+            yield from backing.damage
+            yield from backing.check(progress)
+            if depth >= Depth.CONTENT:
+                yield from backing.check_content(progress)
+
+    def _release(self) -> None:
+        for backing in self.disk.backings:
+            backing.close()
+        self._storage.close()
+        below = self.parent
+        while below is not None:  # one after the other, for the reason above
+            image, below = below, below.parent
+            image.parent = None
+            image.close()
