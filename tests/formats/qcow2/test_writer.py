@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import qcow2_images as images
-from vsssnap import open_image, save_image, verify_image
+from vsssnap import create_image, open_image, save_image, verify_image
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import CorruptImageError, ParentMismatchError, UsageError
 from vsssnap.formats import MemoryStorage, PipeStorage
@@ -162,6 +162,32 @@ def test_blocks_from_several_threads_make_the_volume() -> None:
     assert not findings(reader)
 
 
+@pytest.mark.parametrize("compression", ["none", "zlib"])
+def test_tables_that_do_not_fit_in_memory_go_to_the_file_and_back(
+    compression: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vsssnap.formats.qcow2 import mapwriter
+
+    monkeypatch.setattr(mapwriter, "_KEPT", 0)  # four tables of 32 KiB of the disk each
+    volume = bytearray(random.Random(3).randbytes(4 * MIB))
+    for at in range(0, len(volume), 96 * KIB):
+        volume[at : at + 32 * KIB] = bytes(32 * KIB)
+    path = tmp_path / "image.qcow2"
+    options = Qcow2Options(cluster_size=512, compression=compression)  # type: ignore[arg-type]
+    writer = create_image(path, len(volume), options=options)
+    places = list(range(0, len(volume), 8 * KIB if compression == "none" else MIB))
+    if compression == "none":
+        random.Random(4).shuffle(places)
+    step = len(volume) // len(places)
+    for at in places:
+        writer.pwrite(memoryview(volume)[at : at + step], at)
+    writer.finish()
+
+    with open_image(path) as reader:
+        assert reader.readall() == volume
+    assert verify_image(path).ok
+
+
 # Children.
 
 
@@ -220,6 +246,22 @@ def test_marks_of_neighbouring_parts_become_one_zero_cluster() -> None:
     assert images.get(storage.data, images.l2_entry_at(storage.data, 16)) == 1
     with images.opened(storage.data, folder) as child:
         assert child.readall() == base[:MIB] + bytes(64 * KIB) + base[MIB + 64 * KIB :]
+
+
+def test_child_of_a_list_of_changes(tmp_path: Path) -> None:
+    volume = bytearray(random.Random(1).randbytes(6 * MIB))
+    save_image(MemoryReader(bytes(volume)), tmp_path / "base.qcow2")
+    volume[3 * MIB + 100 : 3 * MIB + 200] = bytes(100)
+    with open_image(tmp_path / "base.qcow2") as parent:
+        report = save_image(
+            MemoryReader(bytes(volume)),
+            tmp_path / "child.qcow2",
+            parent=parent,
+            changes=[Extent(3 * MIB + 100, 100)],
+        )
+    assert report.unchanged == 5 * MIB
+    with open_image(tmp_path / "child.qcow2") as child:
+        assert child.readall() == volume
 
 
 def test_unreadable_ranges_of_a_parent_are_stored_or_zero() -> None:
