@@ -214,6 +214,27 @@ def test_subclusters_are_stored_zero_or_absent() -> None:
             assert reader.readall() == bytes([byte]) * 16 * KIB
 
 
+def test_subclusters_outside_of_a_range_are_left_out() -> None:
+    stored, zero = 0x0F0F_3355, 0xF000_0088
+    model = b"".join(bytes([stored >> n & 1]) * 512 for n in range(32))
+    kinds = [ExtentKind.DATA if stored >> n & 1 else ExtentKind.ZERO for n in range(32)]
+    with images.opened(extended(stored | zero << 32)) as reader:
+        assert reader.readall() == model
+        for at in range(0, 16 * KIB, 700):
+            for length in (1, 500, 512, 3000, 9000):
+                end = min(at + length, 16 * KIB)
+                assert reader.pread(length, at) == model[at:end]
+                buffer = bytearray(b"?" * length)
+                assert reader.preadinto(buffer, at) == end - at
+                assert buffer[: end - at] == model[at:end]
+                found = list(reader.extents(at, length))
+                assert (found[0].offset, found[-1].end) == (at, end)
+                for extent in found:
+                    assert extent.length > 0
+                    places = range(extent.offset // 512, (extent.end - 1) // 512 + 1)
+                    assert {kinds[n] for n in places} == {extent.kind}
+
+
 @pytest.mark.parametrize(
     ("data", "match"),
     [

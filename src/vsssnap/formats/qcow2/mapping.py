@@ -70,17 +70,17 @@ class ClusterMap:
         self._l1_offset = l1_offset
 
     def walk(self, offset: int, length: int) -> Iterator[Run]:
-        """The runs that cover a range, in whole clusters, ascending and gap-free; neighbours are joined.
+        """The runs that cover a range, in whole clusters or subclusters; ascending, gap-free, joined.
 
         Raises:
             CorruptImageError: an entry breaks a rule; the runs before it were given.
         """
-        kind, start, host = _ABSENT, offset - offset % self._cluster, 0
-        at = start
+        kind, start, at, host = _ABSENT, -1, -1, 0  # nothing yet: no run begins before 0
         try:
             for found, where, count, place in self._raw(offset, offset + length):
                 if (
                     found is kind
+                    and at == where
                     and found is not _PACKED
                     and (found is not _STORED or host + at - start == place)
                 ):
@@ -119,7 +119,10 @@ class ClusterMap:
                         "L1 table",
                         self._l1_offset + (base + index) * 8,
                     )
-                yield from self._table(table, (base + index) * span, begin, stop)
+                runs = self._table(table, (base + index) * span, begin, stop)
+                if self._extended:  # of the first and last cluster, subclusters may lie outside of the range
+                    runs = (run for run in runs if run[1] < end and run[1] + run[2] > offset)
+                yield from runs
 
     def _table(self, table: int, origin: int, begin: int, stop: int) -> Iterator[Run]:
         """The clusters of one L2 table in a range; ``origin`` is where its first one lies."""

@@ -19,7 +19,7 @@ from vsssnap.formats.qcow2.mapping import packed_range
 from vsssnap.formats.qcow2.structs import ZSTD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from vsssnap.formats.storage import Storage
 
@@ -81,13 +81,18 @@ class PackedClusters:
         self._kind = kind
         self._cache = ByteCache(_KEPT)
 
-    def fill(self, clusters: Sequence[tuple[int, int]], view: memoryview, offset: int) -> None:
-        """Decode clusters into a view of the virtual disk.
+    def decoded(
+        self, clusters: Sequence[tuple[int, int]], offset: int, length: int
+    ) -> Iterator[tuple[int, bytes]]:
+        """Clusters that overlap a range of the virtual disk, decoded, in their order.
 
         Args:
-            clusters: ``(offset in the disk, L2 entry)``, ascending; each overlaps the view.
-            view: What is wanted.
-            offset: Where the view begins in the disk.
+            clusters: ``(offset in the disk, L2 entry)``, ascending.
+            offset: Where the range begins in the disk.
+            length: Its bytes.
+
+        Yields:
+            ``(offset in the disk, bytes)``, each a whole cluster.
 
         Raises:
             CorruptImageError: one lies outside the file or does not decode.
@@ -95,34 +100,39 @@ class PackedClusters:
         size = 1 << self._bits
         waiting: list[tuple[int, int, int]] = []  # where in the disk, where in the file, most bytes
         for at, entry in clusters:
-            partial = at < offset or at + size > offset + len(view)
-            kept: bytes | None = self._cache.get(entry) if partial else None
-            if partial and kept is None:
-                place, length = self._range(entry)
-                kept = self._decoded(self._storage.pread(length, place), place)
-                self._cache.put(entry, kept, size + 200)
-            if kept is not None:
-                _copy(kept, at, view, offset)
-                continue
-            place, length = self._range(entry)
-            if waiting and not waiting[0][1] <= place <= place + length <= waiting[0][1] + _GATHERED:
-                self._together(waiting, view, offset)
+            place, most = self._range(entry)
+            partial = at < offset or at + size > offset + length
+            if waiting and (
+                partial or not waiting[0][1] <= place <= place + most <= waiting[0][1] + _GATHERED
+            ):
+                yield from self._together(waiting)
                 waiting = []
-            waiting.append((at, place, length))
+            if partial:
+                yield at, self._kept(entry, place, most)
+            else:
+                waiting.append((at, place, most))
         if waiting:
-            self._together(waiting, view, offset)
+            yield from self._together(waiting)
 
-    def _together(self, waiting: list[tuple[int, int, int]], view: memoryview, offset: int) -> None:
-        """Read whole clusters that lie close to each other at once; each is decoded into its place."""
+    def _kept(self, entry: int, place: int, most: int) -> bytes:
+        """A cluster of which only a part is wanted: the rest may be next."""
+        plain: bytes | None = self._cache.get(entry)
+        if plain is None:
+            plain = self._decoded(self._storage.pread(most, place), place)
+            self._cache.put(entry, plain, len(plain) + 200)
+        return plain
+
+    def _together(self, waiting: list[tuple[int, int, int]]) -> Iterator[tuple[int, bytes]]:
+        """Read clusters that lie close to each other at once."""
         first = waiting[0][1]
-        end = max(place + length for _, place, length in waiting)
-        if end - first > 2 * sum(length for _, _, length in waiting):
-            data = None  # close, but most of what lies between is not wanted
-        else:
+        end = max(place + most for _, place, most in waiting)
+        data: memoryview | None = None
+        # Else most of what lies between is not wanted.
+        if end - first <= 2 * sum(most for _, _, most in waiting):
             data = memoryview(self._storage.pread(end - first, first))
-        for at, place, length in waiting:
-            piece = data[place - first : place - first + length] if data else None
-            _copy(self._decoded(piece or self._storage.pread(length, place), place), at, view, offset)
+        for at, place, most in waiting:
+            piece = self._storage.pread(most, place) if data is None else data[place - first :][:most]
+            yield at, self._decoded(piece, place)
 
     def _range(self, entry: int) -> tuple[int, int]:
         place, length = packed_range(entry, self._bits)
@@ -139,9 +149,3 @@ class PackedClusters:
 
     def _broken(self, why: str, place: int) -> Exception:
         return corrupt(self._storage, f"the compressed cluster at {place} {why}", "compressed cluster", place)
-
-
-def _copy(plain: bytes, at: int, view: memoryview, offset: int) -> None:
-    first, last = max(at, offset), min(at + len(plain), offset + len(view))
-    piece = plain if last - first == len(plain) else plain[first - at : last - at]
-    view[first - offset : last - offset] = piece

@@ -110,8 +110,40 @@ class Qcow2Reader(ImageReader):
                 self._behind(self.parent, part, first)
             else:
                 _clear(part)
-        if packed:
-            self._files.packed.fill(packed, view, offset)
+        for at, plain in self._files.packed.decoded(packed, offset, len(view)):
+            first, last = max(at, offset), min(at + len(plain), end)
+            view[first - offset : last - offset] = _part(plain, first - at, last - at)
+
+    def _read(self, length: int, offset: int) -> bytes:
+        parts = list(self._parts(offset, length))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _parts(self, offset: int, length: int) -> Iterator[bytes]:
+        """The same as new bytes, which saves two copies; neighbours that are compressed go together."""
+        end = offset + length
+        packed: list[tuple[int, int]] = []
+        for kind, start, count, host in self._map.walk(offset, length):
+            if kind is Kind.PACKED:
+                packed.append((start, host))
+                continue
+            yield from self._unpacked(packed, offset, length)
+            packed = []
+            first, last = max(start, offset), min(start + count, end)
+            if kind is Kind.STORED and self._files.data is None:
+                yield self._files.storage.pread(last - first, host + first - start)
+            elif kind is Kind.STORED:
+                part = bytearray(last - first)
+                self._stored(memoryview(part), host + first - start)
+                yield bytes(part)
+            elif kind is Kind.ABSENT and self.parent is not None:
+                yield self.parent.pread(last - first, first).ljust(last - first, b"\0")
+            else:
+                yield bytes(last - first)
+        yield from self._unpacked(packed, offset, length)
+
+    def _unpacked(self, packed: list[tuple[int, int]], offset: int, length: int) -> Iterator[bytes]:
+        for at, plain in self._files.packed.decoded(packed, offset, length):
+            yield _part(plain, max(offset - at, 0), offset + length - at)
 
     def _stored(self, view: memoryview, host: int) -> None:
         if self._files.data is None:
@@ -319,6 +351,10 @@ class Qcow2Reader(ImageReader):
             if finding is None:
                 return
             yield finding
+
+
+def _part(plain: bytes, first: int, last: int) -> bytes:
+    return plain if first == 0 and last >= len(plain) else plain[first:last]
 
 
 def _clear(view: memoryview) -> None:
