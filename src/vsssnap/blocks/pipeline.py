@@ -19,6 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 from vsssnap.blocks.extent import Extent, ExtentKind, coalesce
@@ -27,6 +28,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _TICK = 0.1  # seconds between two calls of `tick`
+_FEW = 24  # items that are done before threads would have been started for them
 
 
 def default_workers() -> int:
@@ -311,3 +313,28 @@ def pump(
         raise error
     if tick is not None:
         tick()
+
+
+def mapped(items: Iterable[T], work: Callable[[T], R], *, ahead: int = 128) -> Iterator[tuple[T, R]]:
+    """Every item with what ``work`` makes of it, in order; the work is done by several threads.
+
+    Args:
+        items: Taken in the thread that iterates, ``ahead`` of them at a time.
+        work: Any thread, several at once.
+        ahead: Results that are kept at most.
+
+    Raises:
+        BaseException: what ``items`` or ``work`` raised.
+    """
+    source = iter(items)
+    while batch := list(islice(source, ahead)):
+        if len(batch) <= _FEW:
+            yield from ((item, work(item)) for item in batch)
+            continue
+        found: list[tuple[T, R]] = []
+
+        def done(item: T, result: R, found: list[tuple[T, R]] = found) -> None:
+            found.append((item, result))
+
+        pump(batch, lambda item, _: work(item), done, buffer_size=0, ordered=True)
+        yield from found

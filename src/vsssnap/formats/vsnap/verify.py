@@ -9,6 +9,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from vsssnap.blocks.extent import Extent
+from vsssnap.blocks.pipeline import mapped
 from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError
 from vsssnap.formats.base import Depth, Finding
 from vsssnap.formats.vsnap import merkle, structs
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     from vsssnap.formats.vsnap.chain import OpenFile
     from vsssnap.formats.vsnap.frames import Frame
     from vsssnap.formats.vsnap.index import Entry
+    from vsssnap.formats.vsnap.payload import DataFrame
     from vsssnap.formats.vsnap.reader import VsnapReader
     from vsssnap.formats.vsnap.structs import Reference
 
     Report = Callable[[int], None]
+    _Payload = tuple[DataFrame, int]  # and its damaged cells
 
 
 def verify(reader: VsnapReader, depth: Depth, progress: Report) -> Iterator[Finding]:
@@ -140,7 +143,10 @@ class _Walk:
 
     def run(self) -> Iterator[Finding]:
         if self._grid.chunk_count:
-            yield from self._below(self._tree.root, self._grid.levels - 1, 0)
+            for item, found in mapped(self._below(self._tree.root, self._grid.levels - 1, 0), self._look):
+                yield from found
+                if isinstance(item, tuple):
+                    self._progress(self._grid.length(item[0]))
         root = merkle.content_root(self._grid.header, self._tree.root.value)
         if self._reader.footer is not None and root != self._reader.content_root:
             yield Finding("footer", None, "the content root is not that of the top page")
@@ -149,7 +155,8 @@ class _Walk:
         span = structs.FAN_OUT ** (level + 1) * self._grid.chunk_size
         return Extent(number * span, min(span, self._grid.size - number * span))
 
-    def _below(self, reference: Reference, level: int, number: int) -> Iterator[Finding]:
+    def _below(self, reference: Reference, level: int, number: int) -> Iterator[Finding | tuple[int, Entry]]:
+        """What is wrong with pages, and the chunks whose pages are sound."""
         extent = self._extent(level, number)
         try:
             if self._tree.flat(reference) is not None:
@@ -171,7 +178,11 @@ class _Walk:
             if level:
                 yield from self._below(page.reference(index), level - 1, child)
             else:
-                yield from self._chunk(child, page.entry(index))
+                yield child, page.entry(index)
+
+    def _look(self, item: Finding | tuple[int, Entry]) -> list[Finding]:
+        """Check a chunk; runs in several threads."""
+        return [item] if isinstance(item, Finding) else list(self._chunk(*item))
 
     def _chunk(self, chunk: int, entry: Entry) -> Iterator[Finding]:
         grid = self._grid
@@ -191,20 +202,20 @@ class _Walk:
                     yield Finding("data frame", offset, f"the digest of chunk {chunk} does not agree", extent)
         except (ImageError, DeviceReadError) as exc:
             yield _finding(exc, "data frame", extent)
-        self._progress(extent.length)
 
 
 def _stored(file: OpenFile, progress: Report) -> Iterator[Finding]:
     """Every byte of a file, frame by frame."""
     counts = _Counts(file)
-    for item in frames_of(file.storage, file.size, file.image_id):
+    frames = frames_of(file.storage, file.size, file.image_id)
+    for item, payload in mapped(frames, counts.payload):
         if isinstance(item, Gap):
             yield Finding("frame", item.offset, f"bytes {item.offset} to {item.end}: {item.reason}")
             progress(item.end - item.offset)
             counts.damaged = True
             continue
         try:
-            yield from counts.add(item)
+            yield from counts.add(item, payload)
         except (ImageError, DeviceReadError) as exc:
             counts.damaged = True
             yield _finding(exc, item.name)
@@ -222,13 +233,25 @@ class _Counts:
         self._data = [0, 0, 0]
         self.damaged = False
 
-    def add(self, item: Frame) -> Iterator[Finding]:
-        """Check a frame whose box is sound."""
+    def payload(self, item: Frame | Gap) -> _Payload | ImageError | None:
+        """Read a data frame's payload and check it; any thread."""
+        if isinstance(item, Gap) or item.head.type != structs.DATA_FRAME:
+            return None
+        try:
+            frame = parse_data(item, self._file.geometry, self._file.storage.name)
+        except ImageError as exc:
+            return exc
+        return frame, damaged_cells(self._file, frame)
+
+    def add(self, item: Frame, payload: _Payload | ImageError | None) -> Iterator[Finding]:
+        """Check a frame whose box is sound, with what `payload` made of it."""
         file, path = self._file, self._file.storage.name
         if (item.offset == 0) != (item.head.type == structs.HEADER):
             yield Finding(item.name, item.offset, f"a {item.name} lies at {item.offset}")
-        if item.head.type == structs.DATA_FRAME:
-            frame = parse_data(item, file.geometry, path)
+        if isinstance(payload, ImageError):
+            raise payload
+        if payload is not None:
+            frame, damaged = payload
             if frame.chunk <= self._last_chunk or frame.origin != file.image_id:
                 yield Finding(item.name, item.offset, f"chunk {frame.chunk} comes after {self._last_chunk}")
             self._last_chunk = frame.chunk
@@ -237,7 +260,7 @@ class _Counts:
                 self._data[1] + frame.plain_length,
                 self._data[2] + frame.ends[-1],
             ]
-            for first, count in cells_of(damaged_cells(file, frame)):
+            for first, count in cells_of(damaged):
                 base = frame.chunk * file.geometry.chunk_size + first * file.geometry.cell_size
                 length = min(count * file.geometry.cell_size, file.geometry.size - base)
                 message = (
