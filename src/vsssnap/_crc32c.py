@@ -56,3 +56,29 @@ def crc32c(data: bytes | bytearray | memoryview, value: int = 0) -> int:
 
 
 _LITTLE = memoryview(b"\1\0\0\0\0\0\0\0").cast("Q")[0] == 1
+
+
+def append_zeros(value: int, count: int) -> int:
+    """The checksum of what ``value`` is of, with ``count`` zero bytes behind it; takes log(count) steps.
+
+    The tables of a VHDX are mostly padding: of a region table of 64 KiB some hundred bytes are used.
+    """
+    # A zero byte multiplies the register by x^8 modulo the polynomial (RFC 3720, B.4: bits reflected).
+    factor, power = 1 << 31, 1 << 23  # 1 and x^8
+    while count:
+        if count & 1:
+            factor = _product(factor, power)
+        power = _product(power, power)
+        count >>= 1
+    return _product(value ^ 0xFFFF_FFFF, factor) ^ 0xFFFF_FFFF
+
+
+def _product(one: int, other: int) -> int:
+    """Of two polynomials modulo that of the checksum; the highest bit is the coefficient of x^0."""
+    result = 0
+    while one:
+        if one & 1 << 31:
+            result ^= other
+        one = one << 1 & 0xFFFF_FFFF
+        other = other >> 1 ^ (_REFLECTED if other & 1 else 0)
+    return result

@@ -24,6 +24,7 @@ _REGISTRY: Registry[Any] = Registry(
         "raw": "vsssnap.formats.raw:RawFormat",
         "vhd": "vsssnap.formats.vhd:VhdFormat",
         "vmdk": "vsssnap.formats.vmdk:VmdkFormat",
+        "vhdx": "vsssnap.formats.vhdx:VhdxFormat",
         "vsnap": "vsssnap.formats.vsnap:VsnapFormat",
     },
 )

@@ -1,0 +1,117 @@
+"""The VHDX format as a driver."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from vsssnap._units import whole
+from vsssnap.errors import UnsupportedFeatureError, UsageError
+from vsssnap.formats.base import ImageFormat, ImageReader, Probe, ResolveParent, options_of
+from vsssnap.formats.vhdx import layout, locator, structs
+from vsssnap.formats.vhdx.building import head_of
+from vsssnap.formats.vhdx.child import VhdxChildWriter
+from vsssnap.formats.vhdx.options import VhdxOptions
+from vsssnap.formats.vhdx.reader import VhdxReader, open_parent
+from vsssnap.formats.vhdx.writer import VhdxWriter
+
+if TYPE_CHECKING:
+    from vsssnap.formats.storage import Storage
+
+MAX_CHAIN: Final = 64
+"""Images behind one another; each is a call deeper, and Hyper-V makes at most 50 checkpoints."""
+
+_MOST_OPENED: Final = 4 * MAX_CHAIN  # files in all: a child may name several, and each of them again
+
+_HERE = threading.local()  # `depth` and `opened`: how many images this thread is opening, and has opened
+
+
+class VhdxFormat(ImageFormat):
+    """Virtual Hard Disk v2: docs/formats/vhdx.md."""
+
+    name: ClassVar[str] = "vhdx"
+    suffixes: ClassVar[tuple[str, ...]] = (".vhdx", ".avhdx")
+    options_type: ClassVar[type] = VhdxOptions
+    features: ClassVar[frozenset[str]] = frozenset({"holes", "parents"})
+
+    def probe(self, seen: Probe, /) -> int:
+        """By the file type identifier."""
+        if seen.head.startswith(structs.IDENTIFIER):
+            return 100
+        return 10 if seen.name.lower().endswith(self.suffixes) else 0
+
+    def wants_sidecar(self, options: object, /) -> bool:
+        """By option."""
+        return options_of(VhdxOptions, options, self.name).sidecar
+
+    def open(
+        self, storage: Storage, /, *, resolve_parent: ResolveParent | None = None, recover: bool = False
+    ) -> VhdxReader:
+        """See `ImageFormat`; the log is replayed in memory, the file is not changed."""
+        depth = getattr(_HERE, "depth", 0)
+        _HERE.opened = _HERE.opened + 1 if depth else 1
+        _HERE.depth = depth + 1
+        try:
+            if depth >= MAX_CHAIN or _HERE.opened > _MOST_OPENED:
+                raise UnsupportedFeatureError(  # noqa: TRY301 - the storage is closed below
+                    f"{storage.name}: {depth} images behind one another, or too many tried",
+                    path=storage.name,
+                    feature="length of the chain",
+                    hint=f"merge some of them: at most {MAX_CHAIN} are read",
+                )
+            found = layout.load(storage, recover=recover)
+            parent = open_parent(found, found.locator, resolve_parent) if found.locator else None
+            return VhdxReader(found, parent)
+        except BaseException:
+            storage.close()
+            raise
+        finally:
+            _HERE.depth = depth
+
+    def create(
+        self,
+        storage: Storage,
+        size: int,
+        /,
+        *,
+        options: object = None,
+        parent: ImageReader | None = None,
+    ) -> VhdxWriter:
+        """See `ImageFormat`.
+
+        Raises:
+            UsageError: a VHDX cannot hold this size, these options or this parent; or ``storage``
+                is a pipe or not empty.
+            TargetError: there is no room.
+        """
+        try:
+            chosen = options_of(VhdxOptions, options, self.name)
+            return _begin(storage, whole(size, "size"), chosen, parent)
+        except BaseException:
+            storage.close()
+            raise
+
+
+def _begin(storage: Storage, size: int, options: VhdxOptions, parent: ImageReader | None) -> VhdxWriter:
+    if not storage.seekable:
+        raise UsageError(
+            f"{storage.name} cannot seek, a VHDX needs a file",
+            hint="choose a format that streams, such as vsnap",
+        )
+    if storage.size:
+        raise UsageError(f"{storage.name} is not empty: it has {storage.size} bytes")
+    if parent is None:
+        head = head_of(options.geometry(size, None), options)
+        return VhdxWriter(storage, head, fixed=options.fixed, preallocate=options.preallocate)
+    if not isinstance(parent, VhdxReader):
+        raise UsageError(
+            f"a {parent.format} image cannot be the parent of a VHDX", hint="save a full VHDX image first"
+        )
+    if not parent.layout.complete or parent.layout.log == "ignored" or not parent.data_write_id.int:
+        raise UsageError(
+            f"{parent.name} is damaged, other programs will not see in it what was read here",
+            hint="save a full image",
+        )
+    geometry = options.geometry(size, parent.layout.geometry)
+    item = locator.build(parent.data_write_id, locator.paths_to(parent.name, storage.name))
+    return VhdxChildWriter(storage, head_of(geometry, options, parent.layout, item), parent)
