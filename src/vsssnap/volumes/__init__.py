@@ -9,3 +9,8 @@ from vsssnap.volumes.shadow import ShadowStore as ShadowStore
 from vsssnap.volumes.shadow import ShadowVolume as ShadowVolume
 from vsssnap.volumes.shadow import SourceExtent as SourceExtent
 from vsssnap.volumes.shadow import UnusedBlocks as UnusedBlocks
+"""What lies on a disk or volume, read through a `BlockReader`: partitions and file systems."""
+
+from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS as DEFAULT_EXCLUSIONS
+from vsssnap.volumes.policy import Exclusion as Exclusion
+from vsssnap.volumes.policy import UnusedPolicy as UnusedPolicy
