@@ -11,6 +11,9 @@ from vsssnap.volumes.shadow import SourceExtent as SourceExtent
 from vsssnap.volumes.shadow import UnusedBlocks as UnusedBlocks
 """What lies on a disk or volume, read through a `BlockReader`: partitions and file systems."""
 
+from vsssnap.volumes.partitions import Partition as Partition
+from vsssnap.volumes.partitions import Partitions as Partitions
+from vsssnap.volumes.partitions import Scheme as Scheme
 from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS as DEFAULT_EXCLUSIONS
 from vsssnap.volumes.policy import Exclusion as Exclusion
 from vsssnap.volumes.policy import UnusedPolicy as UnusedPolicy
