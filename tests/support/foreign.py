@@ -58,3 +58,63 @@ def mmls_ranges(disk: Path | str, sector_size: int = 512) -> set[tuple[int, int]
         if len(words) > 4 and words[0].endswith(":") and words[1].replace(":", "").isdigit():
             ranges.add((int(words[2]), int(words[3])))
     return ranges
+
+
+def mkntfs(volume: Path, size: int, *options: str, label: str = "") -> Path:
+    """A new NTFS volume in a file."""
+    with volume.open("xb") as file:
+        file.truncate(size)
+    run_quietly("mkntfs", "--force", "--quick", "--quiet", "--label", label, *options, volume)
+    return volume
+
+
+def ntfs_put(volume: Path, content: bytes, name: str, folder: Path) -> None:
+    """Write a file into the root of an NTFS volume, without mounting it."""
+    source = folder / "content"
+    source.write_bytes(content)
+    run_quietly("ntfscp", "--force", "--quiet", volume, source, name)
+    source.unlink()
+
+
+def ntfs_bitmap(volume: Path) -> bytes:
+    """$Bitmap as ntfscat reads it."""
+    done = subprocess.run(
+        [require_program("ntfscat"), "-i", "6", str(volume)], capture_output=True, check=True
+    )
+    return done.stdout
+
+
+def ntfs_runs(volume: Path, name: str) -> list[tuple[int, int]]:
+    """First cluster and count of the runs of a file's data, as ntfscluster shows them."""
+    text = run_quietly("ntfscluster", "--filename", name, volume)
+    data = text[text.index("0x80 - non-resident") :].splitlines()[2:]
+    runs = []
+    for line in data:
+        words = line.split()
+        if len(words) != 3 or not all(word.lstrip("-").isdigit() for word in words):
+            break
+        if int(words[1]) >= 0:
+            runs.append((int(words[1]), int(words[2])))
+    return runs
+
+
+def run_quietly(name: str, *arguments: str | Path) -> str:
+    """Run a program that is to succeed; its output."""
+    done = subprocess.run(
+        [require_program(name), *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{name} {arguments}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def free_ranges(bitmap: bytes, count: int, unit: int, base: int = 0) -> list[tuple[int, int]]:
+    """Free ranges in bytes, offset and end, of a bitmap; bit by bit, in the plainest way."""
+    found: list[tuple[int, int]] = []
+    for block in range(count):
+        if not bitmap[block // 8] >> (block % 8) & 1:
+            start = base + block * unit
+            if found and found[-1][1] == start:
+                found[-1] = (found[-1][0], start + unit)
+            else:
+                found.append((start, start + unit))
+    return found

@@ -11,6 +11,8 @@ from vsssnap.volumes.shadow import SourceExtent as SourceExtent
 from vsssnap.volumes.shadow import UnusedBlocks as UnusedBlocks
 """What lies on a disk or volume, read through a `BlockReader`: partitions and file systems."""
 
+from vsssnap.volumes.base import FileSystem as FileSystem
+from vsssnap.volumes.detect import filesystem as filesystem
 from vsssnap.volumes.partitions import Partition as Partition
 from vsssnap.volumes.partitions import Partitions as Partitions
 from vsssnap.volumes.partitions import Scheme as Scheme
