@@ -118,3 +118,59 @@ def free_ranges(bitmap: bytes, count: int, unit: int, base: int = 0) -> list[tup
             else:
                 found.append((start, start + unit))
     return found
+
+
+def tsk_free(volume: Path, unit: int, kind: str) -> list[tuple[int, int]]:
+    """Free ranges in bytes, offset and end, as blkls of the Sleuth Kit lists them.
+
+    Args:
+        volume: The volume.
+        unit: Bytes of what the Sleuth Kit counts: a block of ext and NTFS, a sector of FAT and exFAT.
+        kind: Its name of the file system (``"fat"``).
+    """
+    found: list[tuple[int, int]] = []
+    for line in run_quietly("blkls", "-l", "-f", kind, volume).splitlines()[3:]:
+        number, _, state = line.partition("|")
+        assert state == "f"
+        start = int(number) * unit
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], start + unit)
+        else:
+            found.append((start, start + unit))
+    return found
+
+
+def dumpe2fs_free(volume: Path, cluster: int) -> list[tuple[int, int]]:
+    """Free ranges in bytes, offset and end, as dumpe2fs lists them group by group.
+
+    Args:
+        volume: The volume.
+        cluster: Bytes; dumpe2fs names a free cluster by its first block.
+    """
+    said = run_quietly("dumpe2fs", volume)
+    size = int(said[said.index("Block size:") :].split()[2])
+    found: list[tuple[int, int]] = []
+    for line in said.splitlines():
+        if not line.startswith("  Free blocks: "):
+            continue
+        for part in line.removeprefix("  Free blocks: ").split(","):
+            first, _, last = part.strip().partition("-")
+            if first:
+                start, end = int(first) * size, int(last or first) * size + cluster
+                if found and found[-1][1] == start:
+                    found[-1] = (found[-1][0], end)
+                else:
+                    found.append((start, end))
+    return found
+
+
+def free_of(volume: Path) -> list[tuple[int, int]]:
+    """Free ranges in bytes, offset and end, as the code under test has them; its map is trusted."""
+    from vsssnap import ExtentKind, open_device
+    from vsssnap.volumes import filesystem
+
+    with open_device(volume) as reader:
+        fs = filesystem(reader)
+        assert fs is not None
+        assert fs.doubt == ""
+        return [(each.offset, each.end) for each in fs.allocation() if each.kind is ExtentKind.HOLE]

@@ -53,7 +53,7 @@ class FileSystem(ABC):
     doubt: str = ""
     notes: tuple[str, ...] = ()
 
-    # The map, as a driver describes it: blocks from `_base`, in pages of `_page_blocks`.
+    # The map, as a driver describes it: blocks from byte `_base`, in pages of `_page_blocks`.
     _base: int = 0
     _blocks: int = 0
     _page_blocks: int = 1 << 17
@@ -103,7 +103,7 @@ class FileSystem(ABC):
 
     def _free(self, offset: int, end: int) -> Iterator[Extent]:
         """The free ranges, clipped."""
-        size, base = self.block_size, self._base
+        size, base, end = self.block_size, self._base, min(end, self.size)
         block = max(0, (offset - base) // size)
         stop = min(self._blocks, max(0, -(-(end - base) // size)))
         while block < stop:

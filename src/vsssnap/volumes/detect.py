@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vsssnap.blocks.reader import as_reader
+from vsssnap.volumes.ext import filesystem as ext
+from vsssnap.volumes.fat import exfat
+from vsssnap.volumes.fat import filesystem as fat
 from vsssnap.volumes.ntfs import filesystem as ntfs
 
 if TYPE_CHECKING:
     from vsssnap.blocks.reader import SupportsPread
     from vsssnap.volumes.base import FileSystem
 
-_PROBES = (ntfs.probe,)
+_PROBES = (ntfs.probe, exfat.probe, fat.probe, ext.probe)
 
 
 def filesystem(volume: SupportsPread, /) -> FileSystem | None:

@@ -30,5 +30,5 @@ class Exclusion(enum.StrEnum):
     r"""The copy-on-write area of shadow copies, in ``\System Volume Information``."""
 
 
-DEFAULT_EXCLUSIONS: Final = frozenset(Exclusion)
+DEFAULT_EXCLUSIONS: Final = tuple(Exclusion)
 """All of them."""
