@@ -43,6 +43,9 @@ from vsssnap.metadata import ImageMetadata as ImageMetadata
 from vsssnap.metadata import WriterReport as WriterReport
 from vsssnap.snapshot import Snapshot as Snapshot
 from vsssnap.snapshot import SnapshotEvent as SnapshotEvent
+from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS as DEFAULT_EXCLUSIONS
+from vsssnap.volumes.policy import Exclusion as Exclusion
+from vsssnap.volumes.policy import UnusedPolicy as UnusedPolicy
 
 __version__ = "0.1.0.dev0"
 

@@ -34,6 +34,7 @@ class FileSystemView(BlockReader):
         unused: UnusedPolicy = UnusedPolicy.ZERO,
         exclude: Collection[Exclusion] = DEFAULT_EXCLUSIONS,
         system_map: SystemMap | None = None,
+        metadata: ImageMetadata | None = None,
         owned: bool = False,
     ) -> None:
         """Make a view.
@@ -46,6 +47,7 @@ class FileSystemView(BlockReader):
             system_map: The system's own map of a range (offset, length), DATA and HOLE, gap-free.  A
                 block is free if all maps that there are say so; without ``fs`` or with a doubt
                 about it the system's counts alone.
+            metadata: What the view's own begin with; by default those of ``volume``.
             owned: Whether closing the view closes ``volume``.
 
         Raises:
@@ -65,7 +67,7 @@ class FileSystemView(BlockReader):
             volume.size,
             sector_size=volume.sector_size,
             metadata=self._described(
-                volume.metadata, [path for _, path, _ in left_out], [said for _, said in blanked]
+                metadata or volume.metadata, [path for _, path, _ in left_out], [said for _, said in blanked]
             ),
         )
         self._volume = volume
