@@ -86,14 +86,12 @@ def ntfs_bitmap(volume: Path) -> bytes:
 
 def ntfs_runs(volume: Path, name: str) -> list[tuple[int, int]]:
     """First cluster and count of the runs of a file's data, as ntfscluster shows them."""
-    text = run_quietly("ntfscluster", "--filename", name, volume)
-    data = text[text.index("0x80 - non-resident") :].splitlines()[2:]
-    runs = []
-    for line in data:
+    runs, inside = [], False
+    for line in run_quietly("ntfscluster", "--filename", name, volume).splitlines():
         words = line.split()
-        if len(words) != 3 or not all(word.lstrip("-").isdigit() for word in words):
-            break
-        if int(words[1]) >= 0:
+        if words[:1] and words[0].startswith("0x"):
+            inside = words[0] == "0x80"
+        elif inside and len(words) == 3 and words[1].isdigit():  # a place of -1 or -2 is none
             runs.append((int(words[1]), int(words[2])))
     return runs
 

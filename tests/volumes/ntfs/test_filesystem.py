@@ -360,8 +360,8 @@ def test_every_mutation_of_what_leads_to_an_exclusion_is_borne(windows: Path) ->
     # Nothing in NTFS guards the number of a run's first cluster.
     runs = content.index(b"\x80\0\0\0", page_file + 56)
     runs += int.from_bytes(content[runs + 32 : runs + 34], "little")
-    places = [at for start in (root, page_file, index) for at in range(start, start + 512)]
-    places += range(index + 512, index + 1536, 2)
+    places = [at for start in (root, page_file, index) for at in range(start, start + 512, 2)]
+    places += range(index + 512, index + 1536, 5)
     missing = 0
     for place in places:
         fs = filesystem(Patched(content, place, 0xFF))
@@ -371,7 +371,7 @@ def test_every_mutation_of_what_leads_to_an_exclusion_is_borne(windows: Path) ->
         now = set(sectors([(each.offset, each.end) for each in found]))
         assert now <= everything or runs <= place < runs + 8, place
         missing += now < everything
-    assert missing > 100
+    assert missing > 50
 
 
 def test_a_volume_cut_short_keeps_what_is_there(windows: Path) -> None:
