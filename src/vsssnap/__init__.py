@@ -21,6 +21,11 @@ from vsssnap.blocks.extent import ExtentKind as ExtentKind
 from vsssnap.blocks.reader import BlockReader as BlockReader
 from vsssnap.blocks.reader import SupportsPread as SupportsPread
 from vsssnap.consistency import Consistency as Consistency
+from vsssnap.disk import DiskReader as DiskReader
+from vsssnap.disk import Uncovered as Uncovered
+from vsssnap.disk import as_disk as as_disk
+from vsssnap.disk import from_disk as from_disk
+from vsssnap.disk import new_disk_id as new_disk_id
 from vsssnap.formats.base import Depth as Depth
 from vsssnap.formats.base import Finding as Finding
 from vsssnap.formats.base import ImageReader as ImageReader
