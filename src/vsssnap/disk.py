@@ -260,14 +260,17 @@ def from_disk(disk: SupportsPread, /) -> BlockReader:
         CorruptImageError: the metadata speak of a volume that is not where they say.
     """
     reader = as_reader(disk)
-    documents = reader.metadata.documents
-    if _WRAPPED not in documents:
+    if _WRAPPED not in reader.metadata.documents:
         return reader
     where = _wrapped(reader)
-    metadata = reader.metadata.replace(
-        documents={name: data for name, data in documents.items() if name != _WRAPPED}
-    )
-    return WindowReader(reader, where["offset"], where["length"], metadata=metadata)
+    said = unwrapped(reader.metadata)
+    return WindowReader(reader, where["offset"], where["length"], metadata=said)
+
+
+def unwrapped(metadata: ImageMetadata) -> ImageMetadata:
+    """A disk's metadata as those of a volume in it: they speak of no disk around it."""
+    documents = {name: data for name, data in metadata.documents.items() if name != _WRAPPED}
+    return metadata.replace(documents=documents)
 
 
 def new_disk_id(disk: SupportsPread, /) -> BlockReader:

@@ -13,6 +13,7 @@ import click
 from vsssnap._units import format_size
 from vsssnap.cli import exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, copy_options, is_block_device
+from vsssnap.cli.tree import contents, lines
 from vsssnap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ vsssnap info /dev/sdb2
     "--recover", is_flag=True, help="Also of an incomplete or damaged image, as far as it can be read."
 )
 def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> None:
-    """Show what an image holds and what it says of itself, and the shadow copies on its volume.
+    """Show what an image holds and what it says of itself: partitions, file systems, shadow copies.
 
     IMAGE may be a block device, too.
     """
@@ -172,6 +173,7 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> 
             "sidecar": reader.sidecar is not None,
             "metadata": _metadata(reader.metadata),
             "details": reader.info(),
+            "contents": contents(reader),
         }
         depths = ", ".join(depth.name.lower() for depth in reader.depths())
         _show(out, values, reader.metadata, depths)
@@ -214,6 +216,8 @@ def _show(out: Output, values: dict[str, Any], metadata: ImageMetadata, depths: 
             *_details(values["details"]),
         ]
     )
+    for line in lines(values["contents"]):
+        out.say(f"  {line}")
 
 
 def _details(details: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:

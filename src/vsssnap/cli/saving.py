@@ -18,11 +18,13 @@ from vsssnap._units import format_size
 from vsssnap.cli import exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, image_options
 from vsssnap.cli.options import build
+from vsssnap.cli.views import disk_image, say_left_out, view_options, wanted
 from vsssnap.errors import TargetRefusedError, UsageError
 
 if TYPE_CHECKING:
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.cli.output import Output
+    from vsssnap.cli.views import Wanted
     from vsssnap.formats.base import ImageFormat, ImageReader
     from vsssnap.imaging.reports import CopyReport
     from vsssnap.quiesce import QuiesceManager
@@ -48,6 +50,7 @@ vsssnap save /srv/data data.vsnap
 vsssnap save /dev/vg0/data data.raw --require filesystem
 vsssnap save /srv/db db.vsnap --stop-service postgresql --require application
 vsssnap save /srv /home '/backup/{name}.vsnap'
+vsssnap save disk.raw windows.vsnap --partition 2
 vsssnap save /srv/data - | ssh backup 'cat > data.vsnap'
 vsssnap save /dev/sdb2 yesterday.vsnap --shadow 1
 """,
@@ -93,6 +96,7 @@ vsssnap save /dev/sdb2 yesterday.vsnap --shadow 1
 )
 @click.option("--live", is_flag=True, help="No snapshot: read the device as it is.  The image may be torn.")
 @click.option("--parent", type=PATH, help="The image that this one is an increment of.")
+@view_options
 @shadow.shadow_options
 @image_options
 def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what the options declare
@@ -102,7 +106,13 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     output, for formats that stream.  With several sources, all as they were at one instant, TARGET
     is a folder or a name with {name} in it, which stands for the source's last part.  Each image is
     complete under its name or not there.
+
+    Blocks that no file uses are left out, and so are page files and the like, where SOURCE holds a
+    file system whose map can be trusted; `--unused read --no-exclude` copies everything.
     """
+    view = wanted(given, live=given["live"])
+    if given["partition"] and len(given["sources"]) > 1:
+        raise UsageError("--partition is about one source", hint="save the sources one by one")
     plans = _plans(
         given["sources"], given["target"], given["format_name"], given["options"], given["replace"]
     )
@@ -111,7 +121,10 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
         return _save_shadow(out, plans, given)
     shadow.check_alone(given)
     if given["live"]:
-        return _save_live(out, plans, given)
+        return _save_live(out, plans, given, view)
+    disk = disk_image(plans[0].source, partition=given["partition"])
+    if disk is not None:
+        return _save_partition(out, plans[0], given, view.of(disk, plans[0].source))
     from vsssnap import Snapshot, open_image
     from vsssnap.consistency import Consistency
     from vsssnap.providers import by_name
@@ -144,7 +157,7 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
         reports = []
         for plan in plans:
             interrupts.check()
-            with snapshot.open(plan.source) as reader:
+            with view.of_snapshot(snapshot, plan.source) as reader:
                 reports.append(_write(out, reader, plan, given, parent=parent))
         facts = {
             "snapshot": {
@@ -159,7 +172,19 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     return _report(out, reports, facts)
 
 
-def _save_live(out: Output, plans: Sequence[_Plan], given: dict[str, Any]) -> int:
+def _save_partition(out: Output, plan: _Plan, given: dict[str, Any], reader: BlockReader) -> int:
+    """A partition of a disk that is in an image already."""
+    from vsssnap import open_image
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(reader)
+        parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
+        stack.enter_context(interrupts.deferred())
+        report = _write(out, reader, plan, given, parent=parent)
+    return _report(out, [report], {"snapshot": None})
+
+
+def _save_live(out: Output, plans: Sequence[_Plan], given: dict[str, Any], view: Wanted) -> int:
     from vsssnap import open_device, open_image
 
     refused = [
@@ -174,7 +199,8 @@ def _save_live(out: Output, plans: Sequence[_Plan], given: dict[str, Any]) -> in
     out.warn(f"{plans[0].source} is {_LIVE}")
     with contextlib.ExitStack() as stack:
         parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
-        reader = stack.enter_context(open_device(plans[0].source))
+        device = open_device(plans[0].source)
+        reader = stack.enter_context(view.of(device, plans[0].source))
         stack.enter_context(interrupts.deferred())
         metadata = reader.metadata.replace(notes=(*reader.metadata.notes, _LIVE))
         report = _write(out, reader, plans[0], given, parent=parent, metadata=metadata)
@@ -257,6 +283,7 @@ def _write(
     )
     for extent in report.unreadable:
         out.warn(f"{plan.source}: {extent.length} bytes at {extent.offset} are unreadable and marked so")
+    say_left_out(out, reader)
     for kind, count in report.flattened.items():
         out.warn(f"{plan.target}: {count} bytes marked {kind} are plain zeros in format {plan.driver.name}")
     return report
