@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from foreign import mkntfs, ntfs_put
 from vsssnap import (
     DEFAULT_EXCLUSIONS,
+    Consistency,
     Exclusion,
     Extent,
     ExtentKind,
@@ -22,7 +24,7 @@ from vsssnap import (
     save_image,
 )
 from vsssnap.errors import DeviceReadError, SnapshotLostError, UsageError
-from vsssnap.providers import SnapshotVolume
+from vsssnap.providers import Deadline, SnapshotVolume, Taken
 from vsssnap.testing import Faults, MemoryProvider, MemoryVolume, faulty_provider, installed
 
 MIB = 1 << 20
@@ -240,3 +242,30 @@ def test_a_view_is_read_by_many_threads(volume: MemoryVolume, content: bytes) ->
 
 def test_default_exclusions_are_all_there_are() -> None:
     assert set(DEFAULT_EXCLUSIONS) == set(Exclusion)
+
+
+class Mounted(MemoryProvider):
+    """A provider whose volume was mounted at the instant."""
+
+    name = "mounted"
+    level: ClassVar[Consistency] = Consistency.CRASH
+
+    def take(self, deadline: Deadline, /) -> Taken:
+        taken = super().take(deadline)
+        volumes = tuple(dataclasses.replace(each, mount_point="/mnt") for each in taken.volumes)
+        return dataclasses.replace(taken, volumes=volumes, level=self.level)
+
+
+@pytest.mark.parametrize(
+    ("level", "used"),
+    [(Consistency.CRASH, False), (Consistency.FILESYSTEM, True), (Consistency.APPLICATION, True)],
+)
+def test_ntfs_that_was_mounted_is_trusted_only_if_it_was_frozen(
+    level: Consistency, used: bool, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drivers of other systems than Windows leave no mark on a volume that they have mounted."""
+    monkeypatch.setattr(Mounted, "level", level)
+    with installed(Mounted), Snapshot(MemoryVolume(content), provider="mounted") as s, s.open() as disk:
+        assert (ExtentKind.HOLE in kinds(disk)) == used
+        said = any("mounted at the instant, and not frozen" in note for note in disk.metadata.notes)
+        assert said != used

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from vsssnap._deadline import Deadline
 from vsssnap.blocks.extent import checked
 from vsssnap.blocks.reader import BlockReader
+from vsssnap.consistency import Consistency
 from vsssnap.errors import DeviceReadError, SnapshotError, SnapshotLostError
 from vsssnap.metadata import ImageMetadata
 from vsssnap.volumes.base import checked_exclusions, checked_policy
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from vsssnap.blocks.extent import Extent
-    from vsssnap.consistency import Consistency
     from vsssnap.metadata import WriterReport
     from vsssnap.providers.base import Provider, SnapshotVolume, Taken
     from vsssnap.volumes.base import FileSystem
@@ -185,7 +185,9 @@ def open_volume(
     if unused is UnusedPolicy.READ and not exclude:
         return SnapshotReader(held, inner, metadata, (volume.device,))
     try:
-        view = _view(held, inner, volume, metadata, unused, exclude)
+        view = _view(
+            held, inner, volume, metadata, unused, exclude, frozen=taken.level >= Consistency.FILESYSTEM
+        )
     except BaseException:
         inner.close()
         raise
@@ -199,6 +201,8 @@ def _view(
     metadata: ImageMetadata,
     unused: UnusedPolicy,
     exclude: Collection[Exclusion],
+    *,
+    frozen: bool,
 ) -> FileSystemView:
     given = held.provider.allocation(volume)
 
@@ -218,7 +222,10 @@ def _view(
         )
 
     try:
-        return make(filesystem(inner))
+        fs = filesystem(inner)
+        if fs is not None and not (fs.marks_use or frozen) and volume.mount_point:
+            fs.doubt = fs.doubt or "it was mounted at the instant, and not frozen"
+        return make(fs)
     except DeviceReadError:
         held.alive()
         # The copy will meet the failing range again, and its caller decides what becomes of it.

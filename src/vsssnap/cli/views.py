@@ -140,5 +140,5 @@ def disk_image(path: str, *, partition: int | None) -> BlockReader | None:
 def say_left_out(out: Output, reader: BlockReader) -> None:
     """Tell why every block of a volume is kept, if so."""
     for note in reader.metadata.notes:
-        if note.startswith("every block is kept, used or not"):
+        if note.startswith("every block is kept"):
             out.say(f"  {note}")

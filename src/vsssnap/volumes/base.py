@@ -41,6 +41,7 @@ class FileSystem(ABC):
         block_size: Bytes of a cluster or block, the unit of its map.
         dirty: Whether it says that it was not closed, or needs a check.
         doubt: Why its map is not used, or "".
+        marks_use: Whether all systems mark it while they have it mounted.
         notes: What else a reader of an image should know, a sentence each.
     """
 
@@ -51,6 +52,7 @@ class FileSystem(ABC):
     block_size: int = 512
     dirty: bool = False
     doubt: str = ""
+    marks_use: bool = True
     notes: tuple[str, ...] = ()
 
     # The map, as a driver describes it: blocks from byte `_base`, in pages of `_page_blocks`.

@@ -9,6 +9,7 @@ from vsssnap.volumes.ext import filesystem as ext
 from vsssnap.volumes.fat import exfat
 from vsssnap.volumes.fat import filesystem as fat
 from vsssnap.volumes.ntfs import filesystem as ntfs
+from vsssnap.volumes.signatures import others
 
 if TYPE_CHECKING:
     from vsssnap.blocks.reader import SupportsPread
@@ -20,7 +21,8 @@ _PROBES = (ntfs.probe, exfat.probe, fat.probe, ext.probe)
 def filesystem(volume: SupportsPread, /) -> FileSystem | None:
     """The file system on a volume, or None if there is none that is known.
 
-    One that is damaged or was not closed is found too; its ``doubt`` says why its map is not used.
+    One that is damaged, was not closed or has company is found too; its ``doubt`` says why its map is
+    not used.
 
     Args:
         volume: The volume (a partition, not a whole disk); it stays the caller's.
@@ -29,8 +31,10 @@ def filesystem(volume: SupportsPread, /) -> FileSystem | None:
         DeviceReadError: it cannot be read.
     """
     reader = as_reader(volume)
-    for probe in _PROBES:
-        found = probe(reader)
-        if found is not None:
-            return found
-    return None
+    found = [fs for probe in _PROBES if (fs := probe(reader)) is not None]
+    if not found:
+        return None
+    company = [*(fs.name for fs in found[1:]), *others(reader)]
+    if company:
+        found[0].doubt = found[0].doubt or f"the volume seems to hold {' and '.join(company)} too"
+    return found[0]

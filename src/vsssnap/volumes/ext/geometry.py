@@ -11,6 +11,7 @@ from vsssnap.volumes.ext.checksums import chained
 from vsssnap.volumes.ext.structs import GroupDescriptor, SuperBlock
 
 _LARGEST_BLOCK = 64 << 10
+_FEWEST_BLOCKS = 256  # in a group; mke2fs makes none smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ def read(raw: bytes) -> tuple[Geometry, SuperBlock]:
     if (
         descriptor not in (32, 64, 128, 256, 512, 1024)
         or not 0 < per_group <= 8 * size
+        or sb.blocks_per_group < _FEWEST_BLOCKS
         or per_group << shift != sb.blocks_per_group
         or sb.first_data_block > 1
         or not sb.first_data_block < blocks < 1 << 48

@@ -40,6 +40,7 @@ _VSS_CATALOG = Extent(0x1E30, 8, ExtentKind.EXCLUDED)  # where the catalog begin
 
 _DIRTY = 1
 _MAX_STORES = 2048  # Windows keeps 512 shadow copies of a volume
+_MAX_PIECES = 1 << 20  # of all files that are left out
 
 _IN_ROOT = {
     Exclusion.PAGE_FILE: "pagefile.sys",
@@ -62,11 +63,13 @@ class Ntfs(FileSystem):
     """
 
     name = "ntfs"
+    marks_use = False  # some drivers reset the log and leave no mark
 
     def __init__(self, volume: BlockReader, head: bytes) -> None:
         super().__init__(volume)
         self._bitmap: Stream | None = None
         self._bad: list[Extent] = []
+        self._pieces = 0
         self._found: dict[Exclusion, Sequence[tuple[str, Sequence[Extent]]]] = {}
         try:
             self._geometry = geometry(head)
@@ -208,6 +211,9 @@ class Ntfs(FileSystem):
     def _checked(self, name: str, stream: Stream) -> list[Extent]:
         """Where a file lies; nothing guards its runs, so a wrong one must not take other files along."""
         found = self._extents(stream)
+        self._pieces += len(found)
+        if self._pieces > _MAX_PIECES:
+            raise bad(f"{name} and others lie in more than {_MAX_PIECES} pieces", "runs", None)
         if not self._all_used(found):
             raise bad(f"{name} lies in free clusters", "runs", None)
         return found

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vsssnap.volumes.ntfs.records import FileEntry, MasterFileTable
 
-_MAX_BLOCKS = 1 << 14  # index blocks that are read to list one directory: half a million names
+_MAX_BLOCKS = 1 << 10  # index blocks that are read to list one directory: some 40,000 names
 _MAX_DEPTH = 32
 _NAME_AT = 66  # in the key, a $FILE_NAME
 _BELOW, _LAST = 1, 2
