@@ -5,17 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vsssnap.blocks.reader import as_reader
-from vsssnap.volumes.ext import filesystem as ext
-from vsssnap.volumes.fat import exfat
-from vsssnap.volumes.fat import filesystem as fat
-from vsssnap.volumes.ntfs import filesystem as ntfs
-from vsssnap.volumes.signatures import others
 
 if TYPE_CHECKING:
     from vsssnap.blocks.reader import SupportsPread
     from vsssnap.volumes.base import FileSystem
-
-_PROBES = (ntfs.probe, exfat.probe, fat.probe, ext.probe)
 
 
 def filesystem(volume: SupportsPread, /) -> FileSystem | None:
@@ -30,8 +23,16 @@ def filesystem(volume: SupportsPread, /) -> FileSystem | None:
     Raises:
         DeviceReadError: it cannot be read.
     """
+    # Parsers are loaded when a volume is looked at, not with the library.
+    from vsssnap.volumes.ext import filesystem as ext
+    from vsssnap.volumes.fat import exfat
+    from vsssnap.volumes.fat import filesystem as fat
+    from vsssnap.volumes.ntfs import filesystem as ntfs
+    from vsssnap.volumes.signatures import others
+
     reader = as_reader(volume)
-    found = [fs for probe in _PROBES if (fs := probe(reader)) is not None]
+    probes = (ntfs.probe, exfat.probe, fat.probe, ext.probe)
+    found = [fs for probe in probes if (fs := probe(reader)) is not None]
     if not found:
         return None
     company = [*(fs.name for fs in found[1:]), *others(reader)]
