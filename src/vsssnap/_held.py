@@ -19,9 +19,9 @@ from vsssnap.consistency import Consistency
 from vsssnap.errors import DeviceReadError, SnapshotError, SnapshotLostError
 from vsssnap.metadata import ImageMetadata
 from vsssnap.volumes.base import checked_exclusions, checked_policy
-from vsssnap.volumes.detect import filesystem
 from vsssnap.volumes.policy import UnusedPolicy
 from vsssnap.volumes.view import FileSystemView
+from vsssnap.volumes.viewing import make_view
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -184,10 +184,9 @@ def open_volume(
     inner = held.provider.open(volume)
     if unused is UnusedPolicy.READ and not exclude:
         return SnapshotReader(held, inner, metadata, (volume.device,))
+    frozen = taken.level >= Consistency.FILESYSTEM or volume.still
     try:
-        view = _view(
-            held, inner, volume, metadata, unused, exclude, frozen=taken.level >= Consistency.FILESYSTEM
-        )
+        view = _view(held, inner, volume, metadata, unused, exclude, frozen=frozen)
     except BaseException:
         inner.close()
         raise
@@ -203,30 +202,31 @@ def _view(
     exclude: Collection[Exclusion],
     *,
     frozen: bool,
-) -> FileSystemView:
+) -> BlockReader:
     given = held.provider.allocation(volume)
 
     def system_map(offset: int, length: int) -> Iterable[Extent]:
         assert given is not None  # noqa: S101 - it is passed on only then
         return checked(given(offset, length), offset, length, f"provider {held.provider.name}")
 
-    def make(fs: FileSystem | None) -> FileSystemView:
-        return FileSystemView(
+    def judge(fs: FileSystem) -> None:
+        if not (fs.marks_use or frozen):
+            fs.doubt = fs.doubt or "it may have been in use: its driver leaves no mark, and it was not frozen"
+
+    known = system_map if given is not None else None
+    try:
+        return make_view(
             inner,
-            fs,
             unused=unused,
             exclude=exclude,
-            system_map=system_map if given is not None else None,
+            system_map=known,
             metadata=metadata,
+            judge=judge,
             owned=True,
         )
-
-    try:
-        fs = filesystem(inner)
-        if fs is not None and not (fs.marks_use or frozen) and volume.mount_point:
-            fs.doubt = fs.doubt or "it was mounted at the instant, and not frozen"
-        return make(fs)
     except DeviceReadError:
         held.alive()
         # The copy will meet the failing range again, and its caller decides what becomes of it.
-        return make(None)
+        return FileSystemView(
+            inner, None, unused=unused, exclude=exclude, system_map=known, metadata=metadata, owned=True
+        )

@@ -13,6 +13,7 @@ from vsssnap.blocks.extent import Extent, ExtentKind, overlay
 from vsssnap.blocks.reader import BlockReader, as_reader
 from vsssnap.blocks.window import WindowReader
 from vsssnap.errors import CorruptImageError, ImageError, UsageError
+from vsssnap.volumes.composing import pieces
 from vsssnap.volumes.detect import filesystem
 from vsssnap.volumes.partitions import Partitions
 from vsssnap.volumes.partitions.building import new_ids, one_partition
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from vsssnap.blocks.reader import SupportsPread
     from vsssnap.metadata import ImageMetadata
+    from vsssnap.volumes.partitions import Partition
 
 __all__ = ["DiskReader", "Uncovered", "as_disk", "from_disk", "new_disk_id"]
 
@@ -90,44 +92,23 @@ class DiskReader(ConcatReader):
         for number in volumes:
             if table[number].extended:
                 raise UsageError(f"partition {number} only contains others", hint="give readers for those")
-        pieces: list[BlockReader] = []
-        at = 0
+        parts: list[tuple[Partition, BlockReader]] = []
         left_out = []
-        for partition in sorted(table, key=lambda each: each.offset):
-            if partition.extended:
-                continue
-            number = partition.number
-            reader: BlockReader
-            if number in volumes:
-                reader = as_reader(volumes[number])
+        for partition in table:
+            if partition.number in volumes:
+                parts.append((partition, as_reader(volumes[partition.number])))
+            elif partition.extended or uncovered is Uncovered.READ:
+                continue  # it is part of what lies between the others
             elif uncovered is None:
                 raise UsageError(
-                    f"partition {number} has no reader",
+                    f"partition {partition.number} has no reader",
                     hint="give it one, or say uncovered=Uncovered.READ or Uncovered.LEAVE_OUT",
                 )
-            elif uncovered is Uncovered.READ:
-                continue  # it is part of what lies between the others
             else:
-                partition.open()  # raises if it leaves the disk
-                reader = _Plain(b"", partition.length, kind=ExtentKind.EXCLUDED)
-                left_out.append(f"partition {number}")
-            if partition.end > base.size:
-                raise CorruptImageError(
-                    f"partition {number} ends at byte {partition.end}, the disk at {base.size}",
-                    structure="partition table",
-                    offset=partition.offset,
-                )
-            if reader.size > partition.length:
-                raise UsageError(
-                    f"the reader of partition {number} has {reader.size} bytes, it has {partition.length}"
-                )
-            if partition.offset < at:
-                raise UsageError(f"partition {number} overlaps the one before it")
-            pieces += [WindowReader(base, at, partition.offset - at), reader]
-            at = partition.offset + reader.size
-        pieces.append(WindowReader(base, at, base.size - at))
+                parts.append((partition, _Plain(b"", partition.length, kind=ExtentKind.EXCLUDED)))
+                left_out.append(f"partition {partition.number}")
         said = metadata if metadata is not None else base.metadata
-        super().__init__(pieces, metadata=said.replace(exclusions=(*said.exclusions, *left_out)))
+        super().__init__(pieces(base, parts), metadata=said.replace(exclusions=(*said.exclusions, *left_out)))
         self.sector_size = table.sector_size
         self._base = base
         self._closes = owned

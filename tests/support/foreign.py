@@ -172,3 +172,26 @@ def free_of(volume: Path) -> list[tuple[int, int]]:
         assert fs is not None
         assert fs.doubt == ""
         return [(each.offset, each.end) for each in fs.allocation() if each.kind is ExtentKind.HOLE]
+
+
+def restart_page(*, closed: bool, lsn: int = 5) -> bytes:
+    """A restart page with its fix-ups, as the format has it."""
+    page = bytearray(4096)
+    page[0:4] = b"RSTR"
+    page[4:8] = (30).to_bytes(2, "little") + (9).to_bytes(2, "little")
+    page[16:24] = (4096).to_bytes(4, "little") * 2
+    page[24:26] = (48).to_bytes(2, "little")
+    page[48:64] = lsn.to_bytes(8, "little") + b"\1\0\xff\xff\0\0" + (2 if closed else 0).to_bytes(2, "little")
+    page[30:32] = b"\7\0"
+    for end in range(512, 4097, 512):
+        page[end - 2 : end] = b"\7\0"
+    return bytes(page)
+
+
+def closed_by_windows(volume: Path) -> bytes:
+    """An NTFS volume whose log says that it was closed; mkntfs makes one that says nothing."""
+    content = bytearray(volume.read_bytes())
+    ((lcn, _),) = ntfs_runs(volume, "$LogFile")
+    cluster = int.from_bytes(content[11:13], "little") * content[13]
+    content[lcn * cluster : lcn * cluster + 8192] = restart_page(closed=True) * 2
+    return bytes(content)

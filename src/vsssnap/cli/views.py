@@ -80,8 +80,7 @@ class Wanted:
         """
         from vsssnap.blocks.window import WindowReader
         from vsssnap.disk import unwrapped
-        from vsssnap.volumes import Partitions, UnusedPolicy, filesystem
-        from vsssnap.volumes.view import FileSystemView
+        from vsssnap.volumes import Partitions, UnusedPolicy, view_of
 
         try:
             if self.partition is not None:
@@ -92,9 +91,7 @@ class Wanted:
                 reader = WindowReader(reader, found.offset, found.length, owned=True, metadata=said)
             if self.unused is UnusedPolicy.READ and not self.exclude:
                 return reader
-            return FileSystemView(
-                reader, filesystem(reader), unused=self.unused, exclude=self.exclude, owned=True
-            )
+            return view_of(reader, unused=self.unused, exclude=self.exclude, owned=True)
         except BaseException:
             reader.close()
             raise
@@ -140,5 +137,5 @@ def disk_image(path: str, *, partition: int | None) -> BlockReader | None:
 def say_left_out(out: Output, reader: BlockReader) -> None:
     """Tell why every block of a volume is kept, if so."""
     for note in reader.metadata.notes:
-        if note.startswith("every block is kept"):
+        if "every block is kept" in note:
             out.say(f"  {note}")

@@ -96,6 +96,7 @@ class SnapshotVolume:
         sector_size: Logical sector size, bytes.
         filesystem: Its type (``"ext4"``), or "" if none is known.
         mount_point: Where it was mounted, or "".
+        still: Whether nobody had it open for writing, so that it is as its last user left it.
     """
 
     name: str
@@ -104,6 +105,7 @@ class SnapshotVolume:
     sector_size: int = 512
     filesystem: str = ""
     mount_point: str = ""
+    still: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,3 +19,4 @@ from vsssnap.volumes.partitions import Scheme as Scheme
 from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS as DEFAULT_EXCLUSIONS
 from vsssnap.volumes.policy import Exclusion as Exclusion
 from vsssnap.volumes.policy import UnusedPolicy as UnusedPolicy
+from vsssnap.volumes.viewing import view_of as view_of

@@ -41,7 +41,7 @@ class FileSystem(ABC):
         block_size: Bytes of a cluster or block, the unit of its map.
         dirty: Whether it says that it was not closed, or needs a check.
         doubt: Why its map is not used, or "".
-        marks_use: Whether all systems mark it while they have it mounted.
+        marks_use: Whether it would show if it was in use; some drivers of NTFS leave no mark.
         notes: What else a reader of an image should know, a sentence each.
     """
 

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from foreign import corpus_file, free_ranges, mkntfs, ntfs_bitmap, ntfs_put, ntfs_runs, run_quietly
+from foreign import (
+    corpus_file,
+    free_ranges,
+    mkntfs,
+    ntfs_bitmap,
+    ntfs_put,
+    ntfs_runs,
+    restart_page,
+    run_quietly,
+)
 from sources import Patched
 from vsssnap import ExtentKind, open_device
 from vsssnap.testing import MemoryReader
@@ -230,20 +239,6 @@ def test_a_dirty_volume_keeps_every_block(windows: Path) -> None:
     assert view.pread(len(content), 0) == content
     assert view.metadata.exclusions == ()
     assert "every block is kept" in view.metadata.notes[-1]
-
-
-def restart_page(*, closed: bool, lsn: int = 5) -> bytes:
-    """A restart page with its fix-ups, as the format has it."""
-    page = bytearray(4096)
-    page[0:4] = b"RSTR"
-    page[4:8] = (30).to_bytes(2, "little") + (9).to_bytes(2, "little")
-    page[16:24] = (4096).to_bytes(4, "little") * 2
-    page[24:26] = (48).to_bytes(2, "little")
-    page[48:64] = lsn.to_bytes(8, "little") + b"\1\0\xff\xff\0\0" + (2 if closed else 0).to_bytes(2, "little")
-    page[30:32] = b"\7\0"
-    for end in range(512, 4097, 512):
-        page[end - 2 : end] = b"\7\0"
-    return bytes(page)
 
 
 @pytest.mark.parametrize(

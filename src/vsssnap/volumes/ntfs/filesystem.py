@@ -63,7 +63,6 @@ class Ntfs(FileSystem):
     """
 
     name = "ntfs"
-    marks_use = False  # some drivers reset the log and leave no mark
 
     def __init__(self, volume: BlockReader, head: bytes) -> None:
         super().__init__(volume)
@@ -103,6 +102,7 @@ class Ntfs(FileSystem):
 
     def _read_log(self) -> None:
         log = self._table.stream(self._table.record(LOGFILE), DATA)
+        self.marks_use = not (isinstance(log, Stream) and journal.is_reset(log))
         why = journal.why_open(log) if isinstance(log, Stream) else "$LogFile has no clusters"
         if why:
             self.dirty = True

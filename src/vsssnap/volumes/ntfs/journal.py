@@ -22,11 +22,17 @@ _CLOSED = 2
 _PAGE_SIZES = (4096, 512, 1024, 2048, 8192, 16384, 32768, 65536)
 
 
+def is_reset(log: Stream) -> bool:
+    """Whether a driver emptied it that keeps none: then it does not tell whether that still runs."""
+    head = log.read(0, min(log.size, 4096))
+    return bool(head) and not head.strip(b"\xff")
+
+
 def why_open(log: Stream) -> str:
     """Why changes may be missing outside of the log, or "" if it was closed."""
-    head = log.read(0, min(log.size, 4096))
-    if head and not head.strip(b"\xff"):
+    if is_reset(log):
         return ""
+    head = log.read(0, 4)
     if head[:4] == b"CHKD":
         return "$LogFile was taken over by chkdsk"
     areas = [area for place in (0, *_PAGE_SIZES) if (area := _restart(log, place)) is not None]
