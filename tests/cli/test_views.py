@@ -13,6 +13,7 @@ from foreign import corpus_file, mkntfs, ntfs_put, sfdisk
 from loops import sparse_file
 from vsssnap import DEFAULT_EXCLUSIONS, as_disk, open_device, open_image, save_image
 from vsssnap.cli.views import EXCLUSIONS
+from vsssnap.volumes import Partitions, ShadowVolume
 
 MIB = 1 << 20
 
@@ -195,3 +196,43 @@ def test_info_of_a_cut_disk_shows_what_is_there(tmp_path: Path) -> None:
 
 def test_exclusions_of_the_command_line_are_those_of_the_library() -> None:
     assert tuple(str(each) for each in DEFAULT_EXCLUSIONS) == EXCLUSIONS
+
+
+@pytest.fixture(scope="module")
+def windows_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disk whose second partition has two shadow copies, made by Windows."""
+    folder = tmp_path_factory.mktemp("windows")
+    inner = corpus_file("dfvfs/vss.raw", folder)
+    path = sparse_file(folder / "disk.raw", 96 * MIB)
+    sectors = inner.stat().st_size // 512
+    sfdisk(path, f"label: gpt\nstart=2048,size=2048\nstart=4096,size={sectors},type={BASIC_DATA}\n")
+    with path.open("r+b") as file:
+        file.seek(2 * MIB)
+        file.write(inner.read_bytes())
+    inner.unlink()
+    image = folder / "disk.vsnap"
+    with open_device(path) as reader:
+        save_image(reader, image)
+    path.unlink()
+    return image
+
+
+BASIC_DATA = "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"
+
+
+def test_a_shadow_copy_of_a_partition_is_drawn_and_taken_out(windows_disk: Path, tmp_path: Path) -> None:
+    shown = vsssnap("info", windows_disk).stdout
+    assert "└─ ntfs" in shown
+    assert shown.count("└─ shadow copy ") == 2
+    found = json.loads(vsssnap("info", windows_disk, "--json").stdout)["contents"]["partitions"][1]
+    first = found["shadow_copies"][0]
+    image = tmp_path / "first.vsnap"
+    vsssnap("save", windows_disk, image, "--partition", "2", "--shadow", "1")
+    with open_image(windows_disk) as disk:
+        store = ShadowVolume(Partitions(disk)[2].open()).stores[0]
+        assert str(store.copy_id) == first["copy_id"]
+        with store.open() as truth, open_image(image) as saved:
+            assert saved.pread(saved.size, 0) == truth.pread(truth.size, 0)
+            assert f"it is partition 2 of {windows_disk}" in saved.metadata.notes
+    said = vsssnap("save", windows_disk, tmp_path / "b.vsnap", "--partition", "2", "--shadow", "9", status=2)
+    assert f"partition 2 of {windows_disk} has no shadow copy 9" in said.stderr

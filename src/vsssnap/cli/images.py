@@ -153,7 +153,7 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> 
     from vsssnap import ExtentKind, open_image
 
     if format_name is None and is_block_device(image):
-        shadow.info_device(out, image)
+        _info_device(out, image)
         return
     with open_image(image, format=format_name, recover=recover) as reader:
         states = dict.fromkeys((kind.value for kind in ExtentKind), 0)
@@ -181,6 +181,22 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> 
         shadow.show(out, found)
         values |= found
     out.document(True, values)
+
+
+def _info_device(out: Output, path: str) -> None:
+    """``vsssnap info`` of a block device."""
+    from vsssnap import open_device
+
+    with open_device(path) as reader:
+        out.say(f"{path}: block device")
+        size = f"{format_size(reader.size)} ({reader.size} bytes)"
+        out.facts([("size", size), ("sector", f"{reader.sector_size} bytes")])
+        inside, copies = contents(reader), shadow.contents(reader)
+        for line in lines(inside):
+            out.say(f"  {line}")
+        shadow.show(out, copies)
+        values = {"path": path, "format": None, "size": reader.size, "sector_size": reader.sector_size}
+    out.document(True, {**values, "contents": inside, **copies})
 
 
 def _metadata(metadata: ImageMetadata) -> dict[str, Any]:

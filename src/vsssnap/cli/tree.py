@@ -1,4 +1,4 @@
-"""What is in an image, as a tree: partitions, and file systems in them."""
+"""What is in an image, as a tree: partitions, and file systems and shadow copies in them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._units import format_size
+from vsssnap.cli import shadow
 from vsssnap.errors import ImageError, UnknownFormatError, VssSnapError
 
 if TYPE_CHECKING:
@@ -54,9 +55,13 @@ def _partition(partition: Partition) -> dict[str, Any]:
     }
     if not partition.extended:
         try:
-            values |= _volume(partition.open())
+            volume = partition.open()
         except ImageError as exc:
             values["error"] = str(exc)
+        else:
+            values |= _volume(volume)
+            if values.get("filesystem", {}).get("name") == "ntfs":
+                values |= shadow.contents(volume)
     return values
 
 
@@ -115,3 +120,9 @@ def _described(found: dict[str, Any]) -> Iterator[str]:
         yield f"{fs['name']}{label}{serial}, {format_size(fs['size'])}" + (
             f", every block counts: {fs['doubt']}" if fs["doubt"] else ""
         )
+    for problem in found.get("shadow_problems", ()):
+        yield f"its shadow copies: {problem}"
+    for copy in found.get("shadow_copies", ()):
+        taken = "at an unknown time" if copy["created"] is None else f"{copy['created']:%Y-%m-%d %H:%M:%S %Z}"
+        unreadable = "" if copy["readable"] else ", unreadable"
+        yield f"shadow copy {copy['number']}, {taken}, {copy['copy_id'] or copy['store_id']}{unreadable}"

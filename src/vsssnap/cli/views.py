@@ -78,23 +78,40 @@ class Wanted:
             reader: What was opened.
             path: Its name, for the metadata of a partition.
         """
-        from vsssnap.blocks.window import WindowReader
-        from vsssnap.disk import unwrapped
-        from vsssnap.volumes import Partitions, UnusedPolicy, view_of
+        from vsssnap.volumes import UnusedPolicy, view_of
 
         try:
             if self.partition is not None:
-                found = Partitions(reader)[self.partition]
-                found.open()  # raises where the disk ends before it does
-                said = unwrapped(reader.metadata)
-                said = said.replace(notes=(*said.notes, f"it is partition {found.number} of {path}"))
-                reader = WindowReader(reader, found.offset, found.length, owned=True, metadata=said)
+                reader = partition_of(reader, self.partition, path)
             if self.unused is UnusedPolicy.READ and not self.exclude:
                 return reader
             return view_of(reader, unused=self.unused, exclude=self.exclude, owned=True)
         except BaseException:
             reader.close()
             raise
+
+
+def partition_of(disk: BlockReader, number: int, path: str) -> BlockReader:
+    """A partition as a reader that owns the disk.
+
+    Args:
+        disk: The disk.
+        number: Of the partition.
+        path: Name of the disk, for the metadata.
+
+    Raises:
+        UsageError: there is no such partition.
+        ImageError: there is no partition table, or it is damaged.
+    """
+    from vsssnap.blocks.window import WindowReader
+    from vsssnap.disk import unwrapped
+    from vsssnap.volumes import Partitions
+
+    found = Partitions(disk)[number]
+    found.open()  # raises where the disk ends before it does
+    said = unwrapped(disk.metadata)
+    said = said.replace(notes=(*said.notes, f"it is partition {number} of {path}"))
+    return WindowReader(disk, found.offset, found.length, owned=True, metadata=said)
 
 
 def wanted(given: dict[str, Any], *, live: bool) -> Wanted:
