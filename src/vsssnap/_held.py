@@ -204,6 +204,8 @@ def _view(
     frozen: bool,
 ) -> BlockReader:
     given = held.provider.allocation(volume)
+    if given is None and getattr(inner, "has_map", False):
+        given = inner.extents  # a reader that leaves out what its system calls free
 
     def system_map(offset: int, length: int) -> Iterable[Extent]:
         assert given is not None  # noqa: S101 - it is passed on only then
