@@ -36,6 +36,7 @@ from vsssnap.errors import (
 from vsssnap.providers import Offer, Provider, SnapshotRequest, SnapshotVolume, Taken
 from vsssnap.quiesce import claiming
 from vsssnap.testing.memory import MemoryProvider, MemoryVolume, installed
+from vsssnap.volumes import UnusedPolicy
 
 
 class Logged(MemoryProvider):
@@ -388,7 +389,7 @@ def test_closing_waits_for_a_running_read(volume: MemoryVolume) -> None:
     with installed(Slow):
         snapshot = Snapshot("vol", provider="slow")
         snapshot.create()
-        disk = snapshot.open()
+        disk = snapshot.open(unused=UnusedPolicy.READ, exclude=())
         reading = threading.Thread(target=lambda: got.append(disk.pread(6, 0)))
         reading.start()
         assert inside.wait(30)

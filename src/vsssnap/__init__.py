@@ -21,6 +21,11 @@ from vsssnap.blocks.extent import ExtentKind as ExtentKind
 from vsssnap.blocks.reader import BlockReader as BlockReader
 from vsssnap.blocks.reader import SupportsPread as SupportsPread
 from vsssnap.consistency import Consistency as Consistency
+from vsssnap.disk import DiskReader as DiskReader
+from vsssnap.disk import Uncovered as Uncovered
+from vsssnap.disk import as_disk as as_disk
+from vsssnap.disk import from_disk as from_disk
+from vsssnap.disk import new_disk_id as new_disk_id
 from vsssnap.formats.base import Depth as Depth
 from vsssnap.formats.base import Finding as Finding
 from vsssnap.formats.base import ImageReader as ImageReader
@@ -43,6 +48,9 @@ from vsssnap.metadata import ImageMetadata as ImageMetadata
 from vsssnap.metadata import WriterReport as WriterReport
 from vsssnap.snapshot import Snapshot as Snapshot
 from vsssnap.snapshot import SnapshotEvent as SnapshotEvent
+from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS as DEFAULT_EXCLUSIONS
+from vsssnap.volumes.policy import Exclusion as Exclusion
+from vsssnap.volumes.policy import UnusedPolicy as UnusedPolicy
 
 __version__ = "0.1.0.dev0"
 

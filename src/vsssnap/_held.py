@@ -13,15 +13,24 @@ import weakref
 from typing import TYPE_CHECKING
 
 from vsssnap._deadline import Deadline
+from vsssnap.blocks.extent import checked
 from vsssnap.blocks.reader import BlockReader
+from vsssnap.consistency import Consistency
 from vsssnap.errors import DeviceReadError, SnapshotError, SnapshotLostError
+from vsssnap.metadata import ImageMetadata
+from vsssnap.volumes.base import checked_exclusions, checked_policy
+from vsssnap.volumes.policy import UnusedPolicy
+from vsssnap.volumes.view import FileSystemView
+from vsssnap.volumes.viewing import make_view
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from vsssnap.blocks.extent import Extent
-    from vsssnap.metadata import ImageMetadata, WriterReport
-    from vsssnap.providers.base import Provider
+    from vsssnap.metadata import WriterReport
+    from vsssnap.providers.base import Provider, SnapshotVolume, Taken
+    from vsssnap.volumes.base import FileSystem
+    from vsssnap.volumes.policy import Exclusion
 
 _log = logging.getLogger("vsssnap.snapshot")
 
@@ -141,3 +150,85 @@ class SnapshotReader(BlockReader):
     def wait_released(self, deadline: Deadline) -> None:
         """Wait for the calls that run in a reader that was closed."""
         self._gate.wait_released(deadline, "close snapshot: wait for running reads")
+
+
+def open_volume(
+    held: Held,
+    taken: Taken,
+    volume: SnapshotVolume,
+    consistency: Consistency | None,
+    *,
+    unused: UnusedPolicy,
+    exclude: Collection[Exclusion],
+) -> SnapshotReader:
+    """A reader of one volume of a snapshot, without what an image need not hold.
+
+    Raises:
+        UsageError: ``unused`` or ``exclude`` is none of its kind.
+        SnapshotLostError: the snapshot is gone.
+    """
+    unused, exclude = checked_policy(unused), checked_exclusions(exclude)
+    held.alive()
+    metadata = ImageMetadata(
+        volume=volume.name,
+        device=volume.device,
+        filesystem=volume.filesystem,
+        provider=held.provider.name,
+        snapshot_id=taken.snapshot_id,
+        created=taken.created,
+        consistency=consistency,
+        writers=taken.writers,
+        notes=taken.notes,
+        documents=taken.documents,
+    )
+    inner = held.provider.open(volume)
+    if unused is UnusedPolicy.READ and not exclude:
+        return SnapshotReader(held, inner, metadata, (volume.device,))
+    frozen = taken.level >= Consistency.FILESYSTEM or volume.still
+    try:
+        view = _view(held, inner, volume, metadata, unused, exclude, frozen=frozen)
+    except BaseException:
+        inner.close()
+        raise
+    return SnapshotReader(held, view, view.metadata, (volume.device,))
+
+
+def _view(
+    held: Held,
+    inner: BlockReader,
+    volume: SnapshotVolume,
+    metadata: ImageMetadata,
+    unused: UnusedPolicy,
+    exclude: Collection[Exclusion],
+    *,
+    frozen: bool,
+) -> BlockReader:
+    given = held.provider.allocation(volume)
+    if given is None and getattr(inner, "has_map", False):
+        given = inner.extents  # a reader that leaves out what its system calls free
+
+    def system_map(offset: int, length: int) -> Iterable[Extent]:
+        assert given is not None  # noqa: S101 - it is passed on only then
+        return checked(given(offset, length), offset, length, f"provider {held.provider.name}")
+
+    def judge(fs: FileSystem) -> None:
+        if not (fs.marks_use or frozen):
+            fs.doubt = fs.doubt or "it may have been in use: its driver leaves no mark, and it was not frozen"
+
+    known = system_map if given is not None else None
+    try:
+        return make_view(
+            inner,
+            unused=unused,
+            exclude=exclude,
+            system_map=known,
+            metadata=metadata,
+            judge=judge,
+            owned=True,
+        )
+    except DeviceReadError:
+        held.alive()
+        # The copy will meet the failing range again, and its caller decides what becomes of it.
+        return FileSystemView(
+            inner, None, unused=unused, exclude=exclude, system_map=known, metadata=metadata, owned=True
+        )

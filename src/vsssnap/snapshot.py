@@ -9,13 +9,13 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from vsssnap._deadline import Deadline
 from vsssnap._event import SnapshotEvent
-from vsssnap._held import Held, SnapshotReader
+from vsssnap._held import Held, open_volume
 from vsssnap._inventory import list_snapshots
 from vsssnap._quieted import Quieted, all_claim
 from vsssnap._retries import Retries
@@ -27,16 +27,17 @@ from vsssnap.errors import (
     SnapshotError,
     UsageError,
 )
-from vsssnap.metadata import ImageMetadata, WriterReport
 from vsssnap.providers import choice
 from vsssnap.providers.base import Provider, SnapshotRequest, SnapshotVolume, Taken
 from vsssnap.quiesce import QuiesceManager
+from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS, Exclusion, UnusedPolicy
 
 if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
     from vsssnap.blocks.reader import BlockReader
+    from vsssnap.metadata import WriterReport
 
 __all__ = ["Snapshot", "SnapshotEvent"]
 
@@ -308,15 +309,24 @@ class Snapshot:
 
     # Reading.
 
-    def open(self, volume: str | os.PathLike[str] | object = None, /) -> BlockReader:
+    def open(
+        self,
+        volume: str | os.PathLike[str] | object = None,
+        /,
+        *,
+        unused: UnusedPolicy = UnusedPolicy.ZERO,
+        exclude: Collection[Exclusion] = DEFAULT_EXCLUSIONS,
+    ) -> BlockReader:
         """A reader of one volume as it was at the instant; any number, any thread.
 
-        Every block is DATA or, where the provider knows it, ZERO: free blocks are read like others.
-        The reader keeps the snapshot alive; `close` closes it.
+        The reader keeps the snapshot alive; `close` closes it.  Its metadata say what is left out.
 
         Args:
             volume: One of those given to the constructor, in the same spelling; may be left out if
                 there is only one.
+            unused: What becomes of blocks that no file uses.  Where no map of them can be trusted
+                every block is DATA.
+            exclude: Files of Windows whose contents are left out; ``()`` for none.
 
         Raises:
             UsageError: the snapshot has no such volume, or several and none is named.
@@ -329,20 +339,7 @@ class Snapshot:
                 f"the snapshot is {self._state.value}", hint="open readers inside the with block"
             )
         chosen = find(self._volumes, volume)
-        held.alive()
-        metadata = ImageMetadata(
-            volume=chosen.name,
-            device=chosen.device,
-            filesystem=chosen.filesystem,
-            provider=held.provider.name,
-            snapshot_id=taken.snapshot_id,
-            created=taken.created,
-            consistency=self._consistency,
-            writers=taken.writers,
-            notes=taken.notes,
-            documents=taken.documents,
-        )
-        return SnapshotReader(held, held.provider.open(chosen), metadata, (chosen.device,))
+        return open_volume(held, taken, chosen, self._consistency, unused=unused, exclude=exclude)
 
     # Facts.
 

@@ -61,6 +61,7 @@ PORTABLE = (
     "tests/formats/vsnap/test_chain.py",
     "tests/imaging/test_comparing.py",
     "tests/imaging/test_verifying.py",
+    "tests/volumes/test_view.py",
 )
 
 

@@ -89,3 +89,18 @@ class Plain:
 
     def pread(self, length: int, offset: int, /) -> bytes:
         return self.data[offset : offset + length]
+
+
+class Patched:
+    """Bytes with one other byte, which costs no copy of them."""
+
+    def __init__(self, data: bytes, place: int, flip: int) -> None:
+        self._data = data
+        self._place = place
+        self._byte = bytes([data[place] ^ flip])
+        self.size = len(data)
+
+    def pread(self, length: int, offset: int, /) -> bytes:
+        part = self._data[offset : offset + length]
+        at = self._place - offset
+        return part[:at] + self._byte + part[at + 1 :] if 0 <= at < len(part) else part

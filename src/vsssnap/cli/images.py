@@ -13,6 +13,7 @@ import click
 from vsssnap._units import format_size
 from vsssnap.cli import exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, copy_options, is_block_device
+from vsssnap.cli.tree import contents, lines
 from vsssnap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -145,14 +146,14 @@ vsssnap info /dev/sdb2
     "--recover", is_flag=True, help="Also of an incomplete or damaged image, as far as it can be read."
 )
 def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> None:
-    """Show what an image holds and what it says of itself, and the shadow copies on its volume.
+    """Show what an image holds and what it says of itself: partitions, file systems, shadow copies.
 
     IMAGE may be a block device, too.
     """
     from vsssnap import ExtentKind, open_image
 
     if format_name is None and is_block_device(image):
-        shadow.info_device(out, image)
+        _info_device(out, image)
         return
     with open_image(image, format=format_name, recover=recover) as reader:
         states = dict.fromkeys((kind.value for kind in ExtentKind), 0)
@@ -172,6 +173,7 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> 
             "sidecar": reader.sidecar is not None,
             "metadata": _metadata(reader.metadata),
             "details": reader.info(),
+            "contents": contents(reader),
         }
         depths = ", ".join(depth.name.lower() for depth in reader.depths())
         _show(out, values, reader.metadata, depths)
@@ -179,6 +181,22 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> 
         shadow.show(out, found)
         values |= found
     out.document(True, values)
+
+
+def _info_device(out: Output, path: str) -> None:
+    """``vsssnap info`` of a block device."""
+    from vsssnap import open_device
+
+    with open_device(path) as reader:
+        out.say(f"{path}: block device")
+        size = f"{format_size(reader.size)} ({reader.size} bytes)"
+        out.facts([("size", size), ("sector", f"{reader.sector_size} bytes")])
+        inside, copies = contents(reader), shadow.contents(reader)
+        for line in lines(inside):
+            out.say(f"  {line}")
+        shadow.show(out, copies)
+        values = {"path": path, "format": None, "size": reader.size, "sector_size": reader.sector_size}
+    out.document(True, {**values, "contents": inside, **copies})
 
 
 def _metadata(metadata: ImageMetadata) -> dict[str, Any]:
@@ -214,6 +232,8 @@ def _show(out: Output, values: dict[str, Any], metadata: ImageMetadata, depths: 
             *_details(values["details"]),
         ]
     )
+    for line in lines(values["contents"]):
+        out.say(f"  {line}")
 
 
 def _details(details: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import shlex
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,27 +14,19 @@ from vsssnap._units import format_size
 from vsssnap.cli import exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, image_options
 from vsssnap.cli.options import build
-from vsssnap.errors import TargetRefusedError, UsageError
+from vsssnap.cli.targets import STDOUT, Plan, plans_for
+from vsssnap.cli.views import disk_image, say_left_out, view_options, wanted
+from vsssnap.errors import UsageError
 
 if TYPE_CHECKING:
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.cli.output import Output
-    from vsssnap.formats.base import ImageFormat, ImageReader
+    from vsssnap.cli.views import Wanted
+    from vsssnap.formats.base import ImageReader
     from vsssnap.imaging.reports import CopyReport
     from vsssnap.quiesce import QuiesceManager
 
 _LIVE = "copied live, without a snapshot: what was written meanwhile may be in it half, so it may be torn"
-_STDOUT = "-"
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """One image to write, checked as far as can be before anything slow begins."""
-
-    source: str
-    target: str
-    driver: ImageFormat
-    options: Any
 
 
 @command(
@@ -48,6 +36,7 @@ vsssnap save /srv/data data.vsnap
 vsssnap save /dev/vg0/data data.raw --require filesystem
 vsssnap save /srv/db db.vsnap --stop-service postgresql --require application
 vsssnap save /srv /home '/backup/{name}.vsnap'
+vsssnap save disk.raw windows.vsnap --partition 2
 vsssnap save /srv/data - | ssh backup 'cat > data.vsnap'
 vsssnap save /dev/sdb2 yesterday.vsnap --shadow 1
 """,
@@ -93,6 +82,7 @@ vsssnap save /dev/sdb2 yesterday.vsnap --shadow 1
 )
 @click.option("--live", is_flag=True, help="No snapshot: read the device as it is.  The image may be torn.")
 @click.option("--parent", type=PATH, help="The image that this one is an increment of.")
+@view_options
 @shadow.shadow_options
 @image_options
 def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what the options declare
@@ -102,16 +92,27 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     output, for formats that stream.  With several sources, all as they were at one instant, TARGET
     is a folder or a name with {name} in it, which stands for the source's last part.  Each image is
     complete under its name or not there.
+
+    Blocks that no file uses are left out, and so are page files and the like, where SOURCE holds a
+    file system whose map can be trusted; `--unused read --no-exclude` copies everything.
     """
-    plans = _plans(
+    view = wanted(given, live=given["live"])
+    if given["partition"] and len(given["sources"]) > 1:
+        raise UsageError("--partition is about one source", hint="save the sources one by one")
+    plans = plans_for(
         given["sources"], given["target"], given["format_name"], given["options"], given["replace"]
     )
-    out.taken = given["target"] == _STDOUT
+    out.taken = given["target"] == STDOUT
     if given["shadow"] is not None:
         return _save_shadow(out, plans, given)
     shadow.check_alone(given)
     if given["live"]:
-        return _save_live(out, plans, given)
+        return _save_live(out, plans, given, view)
+    disk = disk_image(plans[0].source, partition=given["partition"])
+    if disk is not None:
+        part = view.of(disk, plans[0].source)
+        report, _ = _save_reader(out, plans[0], given, lambda stack: stack.enter_context(part))
+        return _report(out, [report], {"snapshot": None})
     from vsssnap import Snapshot, open_image
     from vsssnap.consistency import Consistency
     from vsssnap.providers import by_name
@@ -144,7 +145,7 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
         reports = []
         for plan in plans:
             interrupts.check()
-            with snapshot.open(plan.source) as reader:
+            with view.of_snapshot(snapshot, plan.source) as reader:
                 reports.append(_write(out, reader, plan, given, parent=parent))
         facts = {
             "snapshot": {
@@ -159,7 +160,20 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     return _report(out, reports, facts)
 
 
-def _save_live(out: Output, plans: Sequence[_Plan], given: dict[str, Any]) -> int:
+def _save_reader(
+    out: Output, plan: Plan, given: dict[str, Any], open_in: Callable[[contextlib.ExitStack], BlockReader]
+) -> tuple[CopyReport, BlockReader]:
+    """Save what is there already and needs no snapshot."""
+    from vsssnap import open_image
+
+    with contextlib.ExitStack() as stack:
+        parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
+        reader = open_in(stack)
+        stack.enter_context(interrupts.deferred())
+        return _write(out, reader, plan, given, parent=parent), reader
+
+
+def _save_live(out: Output, plans: Sequence[Plan], given: dict[str, Any], view: Wanted) -> int:
     from vsssnap import open_device, open_image
 
     refused = [
@@ -174,24 +188,22 @@ def _save_live(out: Output, plans: Sequence[_Plan], given: dict[str, Any]) -> in
     out.warn(f"{plans[0].source} is {_LIVE}")
     with contextlib.ExitStack() as stack:
         parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
-        reader = stack.enter_context(open_device(plans[0].source))
+        device = open_device(plans[0].source)
+        reader = stack.enter_context(view.of(device, plans[0].source))
         stack.enter_context(interrupts.deferred())
         metadata = reader.metadata.replace(notes=(*reader.metadata.notes, _LIVE))
         report = _write(out, reader, plans[0], given, parent=parent, metadata=metadata)
     return _report(out, [report], {"snapshot": None})
 
 
-def _save_shadow(out: Output, plans: Sequence[_Plan], given: dict[str, Any]) -> int:
-    from vsssnap import open_image
-
+def _save_shadow(out: Output, plans: Sequence[Plan], given: dict[str, Any]) -> int:
     if len(plans) > 1:
         raise UsageError("--shadow is about one source", hint="save them one by one")
-    with contextlib.ExitStack() as stack:
-        parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
-        reader = shadow.opened(stack, plans[0].source, given)
-        stack.enter_context(interrupts.deferred())
-        report = _write(out, reader, plans[0], given, parent=parent)
-        facts = {"id": reader.metadata.snapshot_id, "created": reader.metadata.created}
+    source = plans[0].source
+    report, reader = _save_reader(
+        out, plans[0], given, lambda stack: shadow.opened(stack, source, given, given["partition"])
+    )
+    facts = {"id": reader.metadata.snapshot_id, "created": reader.metadata.created}
     return _report(out, [report], {"shadow": facts})
 
 
@@ -215,8 +227,8 @@ def convert(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes wh
     from vsssnap import open_image
 
     target = given["target"]
-    (plan,) = _plans([given["image"]], target, given["format_name"], given["options"], given["replace"])
-    out.taken = target == _STDOUT
+    (plan,) = plans_for([given["image"]], target, given["format_name"], given["options"], given["replace"])
+    out.taken = target == STDOUT
     with open_image(given["image"], format=given["input_format"]) as reader, interrupts.deferred():
         report = _write(out, reader, plan, given)
     return _report(out, [report], {})
@@ -225,7 +237,7 @@ def convert(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes wh
 def _write(
     out: Output,
     reader: BlockReader,
-    plan: _Plan,
+    plan: Plan,
     given: dict[str, Any],
     *,
     parent: ImageReader | None = None,
@@ -234,7 +246,7 @@ def _write(
     from vsssnap import CopyOptions, OnReadError, save_image
     from vsssnap.formats import PipeStorage
 
-    to_stdout = plan.target == _STDOUT
+    to_stdout = plan.target == STDOUT
     with out.progress(f"save {plan.source}") as progress:
         report = save_image(
             reader,
@@ -257,6 +269,7 @@ def _write(
     )
     for extent in report.unreadable:
         out.warn(f"{plan.source}: {extent.length} bytes at {extent.offset} are unreadable and marked so")
+    say_left_out(out, reader)
     for kind, count in report.flattened.items():
         out.warn(f"{plan.target}: {count} bytes marked {kind} are plain zeros in format {plan.driver.name}")
     return report
@@ -293,93 +306,3 @@ def _words(text: str | None, option: str) -> list[str]:
         return shlex.split(text or "")
     except ValueError as exc:
         raise UsageError(f"{option} {text!r} cannot be split into words: {exc}") from None
-
-
-# Names.
-
-
-def _plans(
-    sources: Sequence[str], target: str, name: str | None, pairs: Sequence[str], replace: bool
-) -> list[_Plan]:
-    """What is to be written where; refuses what can be refused before a snapshot is taken."""
-    from vsssnap.formats.registry import by_name, by_suffix
-    from vsssnap.imaging.partial import check_target
-
-    if target == _STDOUT:
-        return [_plan_stdout(sources, name, pairs)]
-    plans = []
-    for source, path in _targets(sources, target, name):
-        driver = by_name(name) if name else by_suffix(path)
-        try:
-            # The library refuses it too, but only when services have been stopped for it.
-            check_target(path, replace=replace, origins=(source,))
-        except TargetRefusedError as exc:
-            exc.hint = exc.hint.replace("replace=True", "--replace")
-            raise
-        plans.append(
-            _Plan(source, path, driver, build(driver.options_type, pairs, f"format {driver.name!r}"))
-        )
-    return plans
-
-
-def _plan_stdout(sources: Sequence[str], name: str | None, pairs: Sequence[str]) -> _Plan:
-    from vsssnap.formats.registry import by_name
-
-    driver = by_name(name or default_format())
-    if len(sources) > 1:
-        raise UsageError("the standard output takes one image", hint="save the sources one by one")
-    if "streaming" not in driver.features:
-        raise UsageError(
-            f"format {driver.name!r} cannot be streamed", hint="choose another --format, or a file"
-        )
-    if sys.stdout.isatty():
-        raise UsageError("the standard output is a terminal", hint="send it to a file or another program")
-    return _Plan(sources[0], _STDOUT, driver, build(driver.options_type, pairs, f"format {driver.name!r}"))
-
-
-def default_format() -> str:
-    """Our own format where it is there, else raw."""
-    from vsssnap.formats import available
-
-    return "vsnap" if available().get("vsnap") == "" else "raw"
-
-
-def _targets(sources: Sequence[str], target: str, name: str | None) -> Iterator[tuple[str, str]]:
-    from vsssnap.formats.registry import by_name
-
-    pattern = target
-    if os.path.isdir(target) or target.endswith(("/", os.sep)):
-        driver = by_name(name or default_format())
-        pattern = os.path.join(target, "{name}" + driver.suffixes[0])
-    elif len(sources) == 1 and "{name}" not in target:
-        yield sources[0], target
-        return
-    if "{name}" not in pattern:
-        raise UsageError(
-            f"{len(sources)} sources cannot all be saved as {target}",
-            hint="name a folder that exists, or put {name} into the target",
-        )
-    for source, stem in zip(sources, stems(sources), strict=True):
-        yield source, pattern.replace("{name}", stem)
-
-
-def stems(sources: Sequence[str]) -> list[str]:
-    """A name for each source's image: its last part, or all parts where last parts are equal.
-
-    Raises:
-        UsageError: two sources have the same name all the same.
-    """
-    parts = [
-        [part for part in re.split(r"[/\\:]+", source) if part not in ("", ".", "..", "?")]
-        for source in sources
-    ]
-    short = [each[-1] if each else "root" for each in parts]
-    counts = Counter(name.casefold() for name in short)
-    chosen = [
-        name if counts[name.casefold()] == 1 else "-".join(each)
-        for name, each in zip(short, parts, strict=True)
-    ]
-    double = [name for name, count in Counter(name.casefold() for name in chosen).items() if count > 1]
-    if double:
-        raise UsageError(f"several sources have the name {double[0]!r}", hint="save them one by one")
-    return chosen

@@ -8,6 +8,7 @@ import click
 
 from vsssnap._units import format_size
 from vsssnap.cli.common import PATH, is_block_device
+from vsssnap.cli.views import partition_of
 from vsssnap.errors import DeviceReadError, ImageError, UnknownFormatError, UsageError
 
 if TYPE_CHECKING:
@@ -57,8 +58,10 @@ def shadow_options(function: FuncT) -> FuncT:
     return function
 
 
-def opened(stack: contextlib.ExitStack, source: str, given: dict[str, Any]) -> ShadowReader:
-    """The shadow copy on SOURCE that the options of ``save`` name.
+def opened(
+    stack: contextlib.ExitStack, source: str, given: dict[str, Any], partition: int | None = None
+) -> ShadowReader:
+    """The shadow copy on SOURCE, or on a partition of it, that the options of ``save`` name.
 
     Raises:
         UsageError: there is none of that name, or other options do not go with it.
@@ -69,7 +72,11 @@ def opened(stack: contextlib.ExitStack, source: str, given: dict[str, Any]) -> S
             f"--shadow does not go with --{refused[0] if refused else 'require'}",
             hint="it reads a shadow copy that is there and takes no snapshot",
         )
-    return on_volume(stack, stack.enter_context(_open(source)), source, given)
+    volume = stack.enter_context(_open(source))
+    if partition is not None:
+        volume = stack.enter_context(partition_of(volume, partition, source))
+        source = f"partition {partition} of {source}"
+    return on_volume(stack, volume, source, given)
 
 
 def on_volume(
@@ -118,20 +125,6 @@ def _open(path: str) -> BlockReader:
 def _count(shadow: ShadowVolume) -> str:
     count = len(shadow.stores)
     return "none at all" if not count else "1, the number 1" if count == 1 else f"the numbers 1 to {count}"
-
-
-def info_device(out: Output, path: str) -> None:
-    """``vsssnap info`` of a block device."""
-    from vsssnap import open_device
-
-    with open_device(path) as reader:
-        out.say(f"{path}: block device")
-        size = f"{format_size(reader.size)} ({reader.size} bytes)"
-        out.facts([("size", size), ("sector", f"{reader.sector_size} bytes")])
-        values = {"path": path, "format": None, "size": reader.size, "sector_size": reader.sector_size}
-        found = contents(reader)
-        show(out, found)
-    out.document(True, values | found)
 
 
 def contents(reader: BlockReader) -> dict[str, Any]:

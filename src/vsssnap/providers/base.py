@@ -19,9 +19,9 @@ or `take` raised; it is given a budget of its own.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from vsssnap.errors import ProviderUnavailableError
 
@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from vsssnap._deadline import Deadline
+    from vsssnap.blocks.extent import Extent
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.consistency import Consistency
     from vsssnap.metadata import WriterReport
 
 __all__ = [
+    "AllocationMap",
     "Offer",
     "PROVIDER_API",
     "Provider",
@@ -42,6 +44,9 @@ __all__ = [
     "SnapshotVolume",
     "Taken",
 ]
+
+AllocationMap: TypeAlias = Callable[[int, int], Iterable["Extent"]]
+"""What a system knows of a volume: a range (offset, length) to its extents, DATA and HOLE."""
 
 PROVIDER_API = 1
 """The version of this contract; a guest provider carries the same number in ``api``."""
@@ -91,6 +96,7 @@ class SnapshotVolume:
         sector_size: Logical sector size, bytes.
         filesystem: Its type (``"ext4"``), or "" if none is known.
         mount_point: Where it was mounted, or "".
+        still: Whether nobody had it open for writing, so that it is as its last user left it.
     """
 
     name: str
@@ -99,6 +105,7 @@ class SnapshotVolume:
     sector_size: int = 512
     filesystem: str = ""
     mount_point: str = ""
+    still: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +189,15 @@ class Provider(ABC):
     @abstractmethod
     def open(self, volume: SnapshotVolume, /) -> BlockReader:
         """A reader of one volume as it was; closing it leaves the snapshot."""
+
+    def allocation(self, volume: SnapshotVolume, /) -> AllocationMap | None:
+        """The system's own map of what is used on a volume as it was; None if there is none.
+
+        It is asked for ranges (offset, length) and gives extents over each, gap-free: DATA is used,
+        HOLE is free.  Readers leave out what both this map and the one that the library reads from
+        the volume call free; where only this one is known, it decides.
+        """
+        return None
 
     @abstractmethod
     def alive(self) -> None:

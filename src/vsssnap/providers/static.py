@@ -152,6 +152,7 @@ class StaticProvider(Provider):
                     device=source.device,
                     size=source.opened.size,
                     sector_size=source.opened.sector_size,
+                    still=True,
                 )
                 for name, source in self._order
             ),

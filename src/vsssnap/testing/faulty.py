@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from vsssnap._deadline import Deadline
     from vsssnap.blocks.extent import Extent
     from vsssnap.blocks.reader import SupportsPread
-    from vsssnap.providers.base import Offer, SnapshotRecord, SnapshotRequest, SnapshotVolume, Taken
+    from vsssnap.providers.base import (
+        AllocationMap,
+        Offer,
+        SnapshotRecord,
+        SnapshotRequest,
+        SnapshotVolume,
+        Taken,
+    )
 
 
 class FaultyReader(BlockReader):
@@ -201,6 +208,11 @@ class FaultyProvider(Provider):
         """See `Provider`."""
         self._hit("open")
         return FaultyReader(self._inner.open(volume), self._faults)
+
+    def allocation(self, volume: SnapshotVolume, /) -> AllocationMap | None:
+        """See `Provider`."""
+        self._hit("allocation")
+        return self._inner.allocation(volume)
 
     def alive(self) -> None:
         """See `Provider`."""

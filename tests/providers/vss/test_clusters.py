@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsssnap import ExtentKind, Snapshot
+from vsssnap import ExtentKind, Snapshot, UnusedPolicy
 from vsssnap.errors import DeviceReadError
 from vsssnap.providers.vss import clusters
 from vsssnap.providers.vss.clusters import runs
@@ -65,7 +65,8 @@ def test_where_there_is_no_bitmap_everything_is_read(fake_vss: FakeVss) -> None:
 
 def test_a_bitmap_that_fails_is_an_error_of_the_device(fake_vss: FakeVss) -> None:
     fake_vss.add_volume("C:\\")
-    with Snapshot("C:") as s, s.open() as disk:
+    # As it is: looking for a file system would have the bitmap read before it fails.
+    with Snapshot("C:") as s, s.open(unused=UnusedPolicy.READ, exclude=()) as disk:
         fake_vss.faults.fail("FSCTL_GET_VOLUME_BITMAP", 1117, times=10)
         with pytest.raises(DeviceReadError, match="bitmap"):
             list(disk.extents())

@@ -1,0 +1,158 @@
+"""What of a source goes into an image: options that several commands share, and their effect."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from vsssnap.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from vsssnap.blocks.reader import BlockReader
+    from vsssnap.cli.output import Output
+    from vsssnap.snapshot import Snapshot
+    from vsssnap.volumes.policy import Exclusion, UnusedPolicy
+
+FuncT = TypeVar("FuncT", bound=Callable[..., Any])
+
+# The values of `Exclusion`; --help is to load no parser of file systems.
+EXCLUSIONS = ("page-file", "swap-file", "hibernation", "shadow-storage")
+
+
+def view_options(function: FuncT) -> FuncT:
+    """The options that choose a part of a source."""
+    for option in reversed(
+        (
+            click.option(
+                "--unused",
+                type=click.Choice(["zero", "read"]),
+                help="Blocks that no file uses: leave them out (zero; the default), or read them too "
+                "(the default with --live).",
+            ),
+            click.option(
+                "--exclude",
+                "exclude",
+                type=click.Choice(EXCLUSIONS),
+                multiple=True,
+                help="Leave out only this of what Windows makes anew.  Repeatable; by default all, "
+                "and nothing with --live.",
+            ),
+            click.option("--no-exclude", is_flag=True, help="Leave nothing of that out."),
+            click.option(
+                "--partition",
+                type=click.IntRange(min=1),
+                metavar="NUMBER",
+                help="Take this partition of a disk; `vsssnap info` shows those of an image.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the options ask for."""
+
+    unused: UnusedPolicy
+    exclude: tuple[Exclusion, ...]
+    partition: int | None
+
+    def of_snapshot(self, snapshot: Snapshot, volume: str) -> BlockReader:
+        """A reader of a snapshot's volume, or of a partition on it."""
+        from vsssnap.volumes.policy import UnusedPolicy
+
+        if self.partition is None:
+            return snapshot.open(volume, unused=self.unused, exclude=self.exclude)
+        return self.of(snapshot.open(volume, unused=UnusedPolicy.READ, exclude=()), volume)
+
+    def of(self, reader: BlockReader, path: str) -> BlockReader:
+        """A reader, or a partition of it, without what is to be left out; closing it closes ``reader``.
+
+        Args:
+            reader: What was opened.
+            path: Its name, for the metadata of a partition.
+        """
+        from vsssnap.volumes import UnusedPolicy, view_of
+
+        try:
+            if self.partition is not None:
+                reader = partition_of(reader, self.partition, path)
+            if self.unused is UnusedPolicy.READ and not self.exclude:
+                return reader
+            return view_of(reader, unused=self.unused, exclude=self.exclude, owned=True)
+        except BaseException:
+            reader.close()
+            raise
+
+
+def partition_of(disk: BlockReader, number: int, path: str) -> BlockReader:
+    """A partition as a reader that owns the disk.
+
+    Args:
+        disk: The disk.
+        number: Of the partition.
+        path: Name of the disk, for the metadata.
+
+    Raises:
+        UsageError: there is no such partition.
+        ImageError: there is no partition table, or it is damaged.
+    """
+    from vsssnap.blocks.window import WindowReader
+    from vsssnap.disk import unwrapped
+    from vsssnap.volumes import Partitions
+
+    found = Partitions(disk)[number]
+    found.open()  # raises where the disk ends before it does
+    said = unwrapped(disk.metadata)
+    said = said.replace(notes=(*said.notes, f"it is partition {number} of {path}"))
+    return WindowReader(disk, found.offset, found.length, owned=True, metadata=said)
+
+
+def wanted(given: dict[str, Any], *, live: bool) -> Wanted:
+    """Read the options.
+
+    Raises:
+        UsageError: they contradict each other.
+    """
+    from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS, Exclusion, UnusedPolicy
+
+    if given["exclude"] and given["no_exclude"]:
+        raise UsageError("--exclude and --no-exclude contradict each other", hint="pass one of them")
+    # A live volume goes on being written: the map would be older than the blocks it is about.
+    unused = UnusedPolicy(given["unused"] or ("read" if live else "zero"))
+    exclude: tuple[Exclusion, ...] = () if live or given["no_exclude"] else DEFAULT_EXCLUSIONS
+    if given["exclude"]:
+        exclude = tuple(Exclusion(name) for name in given["exclude"])
+    return Wanted(unused, exclude, given["partition"])
+
+
+def disk_image(path: str, *, partition: int | None) -> BlockReader | None:
+    """An image that holds the disk whose partition is wanted; None if ``path`` is to be snapshotted.
+
+    A raw file is read through a snapshot like a device, for it may be in use.
+    """
+    from vsssnap import open_image
+
+    try:
+        if partition is None or not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        reader = open_image(path)
+    except (OSError, ValueError, ImageError):
+        return None
+    if reader.format == "raw":
+        reader.close()
+        return None
+    return reader
+
+
+def say_left_out(out: Output, reader: BlockReader) -> None:
+    """Tell why every block of a volume is kept, if so."""
+    for note in reader.metadata.notes:
+        if "every block is kept" in note:
+            out.say(f"  {note}")

@@ -1,0 +1,135 @@
+"""A volume or a disk without what an image need not hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vsssnap.blocks.concat import ConcatReader
+from vsssnap.blocks.reader import BlockReader, as_reader
+from vsssnap.blocks.window import WindowReader
+from vsssnap.errors import ImageError, UsageError
+from vsssnap.metadata import ImageMetadata
+from vsssnap.volumes.base import checked_exclusions, checked_policy
+from vsssnap.volumes.composing import pieces
+from vsssnap.volumes.detect import filesystem
+from vsssnap.volumes.partitions import Partitions
+from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS, Exclusion, UnusedPolicy
+from vsssnap.volumes.view import FileSystemView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from vsssnap.blocks.reader import SupportsPread
+    from vsssnap.volumes.base import FileSystem
+    from vsssnap.volumes.view import SystemMap
+
+
+def view_of(
+    source: SupportsPread,
+    /,
+    *,
+    unused: UnusedPolicy = UnusedPolicy.ZERO,
+    exclude: Collection[Exclusion] = DEFAULT_EXCLUSIONS,
+    owned: bool = False,
+) -> BlockReader:
+    """A volume, or a disk with all its partitions, without what an image need not hold.
+
+    What cannot be told is kept; the metadata say what was left out, and why something was not.
+
+    Args:
+        source: A volume or a whole disk.
+        unused: What becomes of blocks that no file uses.
+        exclude: Files whose contents are left out.
+        owned: Whether closing the view closes ``source``.
+
+    Raises:
+        UsageError: an argument is none of its kind.
+        DeviceReadError: the source cannot be read.
+    """
+    return make_view(as_reader(source), unused=unused, exclude=exclude, owned=owned)
+
+
+def make_view(
+    source: BlockReader,
+    *,
+    unused: UnusedPolicy,
+    exclude: Collection[Exclusion],
+    system_map: SystemMap | None = None,
+    metadata: ImageMetadata | None = None,
+    judge: Callable[[FileSystem], None] = lambda fs: None,
+    owned: bool = False,
+) -> BlockReader:
+    """`view_of` for those who know more of the source.
+
+    Args:
+        source: See `view_of`.
+        unused: See `view_of`.
+        exclude: See `view_of`.
+        system_map: The system's own map of a volume; see `FileSystemView`.
+        metadata: What the view's own begin with; by default those of ``source``.
+        judge: Called with each file system before its map is used; it may add a doubt.
+        owned: See `view_of`.
+    """
+    unused, exclude = checked_policy(unused), checked_exclusions(exclude)
+    fs = filesystem(source)
+    if fs is None and system_map is None:
+        disk = _disk_view(source, unused, exclude, metadata or source.metadata, judge, owned=owned)
+        if disk is not None:
+            return disk
+    if fs is not None:
+        judge(fs)
+    return FileSystemView(
+        source, fs, unused=unused, exclude=exclude, system_map=system_map, metadata=metadata, owned=owned
+    )
+
+
+def _disk_view(
+    source: BlockReader,
+    unused: UnusedPolicy,
+    exclude: Collection[Exclusion],
+    metadata: ImageMetadata,
+    judge: Callable[[FileSystem], None],
+    *,
+    owned: bool,
+) -> BlockReader | None:
+    """A view of every partition, or None if it is no disk that can be taken apart."""
+    try:
+        parts = []
+        notes, exclusions = list(metadata.notes), list(metadata.exclusions)
+        for partition in Partitions(source):
+            if partition.extended:
+                continue
+            partition.open()  # raises where the disk ends before it does
+            window = WindowReader(source, partition.offset, partition.length, metadata=ImageMetadata())
+            fs = filesystem(window)
+            if fs is not None:
+                judge(fs)
+            view = FileSystemView(window, fs, unused=unused, exclude=exclude, owned=True)
+            parts.append((partition, view))
+            notes += [f"partition {partition.number}: {note}" for note in view.metadata.notes]
+            exclusions += [f"partition {partition.number}: {path}" for path in view.metadata.exclusions]
+        if not parts:
+            return None
+        said = metadata.replace(notes=tuple(notes), exclusions=tuple(exclusions))
+        return _DiskView(source, pieces(source, parts), said, owned=owned)
+    except (ImageError, UsageError):  # no table, a damaged one, or partitions that overlap
+        return None
+
+
+class _DiskView(ConcatReader):
+    """The pieces of one disk."""
+
+    def __init__(
+        self, source: BlockReader, parts: list[BlockReader], metadata: ImageMetadata, *, owned: bool
+    ) -> None:
+        super().__init__(parts, metadata=metadata)
+        self.sector_size = source.sector_size
+        self._source = source
+        self._closes = owned
+
+    def _confirm(self) -> None:
+        self._source.confirm()  # once for all of them
+
+    def _release(self) -> None:
+        if self._closes:
+            self._source.close()
