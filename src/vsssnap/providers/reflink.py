@@ -196,7 +196,9 @@ class ReflinkProvider(Provider):
     def open(self, volume: SnapshotVolume, /) -> BlockReader:
         """See `Provider`."""
         self.alive()
-        source = next(source for _, source in self._order if source.device == volume.device)
+        source = next((source for _, source in self._order if source.device == volume.device), None)
+        if source is None:
+            raise UsageError(f"{volume.name} is not in this snapshot", hint="open one of its volumes")
         found = os.fstat(source.clone)
         try:
             # A description of its own: the walk over holes moves the file's cursor.
