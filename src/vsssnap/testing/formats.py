@@ -226,13 +226,16 @@ class _FormatCheck:
     def kinds(
         self, reader: ImageReader, pattern: case.Pattern, flattened: dict[str, int], where: str
     ) -> None:
+        found = list(reader.extents())
+        weaker = case.weaker(found, pattern)
+        clause = "no range gets a weaker kind than it was marked with"
+        self.clauses.require(not weaker, clause, f"{where}: {weaker}")
         for kind in (ExtentKind.HOLE, ExtentKind.EXCLUDED, ExtentKind.UNREADABLE):
             marked = pattern.of(kind)
-            kept = sum(extent.length for extent in reader.extents() if extent.kind is kind)
+            kept = sum(extent.length for extent in found if extent.kind is kind)
             seen = (
                 f"{where}: {marked} bytes marked {kind.name}, {kept} kept, {flattened.get(kind, 0)} flattened"
             )
-            self.clauses.require(kept <= marked, "no range gets a kind that it was not marked with", seen)
             if pattern.name != "pieces of every kind":  # below the format's own granularity
                 clause = "what flattened() does not count is kept"
                 self.clauses.require(kept + flattened.get(kind, 0) >= marked, clause, seen)
