@@ -224,6 +224,8 @@ class Leftovers:
             after = now[what]
             if isinstance(before, Counter) and isinstance(after, Counter):
                 more, less = after - before, before - after
+                if what != "descriptors":
+                    less.clear()  # what ends by itself is nobody's fault; a descriptor does not
                 if more or less:
                     return f"{what}: {dict(more)} more, {dict(less)} fewer"
             elif before != after:

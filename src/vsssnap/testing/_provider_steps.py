@@ -102,6 +102,12 @@ class ProviderSteps:
         said = isinstance(offer.reason, str) and bool(offer.reason or offer.level is not None)
         self.clauses.require(said, "probe() says why not", where)
 
+    def own_id(self, taken: Any, where: str) -> None:  # noqa: ANN401 - a driver's answer
+        self.clauses.require(isinstance(taken, Taken), "take() gives a Taken", f"{where}: {taken!r}")
+        own = isinstance(taken.snapshot_id, str) and taken.snapshot_id not in {"", *self.ids}
+        self.clauses.require(own, "a snapshot has an id of its own", f"{where}: {taken.snapshot_id!r}")
+        self.ids.add(taken.snapshot_id)
+
     def over(self, kind: type[VssSnapError]) -> Deadline:
         """A deadline that has ended in one way or the other."""
         if kind is CancelledError:
@@ -160,7 +166,9 @@ class Session:
             if not self.check.still:
                 self.stamp()
             clause = "take() gives a snapshot of what was prepared"
-            return self.provider, works(lambda: self.provider.take(self.check.deadline()), clause, self.where)
+            taken = works(lambda: self.provider.take(self.check.deadline()), clause, self.where, passing)
+            self.check.own_id(taken, self.where)
+            return self.provider, taken
         except BaseException:
             self.provider.release(self.check.deadline())
             raise

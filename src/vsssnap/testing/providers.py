@@ -79,24 +79,23 @@ def check_provider(
         UsageError: a volume is too small to be written to.
     """
     check = _ProviderCheck(make_provider, volumes, options, still, left, threads, seed, timeout)
-    check.facts()
+    with check.clauses.during("asking for facts"):
+        check.facts()
     for one in check.written:
-        check.offers([one])
-        check.refusals(one)
-        check.order(one)
-        check.deadlines(one)
-        check.taken([one])
-        check.content([one])
-        if still:
-            check.disturbed(one)
+        with check.clauses.during(f"snapshots of {one.checked.name}"):
+            check.alone(one)
     if len(check.written) > 1 and check.offers(check.written) is not None:
-        check.taken(check.written)
-        check.content(check.written)
-    check.persistent(check.written[0])
+        with check.clauses.during("snapshots of all volumes"):
+            check.taken(check.written)
+            check.content(check.written)
+    with check.clauses.during("persistent snapshots"):
+        check.persistent(check.written[0])
     if busy is not None:
-        check.busy(check.written[0], busy)
+        with check.clauses.during("snapshots of a busy volume"):
+            check.busy(check.written[0], busy)
     if lose is not None:
-        check.lost(check.written[0], lose)
+        with check.clauses.during("a lost snapshot"):
+            check.lost(check.written[0], lose)
 
 
 class _ProviderCheck(PersistentCase, EndingCase):
@@ -117,6 +116,17 @@ class _ProviderCheck(PersistentCase, EndingCase):
         require(frozen, "options_type is a frozen dataclass or None", repr(options))
         unusable: object = provider.unusable()
         require(unusable == "", 'unusable() is "" where the provider is used', repr(unusable))
+
+    def alone(self, one: Written) -> None:
+        """All that can be seen with one volume."""
+        self.offers([one])
+        self.refusals(one)
+        self.order(one)
+        self.deadlines(one)
+        self.taken([one])
+        self.content([one])
+        if self.still:
+            self.disturbed(one)
 
     def offers(self, of: Sequence[Written]) -> Consistency | None:
         """What is offered for these; None, with a reason, is only right for several."""
@@ -208,10 +218,6 @@ class _ProviderCheck(PersistentCase, EndingCase):
         where: str,
     ) -> None:
         require = self.clauses.require
-        require(isinstance(taken, Taken), "take() gives a Taken", type(taken).__name__)
-        own = isinstance(taken.snapshot_id, str) and taken.snapshot_id not in {"", *self.ids}
-        require(own, "a snapshot has an id of its own", f"{where}: {taken.snapshot_id!r}")
-        self.ids.add(taken.snapshot_id)
         zoned = isinstance(taken.created, datetime) and taken.created.tzinfo is not None
         require(zoned, "created has a time zone", f"{where}: {taken.created!r}")
         now = start - _CLOCK <= taken.created <= end + _CLOCK
@@ -249,22 +255,20 @@ class _ProviderCheck(PersistentCase, EndingCase):
         where = f"a snapshot of {', '.join(written.checked.name for written in of)}"
         with Session(self, of, where) as (provider, taken):
             for written, volume in zip(of, taken.volumes, strict=True):
-                before = written.mark
+                self.opened(provider, written, volume, where)
                 if self.still:
-                    self.reads(provider, written, volume, before, where)
+                    self.reads(provider, written, volume, where)
                     continue
                 written.scribble()
                 with meanwhile(written.scribble, self.timeout) as more:
                     more()
-                    self.reads(provider, written, volume, before, where)
+                    self.reads(provider, written, volume, where)
                 provider.alive()
         if not self.still:
             self.instants(of, where)
 
-    def reads(
-        self, provider: Provider, written: Written, volume: SnapshotVolume, mark: bytes, where: str
-    ) -> None:
-        """Every reader of a volume holds the instant, and closing one leaves the snapshot."""
+    def opened(self, provider: Provider, written: Written, volume: SnapshotVolume, where: str) -> None:
+        """A reader is of its volume, and shows the last write before the instant."""
         require = self.clauses.require
         clause = "open() gives a reader of the volume"
         with self.works(lambda: provider.open(volume), clause, where) as reader:
@@ -274,7 +278,10 @@ class _ProviderCheck(PersistentCase, EndingCase):
             clause = "a reader has the size and the sector size of its volume"
             require(facts == (volume.size, volume.sector_size), clause, seen)
             clause = "what was written before take() is in the snapshot"
-            require(not mark or holds(reader, mark), clause, where)
+            require(not written.mark or holds(reader, written.mark), clause, where)
+
+    def reads(self, provider: Provider, written: Written, volume: SnapshotVolume, where: str) -> None:
+        """Every reader of a volume holds the instant, and closing one leaves the snapshot."""
         self.opens(provider, volume, where)
         if written.content is not None:
             try:
@@ -293,7 +300,7 @@ class _ProviderCheck(PersistentCase, EndingCase):
             late = written.mark
             with provider.open(volume) as reader:
                 clause = "what is written after take() is not in the snapshot"
-                require(not holds(reader, late), clause, where)
+                self.clauses.require(not holds(reader, late), clause, where)
         other = dataclasses.replace(volume, name="another", device="another")
         clause = "open() of a volume that is not in the snapshot raises what the library raises"
         self.clauses.raises(VssSnapError, lambda: provider.open(other), clause, where)
