@@ -388,7 +388,7 @@ class OneReaderAtATime(MemoryProvider):
             self.opened -= 1
             release()
 
-        reader._gate._release = closing
+        reader._release = closing  # type: ignore[method-assign]  # to count
         return reader
 
 
