@@ -18,7 +18,7 @@ from vsssnap._units import format_size
 from vsssnap.cli import exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, image_options
 from vsssnap.cli.options import build
-from vsssnap.errors import TargetRefusedError, UsageError
+from vsssnap.errors import UsageError
 
 if TYPE_CHECKING:
     from vsssnap.blocks.reader import BlockReader
@@ -197,6 +197,7 @@ def _save_shadow(out: Output, plans: Sequence[_Plan], given: dict[str, Any]) -> 
 
 @command(
     "convert",
+    short="Write an image in another format.",
     examples="""
 vsssnap convert data.raw data.vsnap --option level=9
 vsssnap convert data.vsnap data.raw
@@ -310,12 +311,8 @@ def _plans(
     plans = []
     for source, path in _targets(sources, target, name):
         driver = by_name(name) if name else by_suffix(path)
-        try:
-            # The library refuses it too, but only when services have been stopped for it.
-            check_target(path, replace=replace, origins=(source,))
-        except TargetRefusedError as exc:
-            exc.hint = exc.hint.replace("replace=True", "--replace")
-            raise
+        # The library refuses it too, but only when services have been stopped for it.
+        check_target(path, replace=replace, origins=(source,))
         plans.append(
             _Plan(source, path, driver, build(driver.options_type, pairs, f"format {driver.name!r}"))
         )
