@@ -317,6 +317,14 @@ class TakesAnyParent(Box):
         return super().create(storage, size, options=more.get("options"))
 
 
+@breaks("create() closes the storage when it raises")
+class KeepsTheStorageItRefused(Box):
+    def create(self, storage: Storage, size: int, /, **more: Any) -> Any:
+        if size < 0:
+            raise UsageError("not this size")
+        return super().create(storage, size, **more)
+
+
 @breaks("nothing is raised but what the contract says; writing to a stream")
 class ClaimsToStream(Box):
     features = frozenset({"holes", "metadata", "streaming"})

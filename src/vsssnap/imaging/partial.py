@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -239,6 +240,8 @@ def _being_written(path: str) -> TargetRefusedError:
 
 def _failed(path: str, call: str, exc: OSError, what: str) -> TargetError:
     hints = {"open": "the folder must exist and be writable"}
+    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hints[call] = "the folder must be writable by this user"
     return TargetError(
         f"{path} {what}: {exc.strerror}",
         path=path,

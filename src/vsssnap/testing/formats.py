@@ -228,12 +228,14 @@ class _FormatCheck(DamageCase):
             ("options of another format", object(), size),
             ("a negative size", self.options, -1),
         ):
+            storage = case.ClosingStorage()
             self.clauses.raises(
                 UsageError,
-                lambda o=options, n=of: fmt.create(MemoryStorage(), n, options=o),  # type: ignore[misc] # bound per turn
+                lambda o=options, n=of, s=storage: fmt.create(s, n, options=o),  # type: ignore[misc] # bound per turn
                 clause,
                 where,
             )
+            self.clauses.require(storage.closed, "create() closes the storage when it raises", where)
         if "parents" not in fmt.features:
             with fmt.open(MemoryStorage(self.image)) as parent:
                 self.clauses.raises(
