@@ -123,6 +123,8 @@ def verify(out: Output, *, image: str, depth: str | None, format_name: str | Non
     if deeper:
         looked += f"; --depth {deeper[-1]} looks deeper"
     state = "ok" if report.ok else "DAMAGED"
+    if not report.ok:  # how far it came does not count then
+        looked = "1 problem" if report.count == 1 else f"{report.count} problems"
     out.say(f"{image}: {state} ({report.format}; {looked})", fg="green" if report.ok else "red")
     for finding in report.findings[:_SHOWN]:
         place = "" if finding.offset is None else f" at {finding.offset}"
