@@ -91,6 +91,13 @@ def test_existing_image_is_refused_before_a_snapshot_is_taken(tmp_path: Path) ->
         assert image.readall() == b"data" * 500
 
 
+@pytest.mark.parametrize("target", ["missing/a.vsnap", "missing/"])
+def test_missing_folder_is_found_before_a_command_runs(tmp_path: Path, target: str) -> None:
+    done = run("save", "/srv/data", target, "--before", "touch was-run", status=17)
+    assert "the folder must exist and be writable" in done.output
+    assert names(tmp_path) == []
+
+
 def test_commands_run_around_the_instant(tmp_path: Path) -> None:
     done = run(
         "save", "/srv/data", "a.vsnap", "--before", "touch before", "--after", "touch 'the after'",

@@ -233,6 +233,10 @@ def save(path: Path) -> object:
     return save_image(MemoryReader(DATA), path)
 
 
+def save_raw(path: Path) -> object:
+    return save_image(MemoryReader(DATA), path, format="raw")
+
+
 def create(path: Path) -> object:
     return create_image(path, 100)
 
@@ -321,6 +325,22 @@ def test_target_that_cannot_be(disk: Path, tmp_path: Path, path: str, parts: tup
         save(tmp_path / path)
     says(caught.value, tmp_path / path, *parts)
     assert [found.name for found in tmp_path.iterdir()] == ["disk"]
+
+
+@pytest.mark.parametrize("name", ["/dev/no-such-disk", "/dev/no-such-disk.raw"])
+def test_mistyped_device_does_not_become_a_file(name: str) -> None:
+    for call in (restore, save_raw):
+        with pytest.raises(TargetRefusedError) as caught:
+            call(Path(name))
+        says(caught.value, f"there is no device {name}", "check the name")
+    assert not os.path.lexists(name)
+
+
+def test_folder_that_is_not_there_is_no_target(tmp_path: Path) -> None:
+    with pytest.raises(TargetRefusedError) as caught:
+        restore_image(MemoryReader(DATA), f"{tmp_path}/missing/")
+    says(caught.value, f"{tmp_path}/missing/ names a folder", "name a file")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_target_without_a_known_suffix_lists_those_there_are(tmp_path: Path) -> None:

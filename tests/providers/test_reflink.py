@@ -320,6 +320,10 @@ def test_every_clone_of_a_busy_file_system_is_clean(volume: tuple[Path, str], tm
         worker.join()
 
 
+def test_file_system_without_a_device_is_named() -> None:
+    assert why("/proc") == "/proc is proc on proc, which is no block device"
+
+
 # The contract.
 
 

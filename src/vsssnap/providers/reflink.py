@@ -253,7 +253,7 @@ def _resolve(volume: object) -> _Source:
                     f"{volume} is a folder in {mount.mount_point}, no volume; name the mount point or device"
                 )
             device = mount.source
-            if not stat.S_ISBLK(os.stat(device).st_mode):
+            if not _is_block_device(device):
                 raise _CannotError(f"{volume} is {mount.filesystem} on {device}, which is no block device")
             rdev = os.stat(device).st_rdev
         elif not stat.S_ISBLK(found.st_mode):
@@ -270,6 +270,14 @@ def _resolve(volume: object) -> _Source:
         (behind.st_dev, behind.st_ino, loop.offset), os.path.realpath(device), loop.backing,
         loop.offset, loop.size, loop.sector_size, mount,
     )  # fmt: skip
+
+
+def _is_block_device(path: str) -> bool:
+    """Whether there is one of this name; what a file system calls its source may be no path."""
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _check_clone(path: str) -> None:
