@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-_ROUNDS = 5  # snapshots taken while an application counts in two places
+_ROUNDS = 3  # snapshots taken while an application counts in two places
 _CLOCK = timedelta(seconds=2)  # that a clock may be set back while a snapshot is taken
 
 
