@@ -120,7 +120,7 @@ def test_close_may_come_from_a_finalizer_within_the_gate(released: list[str]) ->
 
 
 def test_many_threads_use_and_one_closes() -> None:
-    for _ in range(10):
+    for _ in range(5):
         gate, users, seen = UseGate("thing"), [0], list[int]()
 
         def use(gate: UseGate = gate, users: list[int] = users) -> None:

@@ -82,13 +82,13 @@ def big(tmp_path: Path) -> Path:
     path = tmp_path / "big.raw"
     block = noise(MIB)
     with path.open("xb") as file:
-        for _ in range(700):
+        for _ in range(300):
             file.write(block)
     return path
 
 
 def test_bar_is_drawn_and_goes_away(tmp_path: Path) -> None:
-    (tmp_path / "disk").write_bytes(noise(96 * MIB))
+    (tmp_path / "disk").write_bytes(noise(MIB) * 96)
     terminal = Terminal("save", "disk", "disk.vsnap", "--live", cwd=tmp_path)
     assert terminal.ended() == 0
     shown = terminal.shown
