@@ -141,6 +141,24 @@ def test_what_an_image_says_of_itself_goes_along_when_it_is_converted(tmp_path: 
     assert two["metadata"]["provider"] == "memory"
 
 
+@pytest.mark.parametrize(
+    ("image", "target", "made"),
+    [
+        ("a.vsnap", "backup", "backup/a.raw"),
+        ("a.vsnap", "{name}-2.raw", "a-2.raw"),
+        ("A.VSNAP", "backup", "backup/A.raw"),
+        ("image", "backup", "backup/image.raw"),
+    ],
+)
+def test_converted_image_is_named_without_the_old_ending(
+    tmp_path: Path, image: str, target: str, made: str
+) -> None:
+    (tmp_path / "backup").mkdir()
+    run("save", "/srv/data", image, "--format", "vsnap")
+    run("convert", image, target, "--format", "raw")
+    assert (tmp_path / made).read_bytes() == b"data" * 500
+
+
 def test_increment_names_its_parent(tmp_path: Path, volumes: list[MemoryVolume]) -> None:
     run("save", "/srv/data", "monday.vsnap")
     volumes[0].pwrite(b"tuesday", 0)

@@ -216,7 +216,14 @@ def convert(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes wh
     from vsssnap import open_image
 
     target = given["target"]
-    (plan,) = _plans([given["image"]], target, given["format_name"], given["options"], given["replace"])
+    (plan,) = _plans(
+        [given["image"]],
+        target,
+        given["format_name"],
+        given["options"],
+        given["replace"],
+        named=[_without_suffix(given["image"])],
+    )
     out.taken = target == _STDOUT
     with open_image(given["image"], format=given["input_format"]) as reader, interrupts.deferred():
         report = _write(out, reader, plan, given)
@@ -300,7 +307,13 @@ def _words(text: str | None, option: str) -> list[str]:
 
 
 def _plans(
-    sources: Sequence[str], target: str, name: str | None, pairs: Sequence[str], replace: bool
+    sources: Sequence[str],
+    target: str,
+    name: str | None,
+    pairs: Sequence[str],
+    replace: bool,
+    *,
+    named: Sequence[str] | None = None,
 ) -> list[_Plan]:
     """What is to be written where; refuses what can be refused before a snapshot is taken."""
     from vsssnap.formats.registry import by_name, by_suffix
@@ -309,7 +322,7 @@ def _plans(
     if target == _STDOUT:
         return [_plan_stdout(sources, name, pairs)]
     plans = []
-    for source, path in _targets(sources, target, name):
+    for source, path in _targets(sources, target, name, named or sources):
         driver = by_name(name) if name else by_suffix(path)
         # The library refuses it too, but only when services have been stopped for it.
         check_target(path, replace=replace, origins=(source,))
@@ -341,7 +354,19 @@ def default_format() -> str:
     return "vsnap" if available().get("vsnap") == "" else "raw"
 
 
-def _targets(sources: Sequence[str], target: str, name: str | None) -> Iterator[tuple[str, str]]:
+def _without_suffix(image: str) -> str:
+    """An image's name without the ending of its format, for the name of another."""
+    from vsssnap.formats import available, by_name
+
+    usable = [by_name(name) for name, problem in available().items() if not problem]
+    endings = [ending for driver in usable for ending in driver.suffixes]
+    found = next((ending for ending in endings if image.lower().endswith(ending)), "")
+    return image[: len(image) - len(found)]
+
+
+def _targets(
+    sources: Sequence[str], target: str, name: str | None, named: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     from vsssnap.formats.registry import by_name
 
     pattern = target
@@ -356,7 +381,7 @@ def _targets(sources: Sequence[str], target: str, name: str | None) -> Iterator[
             f"{len(sources)} sources cannot all be saved as {target}",
             hint="name a folder that exists, or put {name} into the target",
         )
-    for source, stem in zip(sources, stems(sources), strict=True):
+    for source, stem in zip(sources, stems(named), strict=True):
         yield source, pattern.replace("{name}", stem)
 
 
