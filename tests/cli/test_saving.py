@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from vsssnap import open_image
 from vsssnap.cli.app import app
-from vsssnap.cli.saving import stems
+from vsssnap.cli.naming import stems
 from vsssnap.errors import UsageError
 from vsssnap.testing import MemoryProvider, MemoryVolume, installed
 

@@ -418,7 +418,7 @@ def test_what_is_no_image_is_said_so(
 
 
 def test_image_of_another_format_than_named(image: Path) -> None:
-    with pytest.raises(UsageError, match="there is no image format 'qed': known are raw, vsnap"):
+    with pytest.raises(UsageError, match=r"there is no image format 'qed': known are .*raw, "):
         open_image(image, format="qed")
 
 
@@ -441,7 +441,7 @@ def test_half_an_image_is_refused_until_where(image: Path) -> None:
         ({"copy": 4}, "copy is int, no CopyOptions"),
         ({"on_read_error": "ignore"}, "on_read_error is 'ignore': use a member of OnReadError"),
         ({"options": {"level": 3}}, "dict is no options of 'raw': pass RawOptions"),
-        ({"format": 7}, "there is no image format 7: known are raw, vsnap"),
+        ({"format": 7}, "there is no image format 7: known are "),
     ],
 )
 def test_argument_of_another_kind_says_what_to_pass(

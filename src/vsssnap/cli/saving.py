@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import shlex
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +14,7 @@ import click
 from vsssnap._units import format_size
 from vsssnap.cli import exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, image_options
+from vsssnap.cli.naming import default_format, targets, without_suffix
 from vsssnap.cli.options import build
 from vsssnap.errors import UsageError
 
@@ -222,7 +220,7 @@ def convert(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes wh
         given["format_name"],
         given["options"],
         given["replace"],
-        named=[_without_suffix(given["image"])],
+        named=[without_suffix(given["image"])],
     )
     out.taken = target == _STDOUT
     with open_image(given["image"], format=given["input_format"]) as reader, interrupts.deferred():
@@ -303,7 +301,7 @@ def _words(text: str | None, option: str) -> list[str]:
         raise UsageError(f"{option} {text!r} cannot be split into words: {exc}") from None
 
 
-# Names.
+# What is written where.
 
 
 def _plans(
@@ -322,7 +320,7 @@ def _plans(
     if target == _STDOUT:
         return [_plan_stdout(sources, name, pairs)]
     plans = []
-    for source, path in _targets(sources, target, name, named or sources):
+    for source, path in targets(sources, target, name, named or sources):
         driver = by_name(name) if name else by_suffix(path)
         # The library refuses it too, but only when services have been stopped for it.
         check_target(path, replace=replace, origins=(source,))
@@ -345,63 +343,3 @@ def _plan_stdout(sources: Sequence[str], name: str | None, pairs: Sequence[str])
     if sys.stdout.isatty():
         raise UsageError("the standard output is a terminal", hint="send it to a file or another program")
     return _Plan(sources[0], _STDOUT, driver, build(driver.options_type, pairs, f"format {driver.name!r}"))
-
-
-def default_format() -> str:
-    """Our own format where it is there, else raw."""
-    from vsssnap.formats import available
-
-    return "vsnap" if available().get("vsnap") == "" else "raw"
-
-
-def _without_suffix(image: str) -> str:
-    """An image's name without the ending of its format, for the name of another."""
-    from vsssnap.formats import available, by_name
-
-    usable = [by_name(name) for name, problem in available().items() if not problem]
-    endings = [ending for driver in usable for ending in driver.suffixes]
-    found = next((ending for ending in endings if image.lower().endswith(ending)), "")
-    return image[: len(image) - len(found)]
-
-
-def _targets(
-    sources: Sequence[str], target: str, name: str | None, named: Sequence[str]
-) -> Iterator[tuple[str, str]]:
-    from vsssnap.formats.registry import by_name
-
-    pattern = target
-    if os.path.isdir(target) or target.endswith(("/", os.sep)):
-        driver = by_name(name or default_format())
-        pattern = os.path.join(target, "{name}" + driver.suffixes[0])
-    elif len(sources) == 1 and "{name}" not in target:
-        yield sources[0], target
-        return
-    if "{name}" not in pattern:
-        raise UsageError(
-            f"{len(sources)} sources cannot all be saved as {target}",
-            hint="name a folder that exists, or put {name} into the target",
-        )
-    for source, stem in zip(sources, stems(named), strict=True):
-        yield source, pattern.replace("{name}", stem)
-
-
-def stems(sources: Sequence[str]) -> list[str]:
-    """A name for each source's image: its last part, or all parts where last parts are equal.
-
-    Raises:
-        UsageError: two sources have the same name all the same.
-    """
-    parts = [
-        [part for part in re.split(r"[/\\:]+", source) if part not in ("", ".", "..", "?")]
-        for source in sources
-    ]
-    short = [each[-1] if each else "root" for each in parts]
-    counts = Counter(name.casefold() for name in short)
-    chosen = [
-        name if counts[name.casefold()] == 1 else "-".join(each)
-        for name, each in zip(short, parts, strict=True)
-    ]
-    double = [name for name, count in Counter(name.casefold() for name in chosen).items() if count > 1]
-    if double:
-        raise UsageError(f"several sources have the name {double[0]!r}", hint="save them one by one")
-    return chosen

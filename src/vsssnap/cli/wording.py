@@ -31,6 +31,7 @@ WORDS: Sequence[tuple[str, str]] = (
     ("before= or after=", "--before or --after"),
 )  # fmt: skip
 
+_OPTION = re.compile(r"\b([a-z_]+)=(?![\w\"'])")  # of a format or provider: --option takes it
 _LIBRARY = re.compile(r"\b\w+=(?!\w)|\b[a-z]+=[A-Z]\w+|\b[a-z_]+\(\)")
 
 
@@ -38,7 +39,7 @@ def translated(hint: str) -> str:
     """A remedy as a user of the program can follow it."""
     for library, program in WORDS:
         hint = hint.replace(library, program)
-    return hint
+    return _OPTION.sub(r"option \1", hint)
 
 
 def speaks_python(hint: str) -> bool:
