@@ -113,8 +113,7 @@ class Snapshot:
         self._options = options
         self._on_event = on_event
         self._cancelled = threading.Event()
-        self._lock = threading.Lock()
-        self._creating = threading.RLock()  # held while `create` runs
+        self._lock, self._creating = threading.Lock(), threading.RLock()  # the latter while `create` runs
         self._started = 0.0
         self._taken: Taken | None = None
         self._volumes: Mapping[str, SnapshotVolume] = MappingProxyType({})
