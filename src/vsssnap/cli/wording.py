@@ -32,6 +32,7 @@ WORDS: Sequence[tuple[str, str]] = (
 )  # fmt: skip
 
 _OPTION = re.compile(r"\b([a-z_]+)=(?![\w\"'])")  # of a format or provider: --option takes it
+_VALUE = re.compile(r"\b([a-z_]+)=\"([^\"]*)\"")
 _LIBRARY = re.compile(r"\b\w+=(?!\w)|\b[a-z]+=[A-Z]\w+|\b[a-z_]+\(\)")
 
 
@@ -39,7 +40,7 @@ def translated(hint: str) -> str:
     """A remedy as a user of the program can follow it."""
     for library, program in WORDS:
         hint = hint.replace(library, program)
-    return _OPTION.sub(r"option \1", hint)
+    return _OPTION.sub(r"option \1", _VALUE.sub(r"--option \1=\2", hint))
 
 
 def speaks_python(hint: str) -> bool:
