@@ -428,7 +428,7 @@ class ForgetsWhenClosed(Changed):
 
     def close(self) -> None:
         self.gone = True
-        for _ in range(100):
+        for _ in range(1000):
             if self.seen.wait(0.001):
                 break
         super().close()
