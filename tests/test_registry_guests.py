@@ -100,6 +100,36 @@ with Snapshot({str(source)!r}, provider="copier") as s, s.open() as disk:
     assert list(home.iterdir()) == []
 
 
+def test_guest_provider_keeps_the_contract(site: Path, tmp_path: Path) -> None:
+    source = tmp_path / "disk"
+    source.write_bytes(bytes(range(256)) * 400)
+    home = tmp_path / "snapshots"
+    home.mkdir()
+    program = f"""
+import os, shutil
+from pathlib import Path
+from vsssnap.providers import by_name
+from vsssnap.testing import CheckedVolume, check_provider
+source, home = Path({str(source)!r}), Path({str(home)!r})
+def write(data, offset):
+    with source.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+def lose():
+    for snapshot in home.iterdir():
+        shutil.rmtree(snapshot)
+volume = CheckedVolume(volume=str(source), write=write, read=source.read_bytes)
+check_provider(lambda: by_name("copier"), [volume], lose=lose, left=lambda: os.listdir(home))
+print("kept")
+"""
+    assert run(program, site, VSSSNAP_GUEST_FOLDER=str(home)) == "kept"
+
+
+def test_guest_format_keeps_the_contract(site: Path) -> None:
+    program = "from vsssnap.formats import by_name; from vsssnap.testing import check_format"
+    assert run(f"{program}; check_format(by_name('box')); print('kept')", site) == "kept"
+
+
 def test_broken_guest_is_left_out_with_its_reason(site: Path, tmp_path: Path) -> None:
     points = "[vsssnap.formats]\nbroken = vsssnap_guest.broken:Nothing\n"
     found = available("formats", site, declare(tmp_path, "broken-guest", points))

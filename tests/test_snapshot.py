@@ -7,6 +7,7 @@ import copy
 import gc
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -34,7 +35,7 @@ from vsssnap.errors import (
     UsageError,
 )
 from vsssnap.providers import Offer, Provider, SnapshotRequest, SnapshotVolume, Taken
-from vsssnap.quiesce import claiming
+from vsssnap.quiesce import claiming, run_commands
 from vsssnap.testing.memory import MemoryProvider, MemoryVolume, installed
 from vsssnap.volumes import UnusedPolicy
 
@@ -303,6 +304,82 @@ def test_cancel_from_another_thread_ends_create(volume: MemoryVolume) -> None:
     assert Logged.calls.count("prepare") == Logged.calls.count("release")
 
 
+@pytest.mark.parametrize("step", ["prepare", "take"])
+def test_closing_from_another_thread_ends_create(volume: MemoryVolume, step: str) -> None:
+    inside = threading.Event()
+
+    class Slow(Logged):
+        name = "slow"
+
+        def wait(self, name: str, deadline: Deadline) -> None:
+            if name == step:
+                inside.set()
+                deadline.sleep(60, f"{name} slowly")
+
+        def prepare(self, request: SnapshotRequest, deadline: Deadline, /) -> None:
+            super().prepare(request, deadline)
+            self.wait("prepare", deadline)
+
+        def take(self, deadline: Deadline, /) -> Taken:
+            taken = super().take(deadline)
+            self.wait("take", deadline)
+            return taken
+
+    raised: list[BaseException] = []
+
+    def create() -> None:
+        try:
+            snapshot.create()
+        except CancelledError as exc:
+            raised.append(exc)
+
+    with installed(Slow):
+        snapshot = Snapshot("vol", provider="slow")
+        creating = threading.Thread(target=create)
+        creating.start()
+        assert inside.wait(30)
+        snapshot.close()
+        assert Logged.calls.count("release") == 1, "it is given back when close returns"
+        creating.join(30)
+    assert len(raised) == 1
+    assert Logged.calls.count("release") == 1
+
+
+def test_cancel_ends_a_quiesce_command(volume: MemoryVolume) -> None:
+    snapshot = Snapshot(
+        "vol",
+        quiesce=[run_commands(before=["sleep", "60"], timeout=60)],
+        on_event=lambda event: (
+            threading.Timer(0.1, snapshot.cancel).start() if event.step == "quiesce" else None
+        ),
+    )
+    with pytest.raises(CancelledError):
+        snapshot.create()
+    assert Logged.calls == ["prepare", "release"]
+
+
+STEPS = ["probe", "prepare", "quiesce", "take", "resume", "ready"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_event_callback_that_raises_ends_create_and_leaves_nothing(
+    volume: MemoryVolume, step: str, error: type[BaseException]
+) -> None:
+    def on_event(event: SnapshotEvent) -> None:
+        if event.step == step:
+            raise error
+
+    log: list[str] = []
+    snapshot = Snapshot("vol", quiesce=[Manager(log)], on_event=on_event)
+    with pytest.raises(error):
+        snapshot.create()
+    assert Logged.calls.count("release") == (0 if step == "probe" else 1)
+    assert log.count("quiet") == log.count("resume")
+    with pytest.raises(ClosedError):
+        snapshot.open()
+
+
 def test_cancel_before_create_counts(volume: MemoryVolume) -> None:
     snapshot = Snapshot("vol")
     snapshot.cancel()
@@ -467,6 +544,68 @@ def test_an_unhandled_exception_releases() -> None:
     assert run_script("raise ZeroDivisionError\n", status=1) == "released by parent\n"
 
 
+INTERRUPTED = """
+import os, sys, threading, time
+from vsssnap import Snapshot, save_image
+from vsssnap.testing.memory import MemoryProvider, MemoryVolume, installed
+PHASE, FOLDER = sys.argv[1:]
+def phase(name):
+    print(name, flush=True)
+    if name == PHASE:
+        for _ in range(600):
+            time.sleep(0.1)
+class Loud(MemoryProvider):
+    name = "loud"
+    def probe(self, request, /):
+        phase("probe")
+        return super().probe(request)
+    def prepare(self, request, deadline, /):
+        super().prepare(request, deadline)
+        phase("prepare")
+    def take(self, deadline, /):
+        taken = super().take(deadline)
+        phase("take")
+        return taken
+    def release(self, deadline, /):
+        super().release(deadline)
+        print("released", flush=True)
+class Manager:
+    def __enter__(self):
+        print("quiet", flush=True)
+        phase("quiesce")
+    def __exit__(self, *exc):
+        print("resumed", flush=True)
+volume = MemoryVolume(b"x" * 100_000, name="vol")
+with installed(Loud):
+    with Snapshot("vol", provider="loud", quiesce=[Manager()]) as s:
+        save_image(s.open(), FOLDER + "/a.raw", progress=lambda seen: phase("save") if seen.done else None)
+        phase("saved")
+"""
+
+
+@pytest.mark.parametrize("step", ["probe", "prepare", "quiesce", "take", "save", "saved"])
+def test_ctrl_c_in_any_phase_gives_everything_back(tmp_path: Path, step: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, step, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        assert process.stdout is not None
+        said: list[str] = []
+        for line in process.stdout:
+            said.append(line.strip())
+            if said[-1] == step:
+                process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT, errors
+    assert "KeyboardInterrupt" in errors
+    assert said.count("released") == (0 if step == "probe" else 1)
+    assert said.count("resumed") == said.count("quiet") - (step == "quiesce")  # it was not entered then
+    assert sorted(os.listdir(tmp_path)) == (["a.raw", "a.raw.vsssnap"] if step == "saved" else [])
+
+
 def test_a_forked_child_reads_and_releases_nothing() -> None:
     more = (
         "pid = os.fork()\n"
@@ -610,6 +749,82 @@ def test_asyncio_uses_it_in_threads(volume: MemoryVolume, tmp_path: Path) -> Non
         return report.size
 
     assert asyncio.run(backup()) == 6000
+
+
+def test_a_cancelled_task_leaves_no_snapshot(volume: MemoryVolume) -> None:
+    """As in docs/guide.md: the task is cancelled while create() runs in its thread."""
+    inside, go = threading.Event(), threading.Event()
+
+    class Slow(Logged):
+        name = "slow"
+
+        def prepare(self, request: SnapshotRequest, deadline: Deadline, /) -> None:
+            super().prepare(request, deadline)
+            inside.set()
+            deadline.sleep(60, "prepare slowly")
+
+    async def backup() -> None:
+        snapshot = Snapshot("vol", provider="slow")
+        try:
+            await asyncio.to_thread(snapshot.create)
+        finally:
+            snapshot.cancel()
+            await asyncio.to_thread(snapshot.close)
+
+    async def main() -> None:
+        task = asyncio.create_task(backup())
+        await asyncio.to_thread(inside.wait, 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with installed(Slow):
+        asyncio.run(main())
+    go.set()
+    assert Logged.calls == ["prepare", "release"]
+
+
+def test_a_task_that_is_cancelled_while_it_saves_leaves_no_image(
+    volume: MemoryVolume, tmp_path: Path
+) -> None:
+    reading, go = threading.Event(), threading.Event()
+
+    class Held(Logged):
+        name = "held"
+
+        def open(self, volume: SnapshotVolume, /) -> BlockReader:
+            inner = super().open(volume)
+            read = inner._read
+
+            def waiting(length: int, offset: int) -> bytes:
+                reading.set()
+                assert go.wait(30)
+                return read(length, offset)
+
+            inner._read = waiting  # type: ignore[method-assign]
+            return inner
+
+    async def backup(snapshot: Snapshot) -> None:
+        try:
+            await asyncio.to_thread(snapshot.create)
+            await asyncio.to_thread(save_image, snapshot.open(), tmp_path / "a.raw")
+        finally:
+            snapshot.cancel()
+            await asyncio.to_thread(snapshot.close)
+
+    async def main() -> None:
+        task = asyncio.create_task(backup(Snapshot("vol", provider="held")))
+        await asyncio.to_thread(reading.wait, 30)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with installed(Held):
+        asyncio.run(main())  # waits for the thread that saved
+    assert Logged.calls[-1] == "release"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_options_choose_their_provider(volume: MemoryVolume) -> None:

@@ -27,6 +27,8 @@ class Deadline:
             seconds: The budget, ``0 < seconds``; ``math.inf`` for no limit.
             cancelled: Shared event that ends every wait; by default one of its own.
         """
+        if not isinstance(seconds, int | float):
+            raise UsageError(f"a time budget is {type(seconds).__name__}, no number of seconds")
         if math.isnan(seconds) or seconds <= 0:
             raise UsageError(f"a time budget of {seconds} s is not positive", hint="pass seconds > 0")
         self.seconds = seconds

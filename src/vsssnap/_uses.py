@@ -21,19 +21,21 @@ class UseGate:
     exactly once, in whichever thread makes the gate both closed and empty.  So a file
     descriptor is never closed, and its number never given to somebody else, while a read
     that was begun on it still runs.
+
+    A gate does not refer to what it guards until it is closed, so that an owner that is
+    forgotten goes with its last reference.
     """
 
     __slots__ = ("_closed", "_idle", "_lock", "_release", "_released", "_users", "_what")
 
-    def __init__(self, what: str, release: Callable[[], None]) -> None:
+    def __init__(self, what: str) -> None:
         """Guard a resource.
 
         Args:
             what: Its name in "... is closed".
-            release: Lets the resource go; called without any lock held.
         """
         self._what = what
-        self._release: Callable[[], None] | None = release
+        self._release: Callable[[], None] | None = None
         # Re-entrant: a collection that runs in here may close this very gate, through the
         # finalizer of a view that owns the resource.
         self._lock = threading.RLock()
@@ -64,12 +66,18 @@ class UseGate:
         if last:
             self._let_go()
 
-    def close(self) -> None:
-        """Refuse new uses; release now if there is no user, else leave that to the last one."""
+    def close(self, release: Callable[[], None]) -> None:
+        """Refuse new uses; release now if there is no user, else leave that to the last one.
+
+        Args:
+            release: Lets the resource go; called without any lock held.  Of several closes the
+                first one's counts.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
+            self._release = release
             last = not self._users
         if last:
             self._let_go()

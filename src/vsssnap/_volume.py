@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from vsssnap._arguments import path_text
 from vsssnap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,10 +21,12 @@ def name_of(volume: object) -> str:
         UsageError: it has neither.
     """
     if isinstance(volume, str | bytes | os.PathLike):
-        text = os.fsdecode(volume)
-        if not text or "\0" in text:
-            raise UsageError(f"{volume!r} is no volume", hint="name a device, a mount point or a file")
-        return text
+        try:
+            return path_text(volume)
+        except UsageError as exc:
+            raise UsageError(
+                f"{volume!r} is no volume", hint="name a device, a mount point or a file"
+            ) from exc
     name = getattr(volume, "name", None)
     if not isinstance(name, str):
         raise UsageError(

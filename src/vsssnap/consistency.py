@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 
+from vsssnap.errors import UsageError
+
 __all__ = ["Consistency"]
 
 
@@ -19,3 +21,15 @@ class Consistency(enum.IntEnum):
     """The file system was flushed and frozen at that instant: no journal replay is needed."""
     APPLICATION = 3
     """Applications flushed first (VSS writers all healthy; every quiesce manager declares it)."""
+
+
+def level_of(value: int) -> Consistency:
+    """A level that a caller requires.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return Consistency(value)
+    except ValueError:
+        raise UsageError(f"require is {value!r}", hint="use a member of vsssnap.Consistency") from None

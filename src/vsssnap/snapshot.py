@@ -20,7 +20,7 @@ from vsssnap._inventory import list_snapshots
 from vsssnap._quieted import Quieted, all_claim
 from vsssnap._retries import Retries
 from vsssnap._volume import find, name_of
-from vsssnap.consistency import Consistency
+from vsssnap.consistency import Consistency, level_of
 from vsssnap.errors import (
     ClosedError,
     ConsistencyError,
@@ -61,7 +61,7 @@ class Snapshot:
 
     The constructor touches nothing; `create` (or ``with``) takes the snapshot and `close` gives
     it back.  If the asked-for consistency cannot be had, it raises: there is no fallback to the
-    live volume.  Use from one thread, but for `cancel`, `open` and the readers.
+    live volume.  Use from one thread, but for `cancel`, `close`, `open` and the readers.
     """
 
     def __init_subclass__(cls) -> None:
@@ -103,7 +103,7 @@ class Snapshot:
         for item in (volume, *more):
             name = name_of(item)
             self._names.setdefault(name, name if isinstance(item, str | bytes | os.PathLike) else item)
-        self._require = _consistency(require)
+        self._require = level_of(require)
         self._quiesce = tuple(quiesce)
         for manager in self._quiesce:
             if not isinstance(manager, QuiesceManager):
@@ -114,7 +114,7 @@ class Snapshot:
         self._options = options
         self._on_event = on_event
         self._cancelled = threading.Event()
-        self._lock = threading.Lock()
+        self._lock, self._creating = threading.Lock(), threading.RLock()  # the latter while `create` runs
         self._started = 0.0
         self._taken: Taken | None = None
         self._volumes: Mapping[str, SnapshotVolume] = MappingProxyType({})
@@ -140,18 +140,22 @@ class Snapshot:
             if self._state is not _State.NEW:
                 raise UsageError(f"the snapshot is {self._state.value}", hint="make a new Snapshot")
             self._state = _State.CREATING
+        with self._creating:
+            self._create()
+
+    def _create(self) -> None:
         self._started = time.monotonic()
         deadline = Deadline(self._timeout, cancelled=self._cancelled)
         retries = Retries()
         try:
             while not self._attempt(deadline, retries):
                 pass
+            self._state = _State.LIVE
+            self._event("ready", str(self._consistency and self._consistency.name))
         except BaseException as exc:
-            self._undo(exc)
             self._state = _State.CLOSED
+            self._undo(exc)
             raise
-        self._state = _State.LIVE
-        self._event("ready", str(self._consistency and self._consistency.name))
 
     def _attempt(self, deadline: Deadline, retries: Retries) -> bool:
         """Try once; False if it makes sense to try again and there is time for it."""
@@ -219,8 +223,9 @@ class Snapshot:
     def close(self) -> None:
         """Close the readers and give the snapshot back.  Idempotent; not bound by ``timeout``.
 
-        Calls that run in readers finish first.  Applications that took part are told that the backup
-        is done, but if the ``with`` block is left by an exception.  A forked child closes only its own.
+        Calls that run in readers finish first, and a `create` in another thread is cancelled.
+        Applications that took part are told that the backup is done, but if the ``with`` block is
+        left by an exception.  A forked child closes only its own.
 
         Raises:
             SnapshotError: the system did not take it back; it says what is left.
@@ -228,7 +233,9 @@ class Snapshot:
         self._close(complete=True)
 
     def _close(self, *, complete: bool) -> None:
-        with self._lock:
+        if self._state is _State.CREATING:
+            self.cancel()
+        with self._creating, self._lock:
             state, self._state = self._state, _State.CLOSED
             held, self._held = self._held, None
         if held is not None:
@@ -388,10 +395,3 @@ class Snapshot:
         _log.debug("%s %s %s", ", ".join(self._names), step, detail)
         if self._on_event is not None:
             self._on_event(event)
-
-
-def _consistency(value: int) -> Consistency:
-    try:
-        return Consistency(value)
-    except ValueError:
-        raise UsageError(f"require is {value!r}", hint="use a member of vsssnap.Consistency") from None

@@ -42,7 +42,7 @@ def test_info_shows_geometry_states_ratio_identity_parents_and_features(chain: P
     for name in ("identity", "image id", "chunk size", "cell size", "segment size", "digest", "ratio"):
         assert told[name] == str(info[name.replace(" ", "_")]), name
     assert told["size"] == f"321 KiB ({info['size']} bytes)"
-    assert (told["complete"], told["features"], told["format version"]) == ("True", "chain", "0")
+    assert (told["complete"], told["features"], told["format version"]) == ("yes", "chain", "0")
     for kind, count in info["states"].items():
         # "excluded" is also what the metadata calls the patterns that were left out; the last one counts.
         assert kind == "excluded" or abs(float(told[kind].split()[0]) - count / 1024) < 0.6
@@ -67,7 +67,7 @@ def test_info_of_a_broken_image_needs_recover(chain: Path) -> None:
     file.write_bytes(file.read_bytes()[:-5000])
     vsssnap("info", "full.vsnap", folder=chain, status=21)
     told = dict(facts(vsssnap("info", "full.vsnap", "--recover", folder=chain)))
-    assert told["complete"] == "False"
+    assert told["complete"] == "no"
     assert "identity" not in told
     assert "bytes 17070 to 20262" in told["damage"]
 
@@ -76,7 +76,12 @@ def test_info_of_a_broken_image_needs_recover(chain: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_sound_images_verify_at_every_depth(chain: Path, name: str, depth: str) -> None:
     told = vsssnap("verify", f"{name}.vsnap", "--depth", depth, folder=chain)
-    assert told.startswith(f"{name}.vsnap: ok: vsnap, looked at {depth}")
+    looked = {
+        "structure": "its structures were checked",
+        "stored": "every stored byte was compared",
+        "content": "every block was read and compared",
+    }
+    assert told.startswith(f"{name}.vsnap: ok (vsnap; {looked[depth]}")
 
 
 def flip(path: Path, what: bytes) -> None:
@@ -100,7 +105,7 @@ def test_damage_of_payload_in_an_ancestor_is_seen_from_the_second_depth_on(chain
     flip(chain / "child.vsnap", noise(10, 65536)[500:600])
     vsssnap("verify", "grandchild.vsnap", "--depth", "structure", folder=chain)
     default = vsssnap("verify", "grandchild.vsnap", folder=chain, status=1)
-    assert "looked at stored" in default
+    assert "DAMAGED (vsnap; 1 problem)" in default
     for told in (
         default,
         vsssnap("verify", "grandchild.vsnap", "--depth", "content", folder=chain, status=1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -24,8 +25,9 @@ from vsssnap.errors import (
     UsageError,
 )
 from vsssnap.formats.storage import MemoryStorage
+from vsssnap.formats.vsnap import VsnapOptions
 from vsssnap.imaging.copying import copy_blocks, save_image
-from vsssnap.imaging.opening import create_image, open_image
+from vsssnap.imaging.opening import create_image, open_device, open_image
 from vsssnap.imaging.reports import CopyOptions, OnReadError, Progress
 from vsssnap.metadata import ImageMetadata
 
@@ -416,3 +418,26 @@ def test_no_descriptor_outlives_a_save(tmp_path: Path) -> None:
         with pytest.raises(SnapshotLostError):
             save_image(BytesReader(noise(1000), lost_after=0), tmp_path / f"lost{n}.raw")
     assert count() == before
+
+
+def refused(wrong: str, disk: Path, folder: Path) -> None:
+    with open_device(disk) as source, open_image(disk) as parent, contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.raises((TargetRefusedError, UsageError)))
+        if wrong == "target is the source":
+            save_image(source, disk, replace=True)
+        elif wrong == "options":
+            save_image(source, folder / "a.raw", options=VsnapOptions())
+        else:
+            save_image(source, folder / "a.raw", parent=parent)
+
+
+@pytest.mark.parametrize("wrong", ["target is the source", "options", "parent"])
+def test_no_descriptor_outlives_a_save_that_was_refused(tmp_path: Path, wrong: str) -> None:
+    """A raw image has a side-car, whose file is there before the image's is refused."""
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(b"x" * 1000)
+    before = set(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        refused(wrong, disk, tmp_path)
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert listing(tmp_path) == ["disk.raw"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,11 +185,12 @@ def test_a_mounted_device_is_refused_untouched(tmp_path: Path) -> None:
     require_lab("mkfs.ext4")
     with loop_device(sparse_file(tmp_path / "fs.img", 16 * MIB)) as name:
         make_file_system("ext4", name)
-        with mounted(name, tmp_path / "at"):
+        # Read-only: ext4 writes its journal by itself a few seconds after it was mounted.
+        with mounted(name, tmp_path / "at", options="ro"):
             before = content(name)
             with pytest.raises(TargetRefusedError, match="mounted"):
                 restore_image(Plain(bytes(MIB)), name)
-            assert content(name)[: 8 * MIB] == before[: 8 * MIB]
+            assert hashlib.sha256(content(name)).digest() == hashlib.sha256(before).digest()
 
 
 @pytest.mark.lab

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ from loops import file_system, loop_device, make_file_system, mounted, run, spar
 from requirements import require_lab
 from vsssnap import Consistency, Snapshot
 from vsssnap.errors import ConsistencyError, ProviderUnavailableError, SnapshotError
+from vsssnap.providers import by_name
 from vsssnap.quiesce import claiming
+from vsssnap.testing import CheckedVolume, check_provider
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(170)]
 
@@ -315,3 +318,60 @@ def test_every_clone_of_a_busy_file_system_is_clean(volume: tuple[Path, str], tm
     finally:
         stop.set()
         worker.join()
+
+
+def test_file_system_without_a_device_is_named() -> None:
+    assert why("/proc") == "/proc is proc on proc, which is no block device"
+
+
+# The contract.
+
+
+def backed_by(folder: Path) -> list[str]:
+    """Loop devices over files of a folder, and what the folder holds."""
+    loops = [path.read_text().strip() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
+    return sorted([name for name in loops if name.startswith(str(folder))] + os.listdir(folder))
+
+
+def test_it_keeps_the_contract_on_files(pool: Path) -> None:
+    one, two = pool / "one", pool / "two"
+    checked = []
+    with contextlib.ExitStack() as stack:
+        for path in (one, two):
+            path.write_bytes(os.urandom(200_000))
+            stack.callback(path.unlink)
+            fd = os.open(path, os.O_RDWR)
+            stack.callback(os.close, fd)
+            checked.append(
+                CheckedVolume(volume=str(path), write=partial(os.pwrite, fd), read=path.read_bytes)
+            )
+        check_provider(lambda: by_name("reflink"), checked, left=lambda: backed_by(pool))
+
+
+def test_it_keeps_the_contract_on_a_device_without_a_file_system(pool: Path) -> None:
+    backing = sparse_file(pool / "bare.img", MIB)
+    with contextlib.ExitStack() as stack:
+        stack.callback(backing.unlink)
+        device = stack.enter_context(loop_device(backing))
+        # As after a power cut, the order of writes is that in which they were flushed.
+        fd = os.open(device, os.O_RDWR | os.O_DSYNC)
+        stack.callback(os.close, fd)
+        one = CheckedVolume(
+            volume=device, write=partial(os.pwrite, fd), read=lambda: Path(device).read_bytes()
+        )
+        check_provider(lambda: by_name("reflink"), [one], left=lambda: backed_by(pool))
+
+
+def test_it_keeps_the_contract_on_two_mounted_file_systems(pool: Path, tmp_path: Path) -> None:
+    checked = []
+    with contextlib.ExitStack() as stack:
+        for name in ("one", "two"):
+            backing = sparse_file(pool / f"{name}.img", 16 * MIB)
+            stack.callback(backing.unlink)
+            device = stack.enter_context(loop_device(backing))
+            make_file_system("ext4", device)
+            point = stack.enter_context(mounted(device, tmp_path / name))
+            fd = os.open(point / "file", os.O_RDWR | os.O_CREAT)
+            stack.callback(os.close, fd)
+            checked.append(CheckedVolume(volume=str(point), write=partial(os.pwrite, fd)))
+        check_provider(lambda: by_name("reflink"), checked, left=lambda: backed_by(pool))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from vsssnap.errors import (
 )
 from vsssnap.providers.base import SnapshotRequest, SnapshotVolume
 from vsssnap.providers.static import StaticProvider
+from vsssnap.testing import CheckedVolume, check_provider
 
 MIB = 1 << 20
 
@@ -337,3 +339,22 @@ def test_file_and_device_are_of_one_instant(loop: str, tmp_path: Path) -> None:
         other.open("r+b").close()
         with pytest.raises(SourceChangedError):
             snapshot.open(loop)  # which was not touched, but is no longer of that instant
+
+
+@pytest.mark.lab
+def test_it_keeps_the_contract_on_a_device(loop: str, path: Path) -> None:
+    def write(data: bytes, offset: int) -> None:
+        fd = os.open(loop, os.O_WRONLY)
+        os.pwrite(fd, data, offset)
+        os.close(fd)
+
+    @contextlib.contextmanager
+    def held() -> Iterator[None]:
+        fd = os.open(loop, os.O_RDONLY | os.O_EXCL)
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    one = CheckedVolume(volume=loop, write=write, read=lambda: Path(loop).read_bytes())
+    check_provider(StaticProvider, [one], still=True, busy=held, left=lambda: sorted(os.listdir(path.parent)))

@@ -61,6 +61,22 @@ def loop_device(
         detach(device)
 
 
+@contextlib.contextmanager
+def partition(device: str, number: int, first_sector: int, sectors: int) -> Iterator[str]:
+    """Tell the kernel of a partition on a loop device made with ``partitions=True``.
+
+    By its own request and without a partition table, which not every kernel reads.
+
+    Yields:
+        The path of the partition.
+    """
+    run("addpart", device, str(number), str(first_sector), str(sectors))
+    try:
+        yield f"{device}p{number}"
+    finally:
+        run("delpart", device, str(number))
+
+
 def detach(device: str) -> None:
     """Take a loop device away and wait until it is gone."""
     run("losetup", "--detach", device)

@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
+from vsssnap._arguments import path_text
 from vsssnap._units import MIB
 from vsssnap.errors import (
     DeviceReadError,
@@ -22,7 +23,6 @@ from vsssnap.errors import (
     SnapshotPermissionError,
     TargetError,
     TargetRefusedError,
-    UsageError,
 )
 
 __all__ = ["Opened", "identify", "open_source", "open_target", "zero_out"]
@@ -71,12 +71,12 @@ def open_source(path: str | os.PathLike[str], *, exclusive: bool = False) -> Ope
         exclusive: Hold a block device exclusively (O_EXCL) for as long as it is open.
 
     Raises:
-        UsageError: the name holds a null byte.
+        UsageError: the name is no path.
         DeviceReadError: there is none, it is neither, it has no medium, or it cannot be opened.
         SnapshotPermissionError: the process may not read it.
         SnapshotBusyError: it is held by somebody else, or a file server has a lease on it.
     """
-    name = os.fsdecode(path)
+    name = path_text(path)
     kind = identify(name)[0]
     # Without O_NONBLOCK the open of a file that a file server has a lease on waits for it to
     # let go, up to /proc/sys/fs/lease-break-time.  On a device the flag means something else.
@@ -102,15 +102,13 @@ def identify(path: str | os.PathLike[str]) -> tuple[Literal["file", "block"], in
     It is asked before anything is opened: opening a FIFO waits, opening a tape rewinds it.
 
     Raises:
-        UsageError: the name holds a null byte.
+        UsageError: the name is no path.
         DeviceReadError: there is none, or it is neither a block device nor a regular file.
         SnapshotPermissionError: the process may not look for it.
     """
-    name = os.fsdecode(path)
+    name = path_text(path)
     try:
         found = os.stat(name)
-    except ValueError as exc:
-        raise UsageError(f"{name!r} is no path: {exc}", hint="name a block device or a file") from None
     except OSError as exc:
         raise _unopened(name, exc, call="stat") from exc
     return _identity(found, name)
@@ -199,17 +197,15 @@ def open_target(path: str | os.PathLike[str], *, files: bool = False) -> Opened:
         files: Whether a regular file will do, too; it may not be swap or behind a loop device.
 
     Raises:
-        UsageError: the name holds a null byte.
+        UsageError: the name is no path.
         TargetRefusedError: it is no block device, read-only, has no medium, or it or one of its
             partitions is mounted, swap, part of another device, behind a loop device, or held.
         TargetError: it cannot be opened.
         SnapshotPermissionError: the process may not write it.
     """
-    name = os.fsdecode(path)
+    name = path_text(path)
     try:
         found = os.stat(name)
-    except ValueError as exc:
-        raise UsageError(f"{name!r} is no path: {exc}", hint="name a block device") from None
     except OSError as exc:
         raise _unwritable(name, exc) from exc
     kind: Literal["file", "block"] = "block" if stat.S_ISBLK(found.st_mode) else "file"

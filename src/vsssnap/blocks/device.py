@@ -230,7 +230,7 @@ class WritableDevice(DeviceReader):
         try:
             super().close()
         finally:
-            self._gate.close()
+            self._gate.close(self._release)
 
 
 def open_path(path: str | os.PathLike[str]) -> DeviceReader:

@@ -75,7 +75,7 @@ class BlockReader(io.RawIOBase):
             raise UsageError(f"sector_size is {self.sector_size}, no power of two")
         self.metadata = metadata if metadata is not None else ImageMetadata()
         # Last: what has a gate is closed when it is collected, and what failed above holds nothing.
-        self._gate = UseGate(type(self).__name__, self._release)
+        self._gate = UseGate(type(self).__name__)
 
     # What drivers extend.
 
@@ -247,7 +247,7 @@ class BlockReader(io.RawIOBase):
         # A constructor that failed early leaves an object without a gate to the collector.
         gate = getattr(self, "_gate", None)
         if gate is not None:
-            gate.close()
+            gate.close(self._release)
 
     def __enter__(self) -> Self:
         with self._gate:  # IOBase would say it with an error that is not ours

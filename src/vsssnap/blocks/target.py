@@ -47,7 +47,7 @@ class DeviceWriter:
         self._opened = opened
         self._owned = owned
         self._failed: TargetError | None = None
-        self._gate = UseGate(opened.path, self._let_go)
+        self._gate = UseGate(opened.path)
         self.path = opened.path
         self.size = opened.size
         self.sector_size = opened.sector_size
@@ -134,7 +134,7 @@ class DeviceWriter:
 
     def close(self) -> None:
         """Let the device go; the last running call does.  Idempotent, and flushes nothing."""
-        self._gate.close()
+        self._gate.close(self._let_go)
 
     def __enter__(self) -> Self:
         return self

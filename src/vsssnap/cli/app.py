@@ -18,6 +18,7 @@ from vsssnap import __version__
 from vsssnap.cli import demo, doctor, exits, images, interrupts, machine, saving, vss
 from vsssnap.cli.common import CommandFailedError, Holder
 from vsssnap.cli.output import Output, safe
+from vsssnap.cli.wording import for_people
 from vsssnap.errors import CancelledError, UsageError, VssSnapError
 
 
@@ -84,6 +85,7 @@ def _failed(error: BaseException, holder: Holder, words: list[str]) -> int:
         code = exits.FOUND
     elif isinstance(error, VssSnapError):
         code = exits.code_of(error)
+        shown = for_people(error)
     else:
         code = exits.INTERNAL
         shown = RuntimeError(f"this is a bug in vsssnap: {type(error).__name__}: {error}")

@@ -29,12 +29,15 @@ class CommandFailedError(Exception):
     """A command cannot do its work, for a reason outside of the library; the text says which."""
 
 
-def command(name: str, *, examples: str) -> Callable[[Callable[..., int | None]], click.Command]:
+def command(
+    name: str, *, examples: str, short: str | None = None
+) -> Callable[[Callable[..., int | None]], click.Command]:
     """Make a command of a function that takes an `Output` first and returns an exit code.
 
     Args:
         name: Its name.
         examples: A line each.
+        short: What the list of commands says, if the first sentence of its help is too long for it.
     """
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
@@ -55,7 +58,7 @@ def command(name: str, *, examples: str) -> Callable[[Callable[..., int | None]]
                 return function(out, **values) or 0
 
         shown = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines())
-        return click.command(name, epilog=shown)(_common(run))
+        return click.command(name, epilog=shown, short_help=short)(_common(run))
 
     return decorate
 

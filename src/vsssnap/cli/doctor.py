@@ -24,6 +24,7 @@ _CORE = ("cffi", "zstandard", "xxhash", "blake3")
 
 @command(
     "doctor",
+    short="Show what this machine can do.",
     examples="""
 vsssnap doctor
 vsssnap doctor /srv/images

@@ -25,10 +25,16 @@ if TYPE_CHECKING:
     from vsssnap.metadata import ImageMetadata
 
 _SHOWN = 20  # findings and ranges that people see without -v or --limit
+_LOOKED = {
+    "STRUCTURE": "its structures were checked, no payload was",
+    "STORED": "every stored byte was compared with its checksum",
+    "CONTENT": "every block was read and compared with its digest",
+}
 
 
 @command(
     "restore",
+    short="Write an image to a file or block device.",
     examples="""
 vsssnap restore data.vsnap data.raw
 vsssnap restore data.vsnap /dev/sdb1 --verify
@@ -91,6 +97,7 @@ def _ask(out: Output, reader: ImageReader, target: str) -> None:
 
 @command(
     "verify",
+    short="Check an image against its checksums.",
     examples="""
 vsssnap verify data.vsnap
 vsssnap verify data.vsnap --depth content
@@ -112,13 +119,14 @@ def verify(out: Output, *, image: str, depth: str | None, format_name: str | Non
         report = verify_image(
             image, format=format_name, depth=Depth[depth.upper()] if depth else None, progress=progress
         )
-    looked = f"{report.format}, looked at {report.depth.name.lower()}" + (
-        " by its side-car" if report.sidecar else ""
-    )
+    looked = _LOOKED[report.depth.name] + (", from its side-car" if report.sidecar else "")
     deeper = [each.name.lower() for each in report.depths if each > report.depth]
     if deeper:
-        looked += f" ({', '.join(deeper)} can be had too)"
-    out.say(f"{image}: {'ok' if report.ok else 'DAMAGED'}: {looked}", fg="green" if report.ok else "red")
+        looked += f"; --depth {deeper[-1]} looks deeper"
+    state = "ok" if report.ok else "DAMAGED"
+    if not report.ok:  # how far it came does not count then
+        looked = "1 problem" if report.count == 1 else f"{report.count} problems"
+    out.say(f"{image}: {state} ({report.format}; {looked})", fg="green" if report.ok else "red")
     for finding in report.findings[:_SHOWN]:
         place = "" if finding.offset is None else f" at {finding.offset}"
         lost = ""
@@ -201,6 +209,8 @@ def _info_device(out: Output, path: str) -> None:
 
 def _metadata(metadata: ImageMetadata) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(metadata.encode())
+    if metadata.consistency is not None:
+        values["consistency"] = metadata.consistency  # as everywhere else in our documents
     if metadata.documents:
         values["documents"] = {name: len(data) for name, data in metadata.documents.items()}
     return values
@@ -243,6 +253,8 @@ def _details(details: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
             continue
         for item in value if isinstance(value, list) else [value]:
             text = item if isinstance(item, str | int) else json.dumps(item)
+            if isinstance(item, bool):
+                text = "yes" if item else "no"
             if isinstance(item, dict):
                 text = ", ".join(f"{key.replace('_', ' ')} {each}" for key, each in item.items())
             yield name.replace("_", " "), text
@@ -250,6 +262,7 @@ def _details(details: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
 
 @command(
     "compare",
+    short="Compare two images or block devices.",
     examples="""
 vsssnap compare monday.vsnap tuesday.vsnap
 vsssnap compare data.vsnap /dev/sdb1

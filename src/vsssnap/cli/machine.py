@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 @command(
     "providers",
+    short="List the snapshot providers.",
     examples="""
 vsssnap providers
 vsssnap providers /srv/data
@@ -67,6 +68,7 @@ def providers(out: Output, *, volumes: tuple[str, ...]) -> int:
 
 @command(
     "formats",
+    short="List the image formats.",
     examples="""
 vsssnap formats
 vsssnap formats --json
@@ -101,6 +103,7 @@ def _options(kind: type | None) -> list[str]:
 
 @click.group(
     "snapshots",
+    short_help="List, make and remove lasting snapshots.",
     help="List, make and remove snapshots that outlive a process.\n\n"
     "\b\nExamples:\n  vsssnap snapshots list\n  vsssnap snapshots purge",
 )

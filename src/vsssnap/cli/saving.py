@@ -13,6 +13,7 @@ import click
 from vsssnap._units import format_size
 from vsssnap.cli import exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, image_options
+from vsssnap.cli.naming import without_suffix
 from vsssnap.cli.options import build
 from vsssnap.cli.targets import STDOUT, Plan, plans_for
 from vsssnap.cli.views import disk_image, say_left_out, view_options, wanted
@@ -209,6 +210,7 @@ def _save_shadow(out: Output, plans: Sequence[Plan], given: dict[str, Any]) -> i
 
 @command(
     "convert",
+    short="Write an image in another format.",
     examples="""
 vsssnap convert data.raw data.vsnap --option level=9
 vsssnap convert data.vsnap data.raw
@@ -227,7 +229,14 @@ def convert(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes wh
     from vsssnap import open_image
 
     target = given["target"]
-    (plan,) = plans_for([given["image"]], target, given["format_name"], given["options"], given["replace"])
+    (plan,) = plans_for(
+        [given["image"]],
+        target,
+        given["format_name"],
+        given["options"],
+        given["replace"],
+        named=[without_suffix(given["image"])],
+    )
     out.taken = target == STDOUT
     with open_image(given["image"], format=given["input_format"]) as reader, interrupts.deferred():
         report = _write(out, reader, plan, given)

@@ -129,7 +129,7 @@ class FileStorage(Storage):
         _files.binary(fd)
         self._size = os.fstat(fd).st_size
         self._lock = threading.Lock()
-        self._gate = UseGate(name or "the image file", self._let_go)
+        self._gate = UseGate(name or "the image file")
 
     def _let_go(self) -> None:
         os.close(self._fd)
@@ -260,7 +260,7 @@ class FileStorage(Storage):
 
     def close(self) -> None:
         """See `Storage`."""
-        self._gate.close()
+        self._gate.close(self._let_go)
 
     def _failed(self, call: str, exc: OSError, what: str) -> TargetError:
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -280,7 +280,7 @@ class PipeStorage(Storage):
         self._fd = fd
         _files.binary(fd)
         self._size = 0
-        self._gate = UseGate(self.name, self._let_go)
+        self._gate = UseGate(self.name)
         self._owned = owned
 
     def _let_go(self) -> None:
@@ -344,7 +344,7 @@ class PipeStorage(Storage):
 
     def close(self) -> None:
         """See `Storage`."""
-        self._gate.close()
+        self._gate.close(self._let_go)
 
 
 class MemoryStorage(Storage):

@@ -7,23 +7,23 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from vsssnap._arguments import instance
 from vsssnap._units import MIB
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.blocks.pipeline import Unit, plan, pump
 from vsssnap.blocks.reader import as_reader
 from vsssnap.errors import DeviceReadError, UsageError
-from vsssnap.formats.base import ImageWriter, SupportsWrite, WriteOrder
+from vsssnap.formats.base import ImageReader, ImageWriter, SupportsWrite, WriteOrder
 from vsssnap.formats.storage import Storage
 from vsssnap.imaging.opening import begin_image
 from vsssnap.imaging.reports import CopyOptions, CopyReport, Meter, OnReadError, RateLimit
+from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from vsssnap.blocks.reader import BlockReader, SupportsPread
-    from vsssnap.formats.base import ImageReader
     from vsssnap.imaging.reports import ProgressCallback
-    from vsssnap.metadata import ImageMetadata
 
 _ZEROS = memoryview(bytes(MIB))
 
@@ -73,6 +73,11 @@ def save_image(
     reader = as_reader(source)
     if changes is not None and parent is None:
         raise UsageError("changes were given without a parent", hint="pass the image they are relative to")
+    on_read_error = _known(on_read_error)
+    if parent is not None:
+        instance(parent, ImageReader, "parent", "open it with open_image")
+    if metadata is not None:
+        instance(metadata, ImageMetadata, "metadata")
     started = time.monotonic()
     origins = (*reader.origins, *(parent.origins if parent else ()))
     writer = begin_image(
@@ -117,20 +122,18 @@ def copy_blocks(
         SnapshotLostError: the snapshot was lost: throw the copy away.
     """
     reader = as_reader(source)
+    on_read_error = _known(on_read_error)
+    if not isinstance(writer, ImageWriter | SupportsWrite):
+        raise UsageError(
+            f"{type(writer).__name__} is no target", hint="it needs size and pwrite(data, offset)"
+        )
     started = time.monotonic()
     if writer.size != reader.size:
         raise UsageError(
             f"the source has {reader.size} bytes, the writer takes {writer.size}",
             hint="create the writer with the source's size",
         )
-    if isinstance(writer, ImageWriter):
-        sink = writer
-    elif isinstance(writer, SupportsWrite):
-        sink = _PlainWriter(writer)
-    else:
-        raise UsageError(
-            f"{type(writer).__name__} is no target", hint="it needs size and pwrite(data, offset)"
-        )
+    sink = writer if isinstance(writer, ImageWriter) else _PlainWriter(writer)
     if on_read_error is OnReadError.MARK and isinstance(sink, _PlainWriter) and not sink.marks:
         raise UsageError(
             f"{type(writer).__name__} cannot mark unreadable ranges",
@@ -140,6 +143,13 @@ def copy_blocks(
     counts = transfer(reader, sink, copy or CopyOptions(), on_read_error, meter)
     meter.enter("done")
     return counts.report(reader.size, sink, started)
+
+
+def _known(value: str) -> OnReadError:
+    try:
+        return OnReadError(value)
+    except ValueError:
+        raise UsageError(f"on_read_error is {value!r}", hint="use a member of OnReadError") from None
 
 
 class _PlainWriter(ImageWriter):
@@ -240,6 +250,7 @@ def transfer(
 
     With ``changes`` only the units that they touch are moved.
     """
+    instance(copy, CopyOptions, "copy")
     counts = Counts()
     limit = RateLimit(copy.rate_limit) if copy.rate_limit is not None else None
 

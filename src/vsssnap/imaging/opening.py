@@ -7,6 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
+from vsssnap._arguments import path_text
 from vsssnap._units import whole
 from vsssnap.errors import (
     CorruptImageError,
@@ -58,7 +59,7 @@ def open_device(path: str | os.PathLike[str], *, writable: bool = False) -> Bloc
     """
     from vsssnap.blocks import device  # opens system modules that an import of the library does not need
 
-    name = os.fspath(path)
+    name = path_text(path)
     return device.open_writable(name) if writable else device.open_path(name)
 
 
@@ -83,7 +84,7 @@ def open_image(
         UnsupportedFeatureError: it uses what this version does not know.
         ParentMismatchError: its parent on disk is another image.
     """
-    return _open(os.fspath(path), format, recover, ())
+    return _open(path_text(path), format, recover, ())
 
 
 def _open(path: str, name: str | None, recover: bool, children: tuple[tuple[int, int], ...]) -> ImageReader:
@@ -134,9 +135,13 @@ def open_storage(path: str) -> FileStorage:
             code=exc.errno,
             hint="change its mode or user",
         ) from None
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
         raise ImageError(
-            f"{path} cannot be opened: {exc}", path=path, call="open", code=getattr(exc, "errno", None)
+            f"{path} cannot be opened: {exc.strerror}",
+            path=path,
+            call="open",
+            code=exc.errno,
+            hint="name an image",
         ) from exc
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -342,7 +347,7 @@ def begin_image(
         return PathWriter(
             driver.create(path, size, options=options, parent=parent), (), driver, path.name, replace=False
         )
-    name = os.fspath(path)
+    name = path_text(path)
     driver = registry.by_name(format) if format is not None else registry.by_suffix(name)
     files: list[PartialFile] = []
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -193,9 +194,12 @@ def check_target(path: str, *, replace: bool, origins: Iterable[str]) -> None:
         TargetRefusedError: see `PartialFile`.
         TargetError: the name cannot be looked at.
     """
+    if path.endswith(("/", os.sep)):
+        raise TargetRefusedError(f"{path} names a folder", path=path, hint="name a file")
     try:
         found = os.lstat(path)
     except FileNotFoundError:
+        _check_folder(path)
         return
     except OSError as exc:
         raise _failed(path, "lstat", exc, "cannot be looked at") from exc
@@ -231,6 +235,21 @@ def _is_locked(fd: int) -> bool:
     return False
 
 
+def _check_folder(path: str) -> None:
+    """Whether a new file may be made there: a mistyped device must not become one."""
+    folder = os.path.dirname(path) or "."
+    try:
+        found = os.stat(folder)
+        among = (os.path.realpath(folder) + "/").startswith("/dev/")
+        devices = os.stat("/dev") if among else None
+    except OSError as exc:
+        raise _failed(path, "open", exc, "cannot be created") from exc
+    if devices is not None and found.st_dev == devices.st_dev:
+        raise TargetRefusedError(
+            f"there is no device {path}", path=path, hint="check the name; files do not belong there"
+        )
+
+
 def _being_written(path: str) -> TargetRefusedError:
     return TargetRefusedError(
         f"{path} is being written by another process", path=path, hint="wait until it is done, or stop it"
@@ -239,6 +258,8 @@ def _being_written(path: str) -> TargetRefusedError:
 
 def _failed(path: str, call: str, exc: OSError, what: str) -> TargetError:
     hints = {"open": "the folder must exist and be writable"}
+    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hints[call] = "the folder must be writable by this user"
     return TargetError(
         f"{path} {what}: {exc.strerror}",
         path=path,

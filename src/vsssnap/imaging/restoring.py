@@ -17,6 +17,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from vsssnap._arguments import path_text
 from vsssnap._units import MIB
 from vsssnap.blocks.reader import BlockReader, as_reader
 from vsssnap.errors import TargetError, TargetRefusedError, UsageError
@@ -70,7 +71,7 @@ def restore_image(
         DeviceReadError: a range of the image is unreadable.
         CorruptImageError: the image is damaged.
     """
-    name = os.fspath(target)
+    name = path_text(target)
     opened = isinstance(image, str | os.PathLike)
     reader = open_image(image) if isinstance(image, str | os.PathLike) else as_reader(image)
     try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
+from vsssnap._arguments import instance, path_text
 from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError, ParentMismatchError, UsageError
 from vsssnap.formats.base import Depth, Finding, ImageReader
 from vsssnap.formats.sidecar import verify_with_sidecar
@@ -13,6 +13,7 @@ from vsssnap.imaging.opening import find_format, open_image, open_storage
 from vsssnap.imaging.reports import Meter, VerifyReport
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
     from vsssnap.imaging.reports import ProgressCallback
@@ -44,7 +45,9 @@ def verify_image(
         UnknownFormatError: no format recognises it.
         UnsupportedFeatureError: it uses what this version does not know.
     """
-    name = os.fspath(path)
+    name = path_text(path)
+    if depth is not None:
+        instance(depth, Depth, "depth")
     started = time.monotonic()
     try:
         reader = open_image(name, format=format)

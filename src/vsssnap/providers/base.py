@@ -12,8 +12,11 @@ One object takes one snapshot (of one or several volumes at one instant)::
 
 A provider keeps in its snapshot everything that was written to the volumes' files by
 calls that had returned before `take` was called: it flushes what must be flushed.
-``release`` is called exactly once, by the process that called `prepare`, even if `prepare`
-or `take` raised; it is given a budget of its own.
+``release`` is called by the process that called `prepare`, even if `prepare` or `take` raised;
+it is given a budget of its own, and doing it once more does nothing.  Where there is no
+snapshot, before `take` and after `release`, `alive` raises SnapshotLostError.  A deadline that
+is over, or cancelled, ends `prepare` and `take`.  `vsssnap.testing.check_provider` holds a
+provider to all this.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from vsssnap.blocks.cow import CowInstant, CowSnapshot, CowVolume
 from vsssnap.blocks.cow.store import sparse_problem
 from vsssnap.consistency import Consistency
-from vsssnap.errors import ClosedError, ProviderUnavailableError, SnapshotError
+from vsssnap.errors import ClosedError, ProviderUnavailableError, SnapshotError, SnapshotLostError
 from vsssnap.providers.base import Offer, Provider, SnapshotRequest, SnapshotVolume, Taken
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class CowProvider(Provider):
         """Wait for the writes that run, keep others out, and begin every snapshot."""
         if self._instant is None:
             raise SnapshotError("nothing is prepared", hint="call prepare first")
+        deadline.check("take")
         try:
             taken = self._instant.take(deadline)
         except ClosedError as exc:
@@ -100,6 +101,7 @@ class CowProvider(Provider):
 
     def open(self, volume: SnapshotVolume, /) -> BlockReader:
         """A reader of the volume at the instant."""
+        self.alive()
         snapshot = self._taken.get(volume.name)
         if snapshot is None:
             raise SnapshotError(
@@ -109,14 +111,18 @@ class CowProvider(Provider):
 
     def alive(self) -> None:
         """Raise SnapshotLostError once any of the volumes is lost: they are of one instant."""
+        if not self._taken:
+            raise SnapshotLostError("there is no snapshot: it was not taken, or released")
         for snapshot in self._taken.values():
             snapshot.confirm()
 
     def release(self, deadline: Deadline, /) -> None:
         """Let the originals go."""
-        if self._instant is not None:
-            self._instant.close()
-        for snapshot in self._taken.values():
+        instant, self._instant = self._instant, None
+        taken, self._taken = self._taken, {}
+        if instant is not None:
+            instant.close()
+        for snapshot in taken.values():
             snapshot.close()
 
 

@@ -196,7 +196,9 @@ class ReflinkProvider(Provider):
     def open(self, volume: SnapshotVolume, /) -> BlockReader:
         """See `Provider`."""
         self.alive()
-        source = next(source for _, source in self._order if source.device == volume.device)
+        source = next((source for _, source in self._order if source.device == volume.device), None)
+        if source is None:
+            raise UsageError(f"{volume.name} is not in this snapshot", hint="open one of its volumes")
         found = os.fstat(source.clone)
         try:
             # A description of its own: the walk over holes moves the file's cursor.
@@ -251,7 +253,7 @@ def _resolve(volume: object) -> _Source:
                     f"{volume} is a folder in {mount.mount_point}, no volume; name the mount point or device"
                 )
             device = mount.source
-            if not stat.S_ISBLK(os.stat(device).st_mode):
+            if not _is_block_device(device):
                 raise _CannotError(f"{volume} is {mount.filesystem} on {device}, which is no block device")
             rdev = os.stat(device).st_rdev
         elif not stat.S_ISBLK(found.st_mode):
@@ -268,6 +270,14 @@ def _resolve(volume: object) -> _Source:
         (behind.st_dev, behind.st_ino, loop.offset), os.path.realpath(device), loop.backing,
         loop.offset, loop.size, loop.sector_size, mount,
     )  # fmt: skip
+
+
+def _is_block_device(path: str) -> bool:
+    """Whether there is one of this name; what a file system calls its source may be no path."""
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _check_clone(path: str) -> None:

@@ -30,6 +30,7 @@ from vsssnap.errors import (
     SnapshotError,
     SnapshotLostError,
     SourceChangedError,
+    UsageError,
     VssSnapError,
 )
 from vsssnap.providers.base import Offer, Provider, SnapshotRequest, SnapshotVolume, Taken
@@ -130,6 +131,8 @@ class StaticProvider(Provider):
 
     def take(self, deadline: Deadline, /) -> Taken:
         """See `Provider`."""
+        if not self._sources:
+            raise UsageError("take() came before prepare()")
         for source in self._sources.values():
             deadline.check("note the state of the sources")
             try:
@@ -162,7 +165,9 @@ class StaticProvider(Provider):
     def open(self, volume: SnapshotVolume, /) -> BlockReader:
         """See `Provider`."""
         self.alive()
-        opened = next(source.opened for _, source in self._order if source.device == volume.device)
+        opened = next((source.opened for _, source in self._order if source.device == volume.device), None)
+        if opened is None:
+            raise UsageError(f"{volume.name} is not in this snapshot", hint="open one of its volumes")
         try:
             if opened.kind == "block":
                 fd = os.dup(opened.fd)

@@ -6,6 +6,7 @@ needs hypothesis.
 
 from __future__ import annotations
 
+from vsssnap.testing._provider_case import CheckedVolume as CheckedVolume
 from vsssnap.testing.faults import Faults as Faults
 from vsssnap.testing.faulty import FaultyProvider as FaultyProvider
 from vsssnap.testing.faulty import FaultyReader as FaultyReader
@@ -20,5 +21,6 @@ from vsssnap.testing.memory import MemoryReader as MemoryReader
 from vsssnap.testing.memory import MemoryVolume as MemoryVolume
 from vsssnap.testing.memory import installed as installed
 from vsssnap.testing.powercut import PowerCut as PowerCut
+from vsssnap.testing.providers import check_provider as check_provider
 from vsssnap.testing.readers import check_reader as check_reader
 from vsssnap.testing.seeded import SeededDisk as SeededDisk

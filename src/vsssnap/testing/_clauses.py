@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from vsssnap.errors import VssSnapError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
@@ -63,6 +64,19 @@ class Clauses:
                 f"{self.what}: {clause}; {where} raised {type(exc).__name__} ({exc}), not {names}"
             ) from exc
         return self.broken(clause, f"{where} gave {type(result).__name__} and raised nothing")
+
+    @contextmanager
+    def during(self, where: str) -> Iterator[None]:
+        """Turn whatever is raised in here into an AssertionError: nothing may be."""
+        try:
+            yield
+        except (AssertionError, MemoryError):
+            raise
+        except Exception as exc:
+            raise AssertionError(
+                f"{self.what}: nothing is raised but what the contract says; {where} raised"
+                f" {type(exc).__name__}: {exc}"
+            ) from exc
 
     def allows(self, call: Callable[[], object], clause: str, where: str) -> VssSnapError | None:
         """Run ``call``, which may raise what the library raises and nothing else; gives the error."""

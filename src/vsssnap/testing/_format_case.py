@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vsssnap.blocks.extent import Extent, ExtentKind, coalesce
+from vsssnap.blocks.extent import Extent, ExtentKind, clip, coalesce
 from vsssnap.blocks.pipeline import Unit, plan
 from vsssnap.errors import UsageError
 from vsssnap.formats.base import ImageReader, WriteOrder
@@ -16,7 +16,7 @@ from vsssnap.testing._clauses import run_threads
 from vsssnap.testing.seeded import SeededDisk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from vsssnap.formats.base import ImageFormat, ImageWriter
     from vsssnap.formats.storage import Storage
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 METADATA = ImageMetadata(
     volume="checked volume", notes=("a note",), documents={"a document": b"\0\1\2"}, user={"number": 7}
 )
+
+# What a range may have been that is of a kind in an image.  A format with a granularity says of a
+# whole piece the strongest of what is in it: DATA, ZERO, EXCLUDED, HOLE; UNREADABLE is exact.
+_MAY_COME_FROM = {
+    ExtentKind.HOLE: frozenset({ExtentKind.HOLE}),
+    ExtentKind.EXCLUDED: frozenset({ExtentKind.EXCLUDED, ExtentKind.HOLE}),
+    ExtentKind.UNREADABLE: frozenset({ExtentKind.UNREADABLE}),
+}
 
 
 class StreamStorage(MemoryStorage):
@@ -102,6 +110,15 @@ def _pieces(name: str, size: int, lengths: Sequence[int], dice: random.Random) -
         at += length
         turn += 1
     return Pattern(name, b"".join(parts), tuple(coalesce(extents)))
+
+
+def weaker(found: Iterable[Extent], pattern: Pattern) -> str:
+    """The first range of an image whose kind promises less than its mark did, or ""."""
+    for extent in found:
+        for part in clip(pattern.extents, extent.offset, extent.length):
+            if part.kind not in _MAY_COME_FROM.get(extent.kind, ExtentKind):
+                return f"{part.offset}+{part.length} was {part.kind.name} and is {extent.kind.name}"
+    return ""
 
 
 def write_image(

@@ -50,22 +50,26 @@ def check_reader(
     """
     with make_reader() as reader:
         check = _ReaderCheck(reader, content, seed)
-        check.facts()
-        check.map()
-        check.reads()
-        check.arguments()
-        check.blocks()
-        check.windows()
-        check.file_interface()
-        check.copies()
-        check.together(threads, timeout)
+        with check.clauses.during("reading"):
+            check.facts()
+            check.map()
+            check.reads()
+            check.arguments()
+            check.blocks()
+            check.windows()
+            check.file_interface()
+            check.copies()
+            check.together(threads, timeout)
     with make_reader() as reader:
-        _ReaderCheck(reader, content, seed).buffered()
+        check = _ReaderCheck(reader, content, seed)
+        with check.clauses.during("io.BufferedReader"):
+            check.buffered()
     reader = make_reader()
     try:
         check = _ReaderCheck(reader, content, seed)
-        check.map()
-        check.closing(threads, timeout)
+        with check.clauses.during("closing"):
+            check.map()
+            check.closing(threads, timeout)
     finally:
         reader.close()
 

@@ -222,7 +222,7 @@ def snapshot_scripts(
 
 @st.composite
 def mutations(draw: st.DrawFn, data: bytes, *, max_changes: int = 4) -> bytes:
-    """Valid bytes made bad: bits turned, bytes put in or taken out, the end cut off or copied.
+    """Valid bytes made bad: bits turned, bytes put in or taken out, the end cut off.
 
     Args:
         draw: Hypothesis's.

@@ -60,7 +60,7 @@ class CowEngine:
         self.when_full = when_full
         self.chain = Chain(name, limit)
         self.gate = InstantGate()
-        self.uses = UseGate(name, backing.close)
+        self.uses = UseGate(name)
         self._pid = os.getpid()
 
     def check_process(self) -> None:
@@ -89,7 +89,7 @@ class CowEngine:
         """Lose every snapshot and let the backing go."""
         if os.getpid() == self._pid:
             self.chain.end("the volume was closed")
-        self.uses.close()
+        self.uses.close(self.backing.close)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """What a range of the volume holds now."""

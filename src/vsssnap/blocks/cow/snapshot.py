@@ -46,7 +46,7 @@ class CowSnapshot:
         self.size = engine.backing.size
         self.snapshot_id = snapshot_id or str(uuid.uuid4())
         self.created = created if created is not None else datetime.now(UTC)
-        self._uses = UseGate(f"the snapshot of {self.name}", self._release)
+        self._uses = UseGate(f"the snapshot of {self.name}")
 
     def open(self) -> BlockReader:
         """A reader of the volume as it was; any number of them.
@@ -78,7 +78,7 @@ class CowSnapshot:
 
     def close(self) -> None:
         """Let the originals go that no older snapshot needs.  Idempotent; running reads finish first."""
-        self._uses.close()
+        self._uses.close(self._release)
 
     def _release(self) -> None:
         if os.getpid() == self._pid:
@@ -97,7 +97,7 @@ class CowSnapshot:
         uses = getattr(self, "_uses", None)
         if uses is None or uses.closed or os.getpid() != self._pid:
             return
-        uses.close()
+        uses.close(self._release)
         if not self._store.lost:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
 

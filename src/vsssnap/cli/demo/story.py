@@ -112,7 +112,7 @@ def tell(out: Output, scene: Scene, images: str, ending: Ending) -> None:
 
 def _image(out: Output, scene: Scene, images: str, ending: Ending) -> str:
     from vsssnap import Snapshot, save_image
-    from vsssnap.cli.targets import default_format
+    from vsssnap.cli.naming import default_format
     from vsssnap.formats import by_name
 
     ending.format = default_format()

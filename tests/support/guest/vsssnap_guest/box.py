@@ -121,7 +121,7 @@ class BoxFormat(ImageFormat):
     ) -> BoxWriter:
         try:
             chosen = options_of(BoxOptions, options, self.name)
-            refuse(storage, parent)
+            refuse(storage, size, parent)
             return BoxWriter(storage, size, chosen)
         except BaseException:
             storage.close()
@@ -154,8 +154,10 @@ def parse(storage: Storage) -> tuple[int, ImageMetadata]:
         raise
 
 
-def refuse(storage: Storage, parent: ImageReader | None) -> None:
+def refuse(storage: Storage, size: int, parent: ImageReader | None) -> None:
     """What a box cannot be."""
+    if size < 0:
+        raise UsageError(f"a volume of {size} bytes cannot be")
     if parent is not None:
         raise UsageError("a box has no parent", hint="save it without parent=")
     if not storage.seekable:

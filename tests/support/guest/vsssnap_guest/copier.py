@@ -86,7 +86,7 @@ class CopierProvider(Provider):
 
     def __init__(self) -> None:
         self._source = ""
-        self._name = ""
+        self._names: tuple[str, ...] = ()
         self._folder: Path | None = None  # of this snapshot
         self._keep = False
         self._lost: SnapshotLostError | None = None
@@ -95,27 +95,27 @@ class CopierProvider(Provider):
         return "" if registry() is not None else f"set {FOLDER} to a folder for its copies"
 
     def probe(self, request: SnapshotRequest, /) -> Offer:
-        if len(request.volumes) != 1:
-            return Offer(None, "two files copied one after the other are not of one instant")
-        (volume,) = request.volumes
-        if not isinstance(volume, str | os.PathLike):
+        names = paths(request)
+        if not names or len(names) != len(request.volumes):
             return Offer(None, "it copies files, by their path")
+        if len(set(map(os.path.realpath, names))) > 1:  # two spellings of one file are one
+            return Offer(None, "two files copied one after the other are not of one instant")
         try:
-            found = os.stat(volume)
+            found = os.stat(names[0])
         except OSError as exc:
-            return Offer(None, f"{os.fspath(volume)}: {exc.strerror}")
+            return Offer(None, f"{names[0]}: {exc.strerror}")
         if not stat.S_ISREG(found.st_mode):
-            return Offer(None, f"{os.fspath(volume)} is no regular file")
+            return Offer(None, f"{names[0]} is no regular file")
         return Offer(Consistency.CRASH, "it cannot make a file system write itself out")
 
     def prepare(self, request: SnapshotRequest, deadline: Deadline, /) -> None:
-        (volume,) = request.volumes
-        assert isinstance(volume, str | os.PathLike)  # probe said so
-        home = registry()
-        if home is None:
-            raise ProviderUnavailableError(self.unusable(), reasons={self.name: self.unusable()})
-        self._name = str(os.fspath(volume))
-        self._source = os.path.realpath(self._name)
+        deadline.check("prepare a copy")
+        home, offer = registry(), self.probe(request)
+        if home is None or offer.level is None:
+            reason = self.unusable() or offer.reason
+            raise ProviderUnavailableError(reason, reasons={self.name: reason})
+        self._names = paths(request)
+        self._source = os.path.realpath(self._names[0])
         self._keep = request.persistent
         folder = home / uuid.uuid4().hex
         try:
@@ -125,12 +125,18 @@ class CopierProvider(Provider):
         self._folder = folder
 
     def take(self, deadline: Deadline, /) -> Taken:
-        assert self._folder is not None  # prepare made it
+        if self._folder is None:
+            raise UsageError("take() came before prepare()")
+        deadline.check("copy a file")
         created = datetime.now(UTC)
         try:
             size = self._copy(deadline)
-            volume = SnapshotVolume(name=self._name, device=self._source, size=size)
-            facts = {"created": created.isoformat(), "pid": os.getpid(), "volume": asdict(volume)}
+            volumes = tuple(SnapshotVolume(name=name, device=self._source, size=size) for name in self._names)
+            facts = {
+                "created": created.isoformat(),
+                "pid": os.getpid(),
+                "volumes": [asdict(volume) for volume in volumes],
+            }
             partial = self._folder / f"{FACTS}.partial"
             with open(partial, "x", opener=private) as file:
                 json.dump(facts, file)
@@ -139,9 +145,7 @@ class CopierProvider(Provider):
             raise  # some of them are OSErrors too
         except OSError as exc:
             raise TargetError(f"{self._source} cannot be copied: {exc}", path=str(self._folder)) from exc
-        return Taken(
-            snapshot_id=self._folder.name, created=created, level=Consistency.CRASH, volumes=(volume,)
-        )
+        return Taken(snapshot_id=self._folder.name, created=created, level=Consistency.CRASH, volumes=volumes)
 
     def _copy(self, deadline: Deadline) -> int:
         assert self._folder is not None
@@ -162,7 +166,8 @@ class CopierProvider(Provider):
 
     def open(self, volume: SnapshotVolume, /) -> BlockReader:
         self.alive()
-        assert self._folder is not None
+        if self._folder is None or volume.device != self._source:
+            raise UsageError(f"{volume.name} is no volume of this snapshot")
         return CopyReader(self._folder / COPY)
 
     def alive(self) -> None:
@@ -185,14 +190,14 @@ class CopierProvider(Provider):
             raise ProviderUnavailableError(
                 f"there is no snapshot {snapshot_id!r}", reasons={self.name: "it was removed, or never was"}
             )
-        volume = SnapshotVolume(**facts["volume"])
+        volumes = tuple(SnapshotVolume(**volume) for volume in facts["volumes"])
         self._folder, self._keep = folder, not own
-        self._name, self._source = volume.name, volume.device
+        self._source = volumes[0].device
         return Taken(
             snapshot_id=snapshot_id,
             created=datetime.fromisoformat(facts["created"]),
             level=Consistency.CRASH,
-            volumes=(volume,),
+            volumes=volumes,
         )
 
     def list(self) -> Sequence[SnapshotRecord]:
@@ -205,7 +210,7 @@ class CopierProvider(Provider):
                     SnapshotRecord(
                         provider=self.name,
                         snapshot_id=folder.name,
-                        volumes=(facts["volume"]["name"],),
+                        volumes=tuple(volume["name"] for volume in facts["volumes"]),
                         created=datetime.fromisoformat(facts["created"]),
                         owned=True,
                         owner_alive=runs(facts["pid"]),
@@ -218,6 +223,11 @@ class CopierProvider(Provider):
         if home is None or os.path.basename(record.snapshot_id) != record.snapshot_id:
             raise UsageError(f"{record.snapshot_id!r} is no snapshot of {self.name}")
         remove(home / record.snapshot_id)
+
+
+def paths(request: SnapshotRequest) -> tuple[str, ...]:
+    """The volumes that are named by a path."""
+    return tuple(str(os.fspath(v)) for v in request.volumes if isinstance(v, str | os.PathLike))
 
 
 def private(path: str, flags: int) -> int:
@@ -241,7 +251,8 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
     """What was written of a snapshot; None for half of one, or something else."""
     try:
         facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
-        SnapshotVolume(**facts["volume"])
+        for volume in facts["volumes"]:
+            SnapshotVolume(**volume)
         datetime.fromisoformat(facts["created"])
         int(facts["pid"])
     except (OSError, ValueError, TypeError, KeyError):

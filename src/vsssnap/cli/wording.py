@@ -1,0 +1,60 @@
+"""The library's remedies in the words of the command line."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+from vsssnap.errors import VssSnapError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+
+# What hints say to callers of the library, and what they say here.  The longest come first.
+WORDS: Sequence[tuple[str, str]] = (
+    ("pass quiesce= managers that declare APPLICATION, or lower require=",
+     "pass --stop-service or --before, --after and --claims-application, or lower --require"),
+    ("list_snapshots() shows those there are", "`vsssnap snapshots list` shows those there are"),
+    ("open devices with open_device", "name an image; a device can be saved with `vsssnap save`"),
+    ("open an image of it with open_image", "name an image of it"),
+    ("on_read_error=OnReadError.MARK", "--on-read-error mark"),
+    ('name format="raw" if it is raw', "pass --format raw (of an input: --input-format) if it is raw"),
+    ("recover=True", "--recover"),
+    ("replace=True", "--replace"),
+    ('such as format="vsnap"', "such as --format vsnap"),
+    ("name format=", "name it with --format"),
+    ("lower require=", "lower --require"),
+    ("raise timeout=", "raise --timeout"),
+    ("before= or after=", "--before or --after"),
+)  # fmt: skip
+
+_OPTION = re.compile(r"\b([a-z_]+)=(?![\w\"'])")  # of a format or provider: --option takes it
+_VALUE = re.compile(r"\b([a-z_]+)=\"([^\"]*)\"")
+_LIBRARY = re.compile(r"\b\w+=(?!\w)|\b[a-z]+=[A-Z]\w+|\b[a-z_]+\(\)")
+
+
+def translated(hint: str) -> str:
+    """A remedy as a user of the program can follow it."""
+    for library, program in WORDS:
+        hint = hint.replace(library, program)
+    return _OPTION.sub(r"option \1", _VALUE.sub(r"--option \1=\2", hint))
+
+
+def speaks_python(hint: str) -> bool:
+    """Whether a remedy still talks of arguments and functions."""
+    return bool(_LIBRARY.search(hint))
+
+
+def for_people(error: ErrorT) -> ErrorT:
+    """The same error with its remedy in these words; others as they are."""
+    if not isinstance(error, VssSnapError) or not error.hint:
+        return error
+    changed = copy.copy(error)
+    changed.hint = translated(error.hint)
+    for note in getattr(error, "__notes__", ()):
+        if note not in getattr(changed, "__notes__", ()):
+            changed.add_note(note)
+    return changed

@@ -1,0 +1,150 @@
+"""Signals end the program in order: noted where that is needed, raised where it is not."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from vsssnap.cli import interrupts
+from vsssnap.cli.interrupts import Interrupted, check, deferred, installed, pending
+
+WAIT = 30.0  # seconds until a test gives a stuck thread up
+
+
+def ctrl_c(number: int = signal.SIGINT) -> None:
+    signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_is_raised_where_the_program_stands(number: int) -> None:
+    with installed(), pytest.raises(Interrupted) as caught:
+        ctrl_c(number)
+    assert caught.value.number == number
+    assert isinstance(caught.value, KeyboardInterrupt)
+
+
+def test_handlers_are_as_before_afterwards() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with installed():
+        assert signal.getsignal(signal.SIGINT) is not before[0]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_signal_that_is_ignored_stays_so() -> None:
+    """As under nohup, or in the background of a shell."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with installed():
+            ctrl_c(signal.SIGHUP)
+            assert pending() == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_deferred_signal_waits_for_the_next_check() -> None:
+    with installed():
+        check()
+        with deferred():
+            ctrl_c()
+            assert pending() == signal.SIGINT
+            with pytest.raises(Interrupted):
+                check()
+            check()  # raised once
+
+
+def test_deferred_signal_cancels_what_is_waited_for() -> None:
+    cancelled = threading.Event()
+    with installed(), deferred(cancelled.set):
+        assert not cancelled.is_set()
+        ctrl_c(signal.SIGTERM)
+        assert cancelled.wait(WAIT)
+        assert pending() == signal.SIGTERM
+        with pytest.raises(Interrupted):
+            check()
+
+
+def test_block_that_ends_without_a_signal_cancels_nothing() -> None:
+    threads, cancelled = threading.active_count(), threading.Event()
+    with installed(), deferred(cancelled.set):
+        pass
+    assert not cancelled.is_set()
+    assert threading.active_count() == threads
+
+
+def test_nested_blocks_cancel_all_that_wait() -> None:
+    one, two = threading.Event(), threading.Event()
+    with installed(), deferred(one.set), deferred(two.set):
+        ctrl_c()
+        assert one.wait(WAIT)
+        assert two.wait(WAIT)
+
+
+def test_second_signal_is_raised_also_in_a_deferred_block() -> None:
+    with installed(), deferred():
+        ctrl_c()
+        with pytest.raises(Interrupted) as caught:
+            ctrl_c(signal.SIGTERM)
+        assert caught.value.number == signal.SIGINT, "the first one counts"
+
+
+def test_signal_after_the_block_is_raised_again() -> None:
+    with installed():
+        with deferred():
+            pass
+        with pytest.raises(Interrupted):
+            ctrl_c()
+
+
+def test_another_thread_than_the_main_one_installs_nothing() -> None:
+    seen: list[object] = []
+
+    def run() -> None:
+        with installed():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    before = signal.getsignal(signal.SIGINT)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+CLEANING = """
+import signal, sys
+from vsssnap.cli import interrupts
+with interrupts.installed():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except interrupts.Interrupted:
+        for _ in range(int(sys.argv[1])):
+            signal.raise_signal(signal.SIGINT)
+        print("cleaned up", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "out", "said"), [(0, 0, True, 0), (1, 0, True, 1), (2, 130, False, 1)]
+)
+def test_way_out_is_not_interrupted_but_by_the_last_word(
+    more: int, status: int, out: bool, said: int
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CLEANING, str(more)], capture_output=True, text=True, check=False, timeout=WAIT
+    )
+    assert done.returncode == status, done.stderr
+    assert ("cleaned up" in done.stdout) is out
+    assert done.stderr.count("still cleaning up; once more to leave everything as it is") == said
+
+
+def test_state_is_fresh_each_time() -> None:
+    with installed(), pytest.raises(Interrupted):
+        ctrl_c()
+    with installed():
+        assert pending() == 0
+        check()
+    assert interrupts.pending() == 0
