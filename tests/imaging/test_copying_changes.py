@@ -12,6 +12,7 @@ from sources import BytesReader, noise
 from vsssnap._units import MIB
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import UsageError
+from vsssnap.formats import by_name
 from vsssnap.imaging.copying import save_image
 from vsssnap.imaging.opening import open_image
 
@@ -108,3 +109,16 @@ def test_changes_without_a_parent_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="without a parent"):
         save_image(BytesReader(noise(4096)), tmp_path / "a.vsnap", changes=[])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_changes_do_not_go_with_a_side_car(tmp_path: Path) -> None:
+    data = noise(4 * MIB)
+    save_image(BytesReader(data), tmp_path / "old.vhdx")
+    options = by_name("vhdx").options_type(sidecar=True)
+    with (
+        open_image(tmp_path / "old.vhdx") as parent,
+        pytest.raises(UsageError, match="checksum of every block") as caught,
+    ):
+        save_image(BytesReader(data), tmp_path / "new.vhdx", parent=parent, changes=[], options=options)
+    assert "leave out changes" in (caught.value.hint or "")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.vhdx"]

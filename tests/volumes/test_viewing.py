@@ -9,7 +9,7 @@ import pytest
 from foreign import mkntfs, ntfs_put, run_quietly, sfdisk
 from loops import sparse_file
 from sources import BytesReader
-from vsssnap import ExtentKind, Snapshot, UnusedPolicy, open_device
+from vsssnap import ExtentKind, OnReadError, Snapshot, UnusedPolicy, open_device, open_image, save_image
 from vsssnap.errors import DeviceReadError
 from vsssnap.testing import MemoryReader, check_reader
 from vsssnap.volumes import Partitions, filesystem, view_of
@@ -107,6 +107,39 @@ def test_a_view_closes_and_asks_what_it_should(disk: bytes) -> None:
     assert source.closed
 
 
-def test_a_sector_of_a_table_that_cannot_be_read_is_an_error(disk: bytes) -> None:
+def test_a_disk_whose_table_cannot_be_read_is_kept_whole(disk: bytes) -> None:
+    view = view_of(BytesReader(disk, bad=[(512, 512)]))
+    assert view.pread(len(disk) - 1024, 1024) == disk[1024:]
+    assert "every block is kept" in view.metadata.notes[-1]
     with pytest.raises(DeviceReadError):
-        view_of(BytesReader(disk, bad=[(512, 512)]))
+        view.pread(1, 512)
+
+
+@pytest.mark.parametrize("bad", [1024, 0], ids=["superblock", "first sector"])
+def test_a_volume_whose_own_blocks_fail_is_kept_whole(tmp_path: Path, bad: int) -> None:
+    # Who images a failing disk wants what can be read of it, not an error about its file system.
+    path = sparse_file(tmp_path / "ext4", 4 * MIB)
+    run_quietly("mke2fs", "-F", "-q", "-t", "ext4", path)
+    data = path.read_bytes()
+    source = BytesReader(data, bad=[(bad, 512)])
+    report = save_image(view_of(source), tmp_path / "a.vsnap", on_read_error=OnReadError.MARK)
+    assert [(extent.offset, extent.length) for extent in report.unreadable] == [(bad, 512)]
+    with open_image(tmp_path / "a.vsnap") as image:
+        assert image.pread(len(data) - 2048, 2048) == data[2048:]
+        assert any("cannot be read" in note for note in image.metadata.notes)
+
+
+def test_what_a_map_cannot_tell_is_kept(tmp_path: Path) -> None:
+    path = sparse_file(tmp_path / "ext4", 64 * MIB)
+    run_quietly("mke2fs", "-F", "-q", "-t", "ext4", "-b", "4096", "-g", "1024", path)
+    data = path.read_bytes()
+    told = run_quietly("dumpe2fs", path)
+    bitmap = int(told.split("Group 1:")[1].split("Block bitmap at ")[1].split()[0].rstrip(",")) * 4096
+    used = [e for e in view_of(BytesReader(data)).extents() if e.kind is ExtentKind.DATA]
+    view = view_of(BytesReader(data, bad=[(bitmap, 512)]))
+    kept = list(view.extents())
+    first, end = 1024 * 4096, 2048 * 4096  # group 1
+    assert all(e.kind is ExtentKind.DATA for e in kept if e.end > first and e.offset < end)
+    assert all(
+        any(k.offset <= e.offset and e.end <= k.end for k in kept if k.kind is ExtentKind.DATA) for e in used
+    )

@@ -63,7 +63,8 @@ def save_image(
         progress: Called with a `Progress` about ten times a second, in this thread.
 
     Raises:
-        UsageError: ``changes`` without ``parent``, or ranges that do not ascend inside the volume.
+        UsageError: ``changes`` without ``parent``, with a side-car, or of ranges that do not ascend
+            inside the volume.
         TargetRefusedError: the name exists, is a link or is being read; nothing was touched.
         TargetError: the target's disk is full or failing.
         DeviceReadError: the source failed.
@@ -84,6 +85,11 @@ def save_image(
         target, reader.size, format=format, options=options, parent=parent, replace=replace, origins=origins
     )
     try:
+        if changes is not None and writer.sidecar:
+            raise UsageError(
+                f"{writer.path}: a side-car has a checksum of every block, and changes= reads only some",
+                hint="leave out changes, or write the image without a side-car",
+            )
         meter = Meter(progress, reader.size, "copy")
         counts = transfer(reader, writer, copy or CopyOptions(), on_read_error, meter, changes)
         meter.enter("finish")

@@ -229,6 +229,7 @@ class PathWriter(ImageWriter):
         self._writer = writer
         self._files = files
         self._replace = replace
+        self.sidecar = len(files) > 1
         self.format = driver.name
         self.path = path
         self.size = writer.size

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vsssnap.blocks.extent import Extent, ExtentKind, coalesce, overlay, pair
 from vsssnap.blocks.reader import BlockReader
+from vsssnap.errors import DeviceReadError
 from vsssnap.volumes.base import checked_exclusions, checked_policy
 from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS, Exclusion, UnusedPolicy
 
@@ -115,12 +116,12 @@ class FileSystemView(BlockReader):
         fs, system = self._fs, self._system_map
         trusted = fs is not None and not fs.doubt
         if system is None:
-            return fs.allocation(offset, length) if fs is not None else (Extent(offset, length),)
+            return _readable(fs, offset, length) if fs is not None else (Extent(offset, length),)
         if not trusted or fs is None:
             return system(offset, length)
         return coalesce(
             Extent(at, count, ExtentKind.HOLE if mine is theirs is ExtentKind.HOLE else ExtentKind.DATA)
-            for at, count, mine, theirs in pair(fs.allocation(offset, length), system(offset, length))
+            for at, count, mine, theirs in pair(_readable(fs, offset, length), system(offset, length))
         )
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
@@ -145,6 +146,18 @@ class FileSystemView(BlockReader):
     def _release(self) -> None:
         if self._owned:
             self._volume.close()
+
+
+def _readable(fs: FileSystem, offset: int, length: int) -> Iterator[Extent]:
+    """The allocation of a range; all is used from where the map cannot be read."""
+    at, end = offset, offset + length
+    try:
+        for extent in fs.allocation(offset, length):
+            yield extent
+            at = extent.end
+    except DeviceReadError:
+        if at < end:
+            yield Extent(at, end - at)
 
 
 def _kind(mine: ExtentKind, given: ExtentKind) -> ExtentKind:

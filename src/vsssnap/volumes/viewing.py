@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vsssnap.blocks.concat import ConcatReader
 from vsssnap.blocks.reader import BlockReader, as_reader
 from vsssnap.blocks.window import WindowReader
-from vsssnap.errors import ImageError, UsageError
+from vsssnap.errors import DeviceReadError, ImageError, UsageError
 from vsssnap.metadata import ImageMetadata
 from vsssnap.volumes.base import checked_exclusions, checked_policy
 from vsssnap.volumes.composing import pieces
@@ -34,7 +34,8 @@ def view_of(
 ) -> BlockReader:
     """A volume, or a disk with all its partitions, without what an image need not hold.
 
-    What cannot be told is kept; the metadata say what was left out, and why something was not.
+    What cannot be told is kept, also where the file system's own blocks cannot be read; the metadata
+    say what was left out, and why something was not.
 
     Args:
         source: A volume or a whole disk.
@@ -44,7 +45,6 @@ def view_of(
 
     Raises:
         UsageError: an argument is none of its kind.
-        DeviceReadError: the source cannot be read.
     """
     return make_view(as_reader(source), unused=unused, exclude=exclude, owned=owned)
 
@@ -71,9 +71,17 @@ def make_view(
         owned: See `view_of`.
     """
     unused, exclude = checked_policy(unused), checked_exclusions(exclude)
-    fs = filesystem(source)
+    metadata = metadata or source.metadata
+    try:
+        fs = filesystem(source)
+    except DeviceReadError as exc:
+        # A failing disk is imaged all the same: what cannot be told is kept.
+        said = metadata.replace(notes=(*metadata.notes, f"its file system cannot be read: {exc.message}"))
+        return FileSystemView(
+            source, None, unused=unused, exclude=(), system_map=system_map, metadata=said, owned=owned
+        )
     if fs is None and system_map is None:
-        disk = _disk_view(source, unused, exclude, metadata or source.metadata, judge, owned=owned)
+        disk = _disk_view(source, unused, exclude, metadata, judge, owned=owned)
         if disk is not None:
             return disk
     if fs is not None:
@@ -101,7 +109,11 @@ def _disk_view(
                 continue
             partition.open()  # raises where the disk ends before it does
             window = WindowReader(source, partition.offset, partition.length, metadata=ImageMetadata())
-            fs = filesystem(window)
+            try:
+                fs = filesystem(window)
+            except DeviceReadError as exc:
+                fs = None
+                notes.append(f"partition {partition.number}: its file system cannot be read: {exc.message}")
             if fs is not None:
                 judge(fs)
             view = FileSystemView(window, fs, unused=unused, exclude=exclude, owned=True)
@@ -112,7 +124,7 @@ def _disk_view(
             return None
         said = metadata.replace(notes=tuple(notes), exclusions=tuple(exclusions))
         return _DiskView(source, pieces(source, parts), said, owned=owned)
-    except (ImageError, UsageError):  # no table, a damaged one, or partitions that overlap
+    except (ImageError, UsageError, DeviceReadError):  # no table, a damaged one, or partitions that overlap
         return None
 
 
