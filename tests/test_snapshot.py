@@ -743,7 +743,8 @@ def test_asyncio_uses_it_in_threads(volume: MemoryVolume, tmp_path: Path) -> Non
         snapshot = Snapshot("vol")
         await asyncio.to_thread(snapshot.create)
         try:
-            report = await asyncio.to_thread(save_image, snapshot.open(), tmp_path / "a.raw")
+            reader = await asyncio.to_thread(snapshot.open)
+            report = await asyncio.to_thread(save_image, reader, tmp_path / "a.raw")
         finally:
             await asyncio.to_thread(snapshot.close)
         return report.size
@@ -787,7 +788,7 @@ def test_a_cancelled_task_leaves_no_snapshot(volume: MemoryVolume) -> None:
 def test_a_task_that_is_cancelled_while_it_saves_leaves_no_image(
     volume: MemoryVolume, tmp_path: Path
 ) -> None:
-    reading, go = threading.Event(), threading.Event()
+    saving, reading, go = threading.Event(), threading.Event(), threading.Event()
 
     class Held(Logged):
         name = "held"
@@ -797,8 +798,9 @@ def test_a_task_that_is_cancelled_while_it_saves_leaves_no_image(
             read = inner._read
 
             def waiting(length: int, offset: int) -> bytes:
-                reading.set()
-                assert go.wait(30)
+                if saving.is_set():
+                    reading.set()
+                    assert go.wait(30)
                 return read(length, offset)
 
             inner._read = waiting  # type: ignore[method-assign]
@@ -807,7 +809,9 @@ def test_a_task_that_is_cancelled_while_it_saves_leaves_no_image(
     async def backup(snapshot: Snapshot) -> None:
         try:
             await asyncio.to_thread(snapshot.create)
-            await asyncio.to_thread(save_image, snapshot.open(), tmp_path / "a.raw")
+            reader = await asyncio.to_thread(snapshot.open)  # looks for a file system
+            saving.set()
+            await asyncio.to_thread(save_image, reader, tmp_path / "a.raw")
         finally:
             snapshot.cancel()
             await asyncio.to_thread(snapshot.close)

@@ -22,6 +22,8 @@ WORDS: Sequence[tuple[str, str]] = (
     ("open an image of it with open_image", "name an image of it"),
     ("on_read_error=OnReadError.MARK", "--on-read-error mark"),
     ('name format="raw" if it is raw', "pass --format raw (of an input: --input-format) if it is raw"),
+    ("give it one, or say uncovered=Uncovered.READ or Uncovered.LEAVE_OUT", "save its volumes one by one"),
+    ("pass fixed=True too", "pass --option fixed=yes too"),
     ("recover=True", "--recover"),
     ("replace=True", "--replace"),
     ('such as format="vsnap"', "such as --format vsnap"),
