@@ -6,7 +6,6 @@ side-car (`vsssnap.formats.sidecar`), which is written along unless that is decl
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -89,8 +88,7 @@ class RawWriter(ImageWriter):
 
     The file is all zero from the start, as long as the volume.  A unit that is written again
     (by hand: `copy_blocks` writes each once) gets its zeros too, so the last write always counts;
-    ``_touched`` has one byte for each unit that was ever written.  Its memory is touched only
-    where the volume has data: a 64 TiB disk that is full costs 64 MiB, an empty one nothing.
+    ``_touched`` has one byte for each unit: 1 MiB of memory for a disk of 1 TiB.
     """
 
     write_order = WriteOrder.ANY
@@ -98,7 +96,7 @@ class RawWriter(ImageWriter):
     def __init__(self, storage: Storage, size: int, options: RawOptions) -> None:
         self._storage = storage
         self.size = size
-        self._touched = mmap.mmap(-1, -(-size // self.unit) or 1)
+        self._touched = bytearray(-(-size // self.unit))
         self._unsaid = dict.fromkeys(_UNSAID, 0)
         if options.preallocate:
             storage.allocate(size)
@@ -114,7 +112,7 @@ class RawWriter(ImageWriter):
         """Write what is not zero."""
         data, offset, runs = encoded
         first, last = offset // self.unit, -(-(offset + len(data)) // self.unit)
-        if self._touched.find(b"\1", first, last) >= 0:
+        if self._touched.find(1, first, last) >= 0:
             runs = [(0, len(data))]
         elif runs:
             self._touched[first:last] = b"\1" * (last - first)
@@ -128,11 +126,11 @@ class RawWriter(ImageWriter):
             self._unsaid[extent.kind] += extent.length
         unit = self.unit
         last = -(-extent.end // unit)
-        touched = self._touched.find(b"\1", extent.offset // unit, last)
+        touched = self._touched.find(1, extent.offset // unit, last)
         while touched >= 0:
             at, end = max(extent.offset, touched * unit), min(extent.end, (touched + 1) * unit)
             self._storage.pwrite(memoryview(_ZEROS)[: end - at], at)
-            touched = self._touched.find(b"\1", touched + 1, last)
+            touched = self._touched.find(1, touched + 1, last)
 
     def finish(self, metadata: ImageMetadata, /) -> None:
         """Flush; a raw file has no complete mark and no room for ``metadata``."""
