@@ -69,16 +69,19 @@ def main() -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
     context = Context(Volumes(arguments.folder, size), work, arguments.quick)
     report = Report()
+    path: Path | None = None
     try:
         for scene in _chosen(context, arguments.scenes):
             print(f"{scene.name}: {scene.title}", flush=True)
             report.add(scene, timed_inside(rounds(scene.contenders, count)))
+            # After each: a run that is broken off keeps what it measured.
+            path = report.write(arguments.report, context.volumes.describe(), count)
     except BenchmarkError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(f"wrote {report.write(arguments.report, context.volumes.describe(), count)}")
+    print(f"wrote {path}" if path is not None else "no scene has such a name; --list shows them")
     return 0
 
 

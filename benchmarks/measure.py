@@ -48,7 +48,8 @@ class Run:
     Attributes:
         wall: Seconds.
         cpu: Seconds of all its processes, in user and system mode.
-        memory: Peak resident bytes of its largest process.
+        memory: Peak resident bytes of its largest process; never below those of this one, which it is
+            forked from.
         output: Bytes of what it made, as stored.
         said: The end of its standard output.
     """
@@ -68,7 +69,7 @@ class BenchmarkError(RuntimeError):
 
 
 def rounds(contenders: Sequence[Contender], count: int) -> Rounds:
-    """Run all contenders in turn, ``count`` times after one round that is not counted for short ones."""
+    """Run all contenders in turn, ``count`` times."""
     found: Rounds = {contender.name: [] for contender in contenders}
     for number in range(count):
         for contender in contenders:
@@ -195,8 +196,3 @@ class Spread:
             return cls(values[0], values[0], values[0])
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         return cls(low, median, high)
-
-
-def ratio(found: Rounds, slower: str, faster: str) -> Spread:
-    """How many times as long ``slower`` took as ``faster``, round by round."""
-    return Spread.of([a.wall / b.wall for a, b in zip(found[slower], found[faster], strict=True)])

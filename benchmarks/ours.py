@@ -73,42 +73,6 @@ def sequential(image: str) -> None:
             reader.preadinto(buffer, offset)
 
 
-def readers(image: str, threads: str) -> None:
-    """Read all data of an image once with each of some threads; prints seconds of one pass of a thread."""
-    import threading
-
-    with vsssnap.open_image(image) as reader:
-        parts = [e for e in reader.extents() if e.kind is vsssnap.ExtentKind.DATA]
-
-        def one() -> None:
-            buffer = bytearray(1 << 20)
-            with vsssnap.open_image(image) as own:
-                for extent in parts:
-                    for offset in range(extent.offset, extent.end, len(buffer)):
-                        own.preadinto(memoryview(buffer)[: min(len(buffer), extent.end - offset)], offset)
-
-        started = time.perf_counter()
-        workers = [threading.Thread(target=one) for _ in range(int(threads))]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        print(f"seconds: {(time.perf_counter() - started) / int(threads)}")
-
-
-def shadow(volume: str, number: str, unused: str) -> None:
-    """Open a shadow copy and read it from end to end, 1 MiB at a time, in one thread; prints seconds."""
-    from vsssnap.volumes import ShadowVolume, UnusedBlocks
-
-    buffer = memoryview(bytearray(1 << 20))
-    with vsssnap.open_device(volume) as device:
-        started = time.perf_counter()
-        reader = ShadowVolume(device).stores[int(number) - 1].open(UnusedBlocks(unused))
-        for offset in range(0, reader.size, len(buffer)):
-            reader.preadinto(buffer, offset)
-        print(f"seconds: {time.perf_counter() - started}")
-
-
 def nothing() -> None:
     """Import the library and end."""
 
