@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -105,7 +106,7 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     )
     out.taken = given["target"] == STDOUT
     if given["shadow"] is not None:
-        return _save_shadow(out, plans, given)
+        return _save_shadow(out, plans, given, view)
     shadow.check_alone(given)
     if given["live"]:
         return _save_live(out, plans, given, view)
@@ -197,13 +198,21 @@ def _save_live(out: Output, plans: Sequence[Plan], given: dict[str, Any], view: 
     return _report(out, [report], {"snapshot": None})
 
 
-def _save_shadow(out: Output, plans: Sequence[Plan], given: dict[str, Any]) -> int:
+def _save_shadow(out: Output, plans: Sequence[Plan], given: dict[str, Any], view: Wanted) -> int:
     if len(plans) > 1:
         raise UsageError("--shadow is about one source", hint="save them one by one")
     source = plans[0].source
-    report, reader = _save_reader(
-        out, plans[0], given, lambda stack: shadow.opened(stack, source, given, given["partition"])
-    )
+    from vsssnap.volumes.policy import UnusedPolicy
+
+    # A shadow copy is one volume, and --shadow-unused says what its unused blocks hold.
+    unused = view.unused if given["unused"] else UnusedPolicy.READ
+    whole = dataclasses.replace(view, partition=None, unused=unused)
+
+    def opened(stack: contextlib.ExitStack) -> BlockReader:
+        # Block 0 of every copy shows the catalog of now; the view blanks the way to it.
+        return stack.enter_context(whole.of(shadow.opened(stack, source, given, given["partition"]), source))
+
+    report, reader = _save_reader(out, plans[0], given, opened)
     facts = {"id": reader.metadata.snapshot_id, "created": reader.metadata.created}
     return _report(out, [report], {"shadow": facts})
 
