@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -55,6 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("long")
     else:
         settings.load_profile("ci" if os.environ.get("CI") else "dev")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what runs in its background with Ctrl-C ignored, and so would be the
+        # programs that tests interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup(1)
     if _SRC.is_dir():
         # Programs that tests start see the same package as the tests do.
         inherited = os.environ.get("PYTHONPATH")
