@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 if sys.platform == "win32":
-    import contextlib
     import msvcrt
-    import threading
 
     def binary(fd: int) -> None:
         """Take and give bytes as they are: a descriptor may be in text mode, as standard output is."""
@@ -40,6 +40,13 @@ if sys.platform == "win32":
             os.lseek(fd, offset, os.SEEK_SET)
             return os.write(fd, data)
 
+    def pwritev(fd: int, parts: Sequence[memoryview], offset: int) -> int:
+        """Write the first part, or some of it: bytes written."""
+        return pwrite(fd, parts[0], offset)
+
+    def start_writing(fd: int, offset: int, length: int) -> None:
+        """Nothing: the system begins by itself."""
+
     def ranges(fd: int, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
         """All data: allocated ranges are not asked for here yet."""
         yield offset, length, True
@@ -51,6 +58,19 @@ else:
 
     pread = os.pread
     pwrite = os.pwrite
+
+    def pwritev(fd: int, parts: Sequence[memoryview], offset: int) -> int:
+        """`os.pwritev`: bytes written, of at most 1024 parts (IOV_MAX)."""
+        return os.pwritev(fd, parts[:1024], offset)
+
+    def start_writing(fd: int, offset: int, length: int) -> None:
+        """Let the disk begin with what was written to a range; nobody waits for it.
+
+        POSIX_FADV_DONTNEED does that, and drops only pages that are clean by then
+        (posix_fadvise(2)); sync_file_range(2) would say it better, but Python has no call for it.
+        """
+        with contextlib.suppress(OSError):  # an advice
+            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def preadinto(fd: int, view: memoryview, offset: int) -> int:
         """Read up to ``len(view)`` bytes into ``view``."""
@@ -91,3 +111,41 @@ else:
                 yield data, hole - data, True
                 data = hole
             at = data
+
+
+class WriteBehind:
+    """Keeps the disk busy while a large file is written, so that fsync finds little left to do.
+
+    Linux leaves what is written in memory until it is some thirty seconds old
+    (Documentation/admin-guide/sysctl/vm.rst, dirty_expire_centisecs); meanwhile the disk would be
+    idle, and the end of every copy a wait for it.  Any thread.
+    """
+
+    __slots__ = ("_count", "_fd", "_high", "_lock", "_low")
+
+    STEP = 8 << 20  # bytes written between two calls
+
+    def __init__(self, fd: int) -> None:
+        """Watch a descriptor, which is the caller's and open in every call."""
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._low, self._high, self._count = sys.maxsize, 0, 0
+
+    def wrote(self, offset: int, length: int) -> None:
+        """Note that a range was written."""
+        if not length:
+            return
+        with self._lock:
+            self._low = min(self._low, offset)
+            self._high = max(self._high, offset + length)
+            self._count += length
+            if self._count < self.STEP:
+                return
+            start, span, dense = self._low, self._high - self._low, self._count
+            self._clear()
+        # Of ranges that are scattered the system must look at too much between them.
+        if span <= 4 * dense:
+            start_writing(self._fd, start, span)

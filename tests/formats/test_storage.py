@@ -239,6 +239,22 @@ def test_short_writes_are_completed(file: FileStorage, monkeypatch: pytest.Monke
     assert file.pread(12, 0) == b"\0\0abcdefghij"
 
 
+def test_short_appends_are_completed(file: FileStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite = _files.pwrite
+    monkeypatch.setattr(
+        _files, "pwritev", lambda fd, parts, at: pwrite(fd, memoryview(b"".join(parts))[:3], at)
+    )
+    assert file.append([b"ab", b"", b"cdefg", b"h"]) == 0
+    assert file.append([b"ij"]) == 8
+    assert file.pread(10, 0) == b"abcdefghij"
+
+
+def test_more_pieces_than_the_system_takes_at_once_are_appended(file: FileStorage) -> None:
+    pieces = [bytes([number % 251]) * (number % 3) for number in range(5000)]
+    assert file.append(pieces) == 0
+    assert file.pread(file.size, 0) == b"".join(pieces)
+
+
 @pytest.mark.parametrize("call", ["_files.pread", "_files.preadinto"])
 def test_failing_read_is_a_device_error(
     file: FileStorage, monkeypatch: pytest.MonkeyPatch, call: str
@@ -262,7 +278,7 @@ def test_failing_map_is_a_device_error(file: FileStorage, monkeypatch: pytest.Mo
     ("call", "use"),
     [
         ("_files.pwrite", lambda file: file.pwrite(b"abc", 7)),
-        ("_files.pwrite", lambda file: file.append([b"abc"])),
+        ("_files.pwritev", lambda file: file.append([b"abc"])),
         ("os.ftruncate", lambda file: file.truncate(7)),
         ("os.posix_fallocate", lambda file: file.allocate(7)),
         ("os.fsync", lambda file: file.flush()),

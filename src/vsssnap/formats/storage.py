@@ -128,6 +128,7 @@ class FileStorage(Storage):
         self._fd = fd
         _files.binary(fd)
         self._size = os.fstat(fd).st_size
+        self._behind = _files.WriteBehind(fd)
         self._lock = threading.Lock()
         self._gate = UseGate(name or "the image file")
 
@@ -193,9 +194,22 @@ class FileStorage(Storage):
     def append(self, parts: Sequence[bytes | bytearray | memoryview], /) -> int:
         """See `Storage`."""
         start = at = self._size
-        for part in parts:
-            self.pwrite(part, at)
-            at += len(part)
+        views = [memoryview(part) for part in parts if part]
+        with self._gate:
+            while views:
+                try:
+                    count = _files.pwritev(self._fd, views, at)
+                except OSError as exc:
+                    left = sum(map(len, views))
+                    raise self._failed("pwritev", exc, f"cannot write {left} bytes at {at}") from exc
+                at += count
+                while views and count >= len(views[0]):
+                    count -= len(views.pop(0))
+                if count:
+                    views[0] = views[0][count:]
+            self._behind.wrote(start, at - start)
+        with self._lock:
+            self._size = max(self._size, at)
         return start
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int, /) -> None:
@@ -210,6 +224,7 @@ class FileStorage(Storage):
                     raise self._failed("pwrite", exc, f"cannot write {len(view)} bytes at {offset}") from exc
                 view = view[count:]
                 offset += count
+            self._behind.wrote(end - len(data), len(data))
         with self._lock:
             self._size = max(self._size, end)
 
