@@ -36,6 +36,8 @@ PYTEST = (
 )
 MINUTE = 60.0
 LANES = ("lint", "types", "unit", "interop", "labs", "wheel", "long")
+# Every processor runs the tests of another file: these depend on no machine-wide state, as labs do.
+SHARED = ("-n", "auto", "--dist", "loadfile")
 # Tests that ask foreign readers of images have a lane of their own: what they cost is theirs.
 INTEROP = "tests/interop"
 
@@ -213,11 +215,11 @@ def timed_lanes(wanted: list[str], context: Context, *, long: bool) -> Iterator[
             yield Result(lane, time.monotonic() - begin, budget, ok, None)
     if chosen("unit"):
         begin = heading("unit")
-        ok, counts = pytest(context, "unit", "-m", "not lab and not long", f"--ignore={INTEROP}")
+        ok, counts = pytest(context, "unit", *SHARED, "-m", "not lab and not long", f"--ignore={INTEROP}")
         yield Result("unit", time.monotonic() - begin, 4 * MINUTE, ok, counts)
     if chosen("interop"):
         begin = heading("interop")
-        ok, counts = pytest(context, "interop", "-m", "not lab and not long", INTEROP)
+        ok, counts = pytest(context, "interop", *SHARED, "-m", "not lab and not long", INTEROP)
         yield Result("interop", time.monotonic() - begin, 3 * MINUTE, ok, counts)
     only = [lane.removeprefix("labs:") for lane in wanted if lane.startswith("labs:")]
     if chosen("labs") or only:
@@ -240,8 +242,11 @@ def timed_lanes(wanted: list[str], context: Context, *, long: bool) -> Iterator[
         yield Result("wheel", time.monotonic() - begin, 2 * MINUTE, ok, counts)
     if chosen("long"):
         begin = heading("long")
-        ok, counts = pytest(context, "long", "--long", "-m", "long")
-        yield Result("long", time.monotonic() - begin, 120 * MINUTE, ok, counts)
+        ok, counts = pytest(context, "long", *SHARED, "--long", "-m", "long and not lab")
+        yield Result("long", time.monotonic() - begin, 90 * MINUTE, ok, counts)
+        begin = heading("long labs")
+        ok, counts = pytest(context, "long-labs", "--long", "-m", "long and lab")
+        yield Result("long labs", time.monotonic() - begin, 30 * MINUTE, ok, counts)
 
 
 def heading(lane: str) -> float:
@@ -296,8 +301,9 @@ def main() -> int:
         environment = dict(os.environ)
         environment["PYTHONPATH"] = str(TOP / "src")
         environment.setdefault("CI", "true")  # the same examples every time
-        # The checkout stays as it was.
-        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        # The checkout stays as it was, and the many programs that tests start compile nothing.
+        environment["PYTHONPYCACHEPREFIX"] = str(Path(scratch) / "pycache")
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         environment["HYPOTHESIS_STORAGE_DIRECTORY"] = str(arguments.cache / "hypothesis")
         context = Context(Path(scratch), arguments.wheel_venv / "bin" / "python", environment)
         results = []

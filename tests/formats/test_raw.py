@@ -14,9 +14,10 @@ from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import ClosedError, TargetError, UsageError
 from vsssnap.formats import _zero
 from vsssnap.formats.base import Depth, ImageWriter, Probe, WriteOrder
+from vsssnap.formats.pipe import PipeStorage
 from vsssnap.formats.raw import RawFormat, RawOptions
 from vsssnap.formats.sidecar import SidecarReader, SidecarWriter, verify_with_sidecar, with_sidecar
-from vsssnap.formats.storage import FileStorage, MemoryStorage, PipeStorage
+from vsssnap.formats.storage import FileStorage, MemoryStorage
 from vsssnap.metadata import ImageMetadata
 
 MIB = 1 << 20

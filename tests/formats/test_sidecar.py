@@ -29,9 +29,10 @@ from vsssnap.errors import (
     UsageError,
 )
 from vsssnap.formats.base import Finding, WriteOrder
+from vsssnap.formats.pipe import PipeStorage
 from vsssnap.formats.raw import RawFormat, RawReader
 from vsssnap.formats.sidecar import SidecarReader, SidecarWriter, verify_with_sidecar, with_sidecar
-from vsssnap.formats.storage import FileStorage, MemoryStorage, PipeStorage
+from vsssnap.formats.storage import FileStorage, MemoryStorage
 from vsssnap.metadata import ImageMetadata
 from vsssnap.testing.powercut import PowerCut
 

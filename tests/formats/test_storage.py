@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from vsssnap import _files
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import ClosedError, CorruptImageError, DeviceReadError, TargetError, UsageError
-from vsssnap.formats.storage import FileStorage, MemoryStorage, PipeStorage, Storage
+from vsssnap.formats.pipe import PipeStorage
+from vsssnap.formats.storage import FileStorage, MemoryStorage, Storage
 
 New = Callable[[], Storage]
 
@@ -234,7 +235,7 @@ def test_short_reads_are_completed(file: FileStorage, monkeypatch: pytest.Monkey
 
 def test_short_writes_are_completed(file: FileStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     pwrite = _files.pwrite
-    monkeypatch.setattr(_files, "pwrite", lambda fd, view, at: pwrite(fd, view[:3], at))
+    monkeypatch.setattr(_files, "pwritev", lambda fd, parts, at: pwrite(fd, parts[0][:3], at))
     file.pwrite(b"abcdefghij", 2)
     assert file.pread(12, 0) == b"\0\0abcdefghij"
 
@@ -277,7 +278,7 @@ def test_failing_map_is_a_device_error(file: FileStorage, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("call", "use"),
     [
-        ("_files.pwrite", lambda file: file.pwrite(b"abc", 7)),
+        ("_files.pwritev", lambda file: file.pwrite(b"abc", 7)),
         ("_files.pwritev", lambda file: file.append([b"abc"])),
         ("os.ftruncate", lambda file: file.truncate(7)),
         ("os.posix_fallocate", lambda file: file.allocate(7)),

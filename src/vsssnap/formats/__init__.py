@@ -13,9 +13,9 @@ from vsssnap.formats.base import ResolveParent as ResolveParent
 from vsssnap.formats.base import SupportsWrite as SupportsWrite
 from vsssnap.formats.base import WriteOrder as WriteOrder
 from vsssnap.formats.base import options_of as options_of
+from vsssnap.formats.pipe import PipeStorage as PipeStorage
 from vsssnap.formats.registry import available as available
 from vsssnap.formats.registry import by_name as by_name
 from vsssnap.formats.storage import FileStorage as FileStorage
 from vsssnap.formats.storage import MemoryStorage as MemoryStorage
-from vsssnap.formats.storage import PipeStorage as PipeStorage
 from vsssnap.formats.storage import Storage as Storage

@@ -6,7 +6,6 @@ import errno
 import os
 import sys
 import threading
-import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
-__all__ = ["FileStorage", "MemoryStorage", "PipeStorage", "Storage"]
+__all__ = ["FileStorage", "MemoryStorage", "Storage"]
 
 
 class Storage(ABC):
@@ -193,40 +192,34 @@ class FileStorage(Storage):
 
     def append(self, parts: Sequence[bytes | bytearray | memoryview], /) -> int:
         """See `Storage`."""
-        start = at = self._size
-        views = [memoryview(part) for part in parts if part]
+        start = self._size
+        self._write(parts, start)
+        return start
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int, /) -> None:
+        """See `Storage`."""
+        self._write((data,), offset)
+
+    def _write(self, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
+        views = [memoryview(part) for part in parts if len(part)]
+        if not views:
+            return  # nothing written behind the end does not move it
+        at = offset
         with self._gate:
             while views:
                 try:
                     count = _files.pwritev(self._fd, views, at)
                 except OSError as exc:
-                    left = sum(map(len, views))
-                    raise self._failed("pwritev", exc, f"cannot write {left} bytes at {at}") from exc
+                    what = f"cannot write {sum(map(len, views))} bytes at {at}"
+                    raise self._failed("pwritev", exc, what) from exc
                 at += count
                 while views and count >= len(views[0]):
                     count -= len(views.pop(0))
                 if count:
                     views[0] = views[0][count:]
-            self._behind.wrote(start, at - start)
+            self._behind.wrote(offset, at - offset)
         with self._lock:
             self._size = max(self._size, at)
-        return start
-
-    def pwrite(self, data: bytes | bytearray | memoryview, offset: int, /) -> None:
-        """See `Storage`."""
-        view = memoryview(data)
-        end = offset + len(view) if view else 0  # nothing written behind the end does not move it
-        with self._gate:
-            while view:
-                try:
-                    count = _files.pwrite(self._fd, view, offset)
-                except OSError as exc:
-                    raise self._failed("pwrite", exc, f"cannot write {len(view)} bytes at {offset}") from exc
-                view = view[count:]
-                offset += count
-            self._behind.wrote(end - len(data), len(data))
-        with self._lock:
-            self._size = max(self._size, end)
 
     def truncate(self, size: int, /) -> None:
         """See `Storage`."""
@@ -283,83 +276,6 @@ class FileStorage(Storage):
         return TargetError(
             f"{self.name}: {what}: {exc.strerror}", path=self.name, call=call, code=exc.errno, hint=hint
         )
-
-
-class PipeStorage(Storage):
-    """A descriptor that only takes bytes in order: a pipe, a socket, standard output."""
-
-    seekable = False
-
-    def __init__(self, fd: int, name: str = "", *, owned: bool = True) -> None:
-        self.name = name or "pipe"
-        self._fd = fd
-        _files.binary(fd)
-        self._size = 0
-        self._gate = UseGate(self.name)
-        self._owned = owned
-
-    def _let_go(self) -> None:
-        if self._owned:
-            os.close(self._fd)
-
-    @property
-    def size(self) -> int:
-        """Bytes appended so far."""
-        return self._size
-
-    def pread(self, length: int, offset: int, /) -> bytes:
-        """Refused: see `Storage.seekable`."""
-        raise UsageError(
-            f"{self.name} cannot be read back", hint="save to a file to verify or open the image"
-        )
-
-    def append(self, parts: Sequence[bytes | bytearray | memoryview], /) -> int:
-        """See `Storage`."""
-        start = self._size
-        with self._gate:
-            for part in parts:
-                view = memoryview(part)
-                while view:
-                    count = self._write(view)
-                    view = view[count:]
-                    self._size += count
-        return start
-
-    def _write(self, view: memoryview) -> int:
-        while True:
-            try:
-                return os.write(self._fd, view)
-            except BlockingIOError:
-                # Whoever shares our end of the pipe made it non-blocking; select(2) would wait better,
-                # but takes no pipes on Windows and no descriptor above 1023.
-                time.sleep(0.001)
-            except OSError as exc:
-                hints = {
-                    errno.EPIPE: "the program that reads the pipe has ended",
-                    errno.ENOSPC: "make room or choose another target",
-                }
-                raise TargetError(
-                    f"{self.name}: cannot write at byte {self._size}: {exc.strerror}",
-                    path=self.name,
-                    call="write",
-                    code=exc.errno,
-                    hint=hints.get(exc.errno or 0, "check what it is connected to"),
-                ) from exc
-
-    def pwrite(self, data: bytes | bytearray | memoryview, offset: int, /) -> None:
-        """Refused: see `Storage.seekable`."""
-        raise UsageError(f"{self.name} cannot seek", hint="choose a format that streams, such as vsnap")
-
-    def truncate(self, size: int, /) -> None:
-        """Refused: see `Storage.seekable`."""
-        raise UsageError(f"{self.name} cannot be resized", hint="choose a format that streams, such as vsnap")
-
-    def flush(self) -> None:
-        """Nothing to do: what was written is the reader's."""
-
-    def close(self) -> None:
-        """See `Storage`."""
-        self._gate.close(self._let_go)
 
 
 class MemoryStorage(Storage):
