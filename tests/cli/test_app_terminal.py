@@ -89,7 +89,8 @@ def big(tmp_path: Path) -> Path:
 
 def test_bar_is_drawn_and_goes_away(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(noise(MIB) * 96)
-    terminal = Terminal("save", "disk", "disk.vsnap", "--live", cwd=tmp_path)
+    # Slow enough that the bar comes to say how fast it is.
+    terminal = Terminal("save", "disk", "disk.vsnap", "--live", "--rate-limit", "64M", cwd=tmp_path)
     assert terminal.ended() == 0
     shown = terminal.shown
     assert re.search(r"\d+%", shown)
@@ -129,6 +130,8 @@ def test_device_is_overwritten_only_after_a_yes(tmp_path: Path, answer: str, sta
         terminal = Terminal("restore", "image.raw", device, cwd=tmp_path)
         assert terminal.until(lambda shown: "Overwrite it with 1.00 MiB of" in shown)
         assert f"Everything on {device} will be lost." in terminal.shown
+        # A signal between the question and the system call that waits is seen only behind that (signal(3)).
+        time.sleep(0.3)
         terminal.type(answer)
         assert terminal.ended() == status
     assert (backing.read_bytes() == noise(MIB)) is (status == 0)

@@ -368,7 +368,8 @@ def test_hole_that_was_written_since_is_data() -> None:
 
 
 def test_unreadable_range_raises_and_the_rest_reads() -> None:
-    reader = image(b"\1" * 1000, written(b"\1" * 1000, (Extent(100, 50, ExtentKind.UNREADABLE),)))
+    kept = b"\1" * 100 + bytes(50) + b"\1" * 850
+    reader = image(b"\1" * 1000, written(kept, (Extent(100, 50, ExtentKind.UNREADABLE),)))
     assert reader.pread(100, 0) == b"\1" * 100
     assert reader.pread(850, 150) == b"\1" * 850
     for offset, length in ((99, 2), (149, 1), (0, 1000)):
@@ -377,6 +378,80 @@ def test_unreadable_range_raises_and_the_rest_reads() -> None:
         assert (caught.value.offset, caught.value.length) == (100, 50)
         with pytest.raises(DeviceReadError, match="bytes 100 to 150 could not be read"):
             reader.preadinto(bytearray(length), offset)
+
+
+@pytest.mark.parametrize(("length", "offset"), [(1, 2 * BLOCK + 9), (3 * BLOCK, BLOCK), (10 * BLOCK + 7, 0)])
+def test_read_that_touches_a_changed_block_raises(length: int, offset: int) -> None:
+    volume = patterned(10 * BLOCK + 7)
+    changed = volume.copy()
+    changed[2 * BLOCK + 77] ^= 1
+    reader = image(changed, written(volume))
+    what = f"bytes {2 * BLOCK} to {3 * BLOCK} of the volume are not what was saved.*move its side-car"
+    for _ in range(2):
+        with pytest.raises(CorruptImageError, match=what):
+            reader.pread(length, offset)
+        with pytest.raises(CorruptImageError, match=what):
+            reader.preadinto(bytearray(length), offset)
+    assert reader.pread(BLOCK, BLOCK) == volume[BLOCK : 2 * BLOCK]
+    assert reader.pread(100, 10 * BLOCK) == volume[10 * BLOCK :]
+    assert reader.pread(100, 11 * BLOCK) == b""
+
+
+@given(st.lists(st.tuples(st.integers(0, 9 * BLOCK), st.integers(0, 3 * BLOCK)), max_size=20), st.integers(0))
+def test_reads_of_an_intact_image_agree_and_those_of_a_changed_one_never_lie(
+    reads: list[tuple[int, int]], place: int
+) -> None:
+    volume = patterned(9 * BLOCK + 100)
+    place %= len(volume)
+    changed = volume.copy()
+    changed[place] ^= 0x80
+    sound, spoilt = image(volume, written(volume)), image(changed, written(volume))
+    bad = range(place - place % BLOCK, place - place % BLOCK + BLOCK)
+    for offset, length in reads:
+        expected = volume[offset : offset + length]
+        assert sound.pread(length, offset) == expected
+        if expected and offset < bad.stop and offset + len(expected) > bad.start:
+            with pytest.raises(CorruptImageError):
+                spoilt.pread(length, offset)
+        else:
+            assert spoilt.pread(length, offset) == expected
+
+
+def test_block_is_compared_once() -> None:
+    reader = image(bytearray(b"\1" * BLOCK), written(b"\1" * BLOCK))
+    assert reader.pread(1, 0) == b"\1"
+    storage = reader._storage
+    assert isinstance(storage, MemoryStorage)
+    storage.data[0] = 2
+    assert reader.pread(1, 0) == b"\2"
+
+
+def test_lost_data_is_no_hole(tmp_path: Path) -> None:
+    volume = bytearray(64 * BLOCK)
+    volume[40 * BLOCK : 44 * BLOCK] = b"\5" * (4 * BLOCK)
+    path = tmp_path / "x.raw"
+    path.write_bytes(b"")
+    os.truncate(path, len(volume))
+    reader = RawFormat().open(FileStorage(os.open(path, os.O_RDONLY), str(path)))
+    reader.attach(opened(written(volume)))
+    assert [(e.offset, e.length) for e in reader.extents() if e.kind is ExtentKind.DATA] == [
+        (40 * BLOCK, 4 * BLOCK)
+    ]
+    assert [e.kind for e in reader.extents(41 * BLOCK + 5, 10)] == [ExtentKind.ZERO]
+    with pytest.raises(CorruptImageError, match=f"bytes {41 * BLOCK} to {42 * BLOCK} of"):
+        reader.pread(10, 41 * BLOCK + 5)
+    reader.close()
+
+
+def test_damaged_table_is_told_where_it_is_needed() -> None:
+    volume = patterned(2 * SPAN)
+    sidecar = bytearray(written(volume))
+    sidecar[2 * 4096 + 5] ^= 1  # the header, the first page, the second
+    reader = image(volume, bytes(sidecar))
+    assert reader.pread(SPAN, 0) == volume[:SPAN]
+    assert sum(extent.length for extent in reader.extents()) == 2 * SPAN
+    with pytest.raises(CorruptImageError, match="page 1 of the table fails its checksum"):
+        reader.pread(1, SPAN)
 
 
 def test_image_takes_the_metadata_of_its_sidecar() -> None:

@@ -12,9 +12,10 @@ import pytest
 from loops import loop_device, make_file_system, mounted, sparse_file
 from requirements import require_lab
 from sources import BytesReader, Plain, mixed, noise
-from vsssnap import restore_image, save_image
+from vsssnap import OnReadError, open_image, restore_image, save_image
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import (
+    CorruptImageError,
     DeviceReadError,
     ImageNotFoundError,
     SnapshotLostError,
@@ -73,6 +74,29 @@ def test_the_image_itself_is_no_target(image: Path) -> None:
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageNotFoundError, match="there is no image"):
         restore_image(tmp_path / "none.raw", tmp_path / "out.raw")
+
+
+def test_damage_that_a_sidecar_knows_of_is_not_restored_or_converted(tmp_path: Path) -> None:
+    image = tmp_path / "image.raw"
+    save_image(Plain(noise(4 * MIB)), image)
+    at = 2 * MIB + 3
+    with open(image, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+    where = "bytes 2097152 to 2359296 of the volume are not what was saved"
+    with pytest.raises(CorruptImageError, match=where):
+        restore_image(image, tmp_path / "out.raw", verify=True)
+    with open_image(image) as source:
+        with pytest.raises(CorruptImageError, match=where):
+            save_image(source, tmp_path / "out.vsnap")
+        assert listing(tmp_path) == ["image.raw", "image.raw.vsssnap"]
+        report = save_image(source, tmp_path / "out.vsnap", on_read_error=OnReadError.MARK)
+    lost = Extent(2 * MIB, 256 << 10, ExtentKind.UNREADABLE)
+    assert report.unreadable == (lost,)
+    with open_image(tmp_path / "out.vsnap") as saved:
+        assert [extent for extent in saved.extents() if extent.kind is ExtentKind.UNREADABLE] == [lost]
 
 
 def test_an_unreadable_range_ends_the_restore_and_leaves_nothing(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> 
 
     IMAGE may be a block device, too.
     """
-    from vsssnap import ExtentKind, open_image
+    from vsssnap import Depth, ExtentKind, open_image
 
     if format_name is None and is_block_device(image):
         _info_device(out, image)
@@ -169,6 +169,7 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> 
             interrupts.check()
             states[extent.kind] += extent.length
         stored = sum(os.stat(name).st_size for name in reader.origins)
+        depths = tuple(sorted({*reader.depths(), *([Depth.CONTENT] if reader.sidecar is not None else [])}))
         values = {
             "path": image,
             "format": reader.format,
@@ -177,14 +178,13 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> 
             "stored": stored,
             "ratio": round(states["data"] / stored, 4) if stored else None,
             "states": states,
-            "depths": reader.depths(),
+            "depths": depths,
             "sidecar": reader.sidecar is not None,
             "metadata": _metadata(reader.metadata),
             "details": reader.info(),
             "contents": contents(reader),
         }
-        depths = ", ".join(depth.name.lower() for depth in reader.depths())
-        _show(out, values, reader.metadata, depths)
+        _show(out, values, reader.metadata, ", ".join(depth.name.lower() for depth in depths))
         found = shadow.contents(reader)
         shadow.show(out, found)
         values |= found

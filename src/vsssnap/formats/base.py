@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from vsssnap.blocks.extent import Extent
     from vsssnap.formats.sidecar import SidecarReader
+    from vsssnap.formats.sidecar.guard import BlockGuard
     from vsssnap.formats.storage import Storage
     from vsssnap.metadata import ImageMetadata
 
@@ -128,8 +129,9 @@ class ResolveParent(Protocol):
 class ImageReader(BlockReader):
     """An image as a reader.
 
-    With a side-car attached `extents` tells the states it holds, and what was UNREADABLE when the
-    image was made raises DeviceReadError; a driver need not know of it.
+    With a side-car attached `extents` tells the states it holds, what was UNREADABLE when the
+    image was made raises DeviceReadError, and a read gives what was saved or CorruptImageError: each
+    block that it touches is compared with its checksum once.  A driver need not know of it.
 
     Attributes:
         format: Name of its format.
@@ -142,6 +144,7 @@ class ImageReader(BlockReader):
     path: str = ""
     sidecar: SidecarReader | None = None
     plain: bool = False
+    _guard: BlockGuard | None = None
 
     def attach(self, sidecar: SidecarReader) -> None:
         """Take the metadata and states of a side-car; the reader owns it from then on.
@@ -154,25 +157,37 @@ class ImageReader(BlockReader):
         except BaseException:
             sidecar.close()
             raise
+        from vsssnap.formats.sidecar.guard import BlockGuard  # for the few images that have one
+
         self.sidecar = sidecar
         self.metadata = sidecar.metadata
+        self._guard = BlockGuard(sidecar, self.path)
 
     def pread(self, length: int, offset: int, /) -> bytes:
         """See `BlockReader`."""
         if self.sidecar is not None:
             self.sidecar.states.require_readable(whole(offset, "offset"), whole(length, "length"))
-        return super().pread(length, offset)
+        data = super().pread(length, offset)
+        if self._guard is not None:
+            self._guard.check(memoryview(data), offset, super().preadinto)
+        return data
 
     def preadinto(self, buffer: Buffer, offset: int, /) -> int:
         """See `BlockReader`."""
         if self.sidecar is not None:
             with memoryview(buffer) as view:
                 self.sidecar.states.require_readable(whole(offset, "offset"), view.nbytes)
-        return super().preadinto(buffer, offset)
+        count = super().preadinto(buffer, offset)
+        if self._guard is not None:
+            with memoryview(buffer) as view:
+                self._guard.check(view.cast("B")[:count], offset, super().preadinto)
+        return count
 
     def _walk(self, offset: int, length: int) -> Iterator[Extent]:
         known = super()._walk(offset, length)
-        return known if self.sidecar is None else self.sidecar.states.over(known, offset, length)
+        if self.sidecar is None or self._guard is None:
+            return known
+        return self.sidecar.states.over(self._guard.over(known), offset, length)
 
     def close(self) -> None:
         """See `BlockReader`."""

@@ -12,7 +12,7 @@ from vsssnap._units import MIB
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.blocks.pipeline import Unit, plan, pump
 from vsssnap.blocks.reader import as_reader
-from vsssnap.errors import DeviceReadError, UsageError
+from vsssnap.errors import CorruptImageError, DeviceReadError, UsageError
 from vsssnap.formats.base import ImageReader, ImageWriter, SupportsWrite, WriteOrder
 from vsssnap.formats.storage import Storage
 from vsssnap.imaging.opening import begin_image
@@ -359,7 +359,7 @@ def read_unit(reader: BlockReader, unit: Unit, view: memoryview, *, mark: bool =
         part = view[offset - unit.offset : offset - unit.offset + length]
         try:
             reader.preadinto(part, offset)
-        except DeviceReadError:
+        except (DeviceReadError, CorruptImageError):
             if not mark:
                 raise
             bad += _salvage(reader, part, offset)
@@ -379,7 +379,7 @@ def _salvage(reader: BlockReader, view: memoryview, offset: int) -> list[Extent]
         part = view[at - offset : stop - offset]
         try:
             reader.preadinto(part, at)
-        except DeviceReadError:
+        except (DeviceReadError, CorruptImageError):
             part[:] = bytes(len(part))
             if bad and bad[-1].end == at:
                 bad[-1] = Extent(bad[-1].offset, stop - bad[-1].offset, ExtentKind.UNREADABLE)

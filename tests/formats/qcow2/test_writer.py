@@ -460,10 +460,21 @@ def test_sidecar_keeps_what_qcow2_cannot(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[data.index(volume[5000:6000])] ^= 1  # a payload that did not shrink, so it lies there as it is
     path.write_bytes(data)
-    assert verify_image(path).ok
-    (found,) = verify_image(path, depth=Depth.CONTENT).findings
+    assert verify_image(path, depth=Depth.STRUCTURE).ok
+    (found,) = verify_image(path).findings
     assert found.extent is not None
     assert found.extent.offset <= 5000 < found.extent.end
+
+
+@pytest.mark.parametrize(("packed", "reached"), [(False, Depth.CONTENT), (True, Depth.STRUCTURE)])
+def test_sidecar_is_used_by_default_where_nothing_is_decompressed(
+    packed: bool, reached: Depth, tmp_path: Path
+) -> None:
+    path = tmp_path / "image.qcow2"
+    options = Qcow2Options(compression="zstd" if packed else "none", sidecar=True)
+    save_image(MemoryReader(b"text" * (MIB // 4)), path, options=options)
+    assert verify_image(path).depth is reached
+    assert verify_image(path, depth=Depth.CONTENT).ok
 
 
 # Refusals.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vsssnap._units import MIB
 from vsssnap.blocks.extent import Extent, ExtentKind, coalesce
-from vsssnap.errors import CorruptImageError, UsageError
+from vsssnap.errors import CorruptImageError, DeviceReadError, UsageError
 from vsssnap.formats.base import Depth, ImageReader
 from vsssnap.formats.qcow2 import structs
 from vsssnap.formats.qcow2.bitmaps import Qcow2Bitmap, bitmaps, dirty_extents
@@ -92,6 +92,16 @@ class Qcow2Reader(ImageReader):
 
     def _release(self) -> None:
         self._files.let_go()
+
+    @property
+    def plain(self) -> bool:  # type: ignore[override]  # here it has to be looked for
+        """Whether no cluster is compressed, here or in a backing file; reads tables up to the first one."""
+        try:
+            with self._gate:
+                own = all(kind is not Kind.PACKED for kind, *_ in self._map.walk(0, self.size))
+        except (CorruptImageError, DeviceReadError):
+            return False
+        return own and (not isinstance(self.parent, ImageReader) or self.parent.plain)
 
     # Reading.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from vsssnap._units import MIB
 from vsssnap.blocks.extent import Extent, ExtentKind, grid, pair
 from vsssnap.blocks.pipeline import pump
+from vsssnap.blocks.reader import BlockReader
 from vsssnap.errors import CorruptImageError, DeviceReadError, UnsupportedFeatureError
 from vsssnap.formats.base import Finding
 from vsssnap.formats.sidecar.reader import matches
@@ -130,16 +132,9 @@ def _expected(sidecar: SidecarReader, offset: int, length: int) -> Iterator[tupl
 
 def _read(reader: ImageReader, sidecar: SidecarReader, offset: int, view: memoryview) -> bool:
     """Fill ``view``, with zeros for what was UNREADABLE then; False if the image cannot be read now."""
-    at, end = offset, offset + len(view)
     try:
-        for lost in sidecar.states.unreadable(offset, len(view)):
-            first, last = max(lost.offset, offset), min(lost.end, end)
-            if first > at:
-                reader.preadinto(view[at - offset : first - offset], at)
-            view[first - offset : last - offset] = bytes(last - first)
-            at = last
-        if end > at:
-            reader.preadinto(view[at - offset :], at)
+        # Not the image's own `preadinto`, which would raise instead of telling what differs.
+        sidecar.fill(view, offset, partial(BlockReader.preadinto, reader))
     except (CorruptImageError, DeviceReadError, UnsupportedFeatureError):
         return False
     return True

@@ -30,7 +30,7 @@ from vsssnap.formats.sidecar.structs import (
 from vsssnap.metadata import MAX_ENCODED, ImageMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from vsssnap.formats.storage import Storage
 
@@ -168,6 +168,24 @@ class SidecarReader:
         if expected is None or len(data) != expected[1]:
             raise UsageError(f"{len(data)} bytes at {offset} are no block of this side-car")
         return matches(data, expected[2])
+
+    def fill(self, view: memoryview, offset: int, read: Callable[[memoryview, int], object]) -> None:
+        """Fill ``view`` as it was when the checksums were made: zeros for what was UNREADABLE.
+
+        Args:
+            view: A part of the volume.
+            offset: Its first byte.
+            read: Fills a view from an offset of the image; what it raises is raised.
+        """
+        at, end = offset, offset + len(view)
+        for lost in self.states.unreadable(offset, len(view)):
+            first, last = max(lost.offset, offset), min(lost.end, end)
+            if first > at:
+                read(view[at - offset : first - offset], at)
+            view[first - offset : last - offset] = bytes(last - first)
+            at = last
+        if end > at:
+            read(view[at - offset :], at)
 
     def expected(self) -> Iterator[tuple[int, int, bytes]]:
         """All blocks that are not all zero, ascending, as `blocks_of` gives them.
