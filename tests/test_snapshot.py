@@ -484,6 +484,12 @@ def test_closing_waits_for_a_running_read(volume: MemoryVolume) -> None:
 # Lifetime.
 
 
+def test_a_snapshot_of_nothing_is_a_plain_error() -> None:
+    with pytest.raises(TypeError, match="volume"):
+        Snapshot()  # type: ignore[call-arg]
+    gc.collect()  # an exception in __del__ would be a warning, and so an error here
+
+
 def test_a_forgotten_snapshot_is_a_resource_warning_and_released(volume: MemoryVolume) -> None:
     snapshot = Snapshot("vol")
     snapshot.create()

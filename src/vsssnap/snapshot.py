@@ -64,6 +64,10 @@ class Snapshot:
     live volume.  Use from one thread, but for `cancel`, `close`, `open` and the readers.
     """
 
+    # For __del__ after a constructor that failed, or was not even entered.
+    _state = _State.NEW
+    _held: Held | None = None
+
     def __init_subclass__(cls) -> None:
         raise TypeError("Snapshot is final: write a provider instead")
 
@@ -97,8 +101,6 @@ class Snapshot:
         Raises:
             UsageError: an argument is wrong in itself.
         """
-        self._state = _State.NEW  # first, for __del__ after a failed constructor
-        self._held: Held | None = None
         self._names: dict[str, object] = {}
         for item in (volume, *more):
             name = name_of(item)

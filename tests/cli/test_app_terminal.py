@@ -130,7 +130,7 @@ def test_device_is_overwritten_only_after_a_yes(tmp_path: Path, answer: str, sta
         terminal = Terminal("restore", "image.raw", device, cwd=tmp_path)
         assert terminal.until(lambda shown: "Overwrite it with 1.00 MiB of" in shown)
         assert f"Everything on {device} will be lost." in terminal.shown
-        # A signal between the question and the system call that waits is seen only behind that (signal(3)).
+        # A signal between the question and the system call that waits is seen only after it.
         time.sleep(0.3)
         terminal.type(answer)
         assert terminal.ended() == status

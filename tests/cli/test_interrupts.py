@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from vsssnap import cli
 from vsssnap.cli import interrupts
 from vsssnap.cli.interrupts import Interrupted, check, deferred, installed, pending
 
@@ -148,3 +149,17 @@ def test_state_is_fresh_each_time() -> None:
         assert pending() == 0
         check()
     assert interrupts.pending() == 0
+
+
+def test_interrupt_while_the_program_is_loaded_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped:
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            if name == "vsssnap.cli.app":
+                raise KeyboardInterrupt
+
+    for name in [name for name in sys.modules if name.startswith("vsssnap.cli.app")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Stopped(), *sys.meta_path])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 130

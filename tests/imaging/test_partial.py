@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from loops import loop_device, sparse_file
+from requirements import require_lab
 from sources import BytesReader
 from vsssnap.errors import TargetError, TargetRefusedError
 from vsssnap.imaging.copying import save_image
@@ -106,3 +109,25 @@ def test_a_refused_image_leaves_no_descriptor_and_no_file(tmp_path: Path) -> Non
         save_image(BytesReader(b"x" * 4096), tmp_path / "a.raw")
     assert set(os.listdir("/proc/self/fd")) == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.raw"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there an open file cannot be replaced")
+def test_file_that_somebody_writes_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "disk.img"
+    path.write_bytes(b"live")
+    with open(path, "r+b"), pytest.raises(TargetRefusedError, match=r"disk\.img is open for writing: .*lsof"):
+        PartialFile(str(path), replace=True)
+    assert path.read_bytes() == b"live"
+    with open(path, "rb") as reader:  # who reads the old file goes on doing so
+        file = PartialFile(str(path), replace=True)
+        file.commit()
+        assert reader.read() == b"live"
+
+
+@pytest.mark.lab
+def test_file_behind_a_loop_device_is_not_replaced(tmp_path: Path) -> None:
+    require_lab("losetup")
+    path = sparse_file(tmp_path / "disk.img", 1 << 20)
+    with loop_device(path), pytest.raises(TargetRefusedError, match="loop device"):
+        PartialFile(str(path), replace=True)
+    assert os.listdir(tmp_path) == ["disk.img"]

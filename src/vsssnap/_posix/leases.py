@@ -25,7 +25,7 @@ assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
 
 import fcntl  # noqa: E402 - there is none on Windows
 
-__all__ = ["ReadLeases", "why_no_lease"]
+__all__ = ["ReadLeases", "is_written", "why_no_lease"]
 
 _SIGNAL = signal.SIGURG
 _LOOK = 1.0  # seconds between looks at the leases without a signal
@@ -150,3 +150,25 @@ def why_no_lease(fd: int, path: str) -> str:
     finally:
         held.close()
     return ""
+
+
+def is_written(path: str) -> bool:
+    """Whether a program, a virtual machine or a loop device has a regular file open for writing.
+
+    False where that cannot be told: another user's file, a file system without leases.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    held = ReadLeases()
+    try:
+        held.add(fd, path)
+    except ProviderUnavailableError:
+        return False
+    except SnapshotBusyError:
+        return True
+    finally:
+        held.close()
+        os.close(fd)
+    return False

@@ -11,6 +11,10 @@ def main() -> None:
     if find_spec("click") is None or find_spec("rich") is None:
         print('The command line needs two more packages: pip install "vsssnap[cli]"', file=sys.stderr)  # noqa: T201 - nothing nicer is installed
         raise SystemExit(2)
-    from vsssnap.cli.app import run
+    try:
+        from vsssnap.cli.app import run
+    except KeyboardInterrupt:  # before `interrupts` is there to take it
+        print("vsssnap: interrupted", file=sys.stderr)  # noqa: T201 - as above
+        raise SystemExit(130) from None
 
     run()

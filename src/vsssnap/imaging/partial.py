@@ -43,7 +43,7 @@ class PartialFile:
 
         Raises:
             TargetRefusedError: the name exists without ``replace``, is a link, a folder or a
-                device, is one of ``origins``, or is being written by another process.
+                device, is one of ``origins``, or is open for writing somewhere.
             TargetError: the folder does not exist or cannot be written.
         """
         self.path = path
@@ -221,6 +221,20 @@ def check_target(path: str, *, replace: bool, origins: Iterable[str]) -> None:
         raise TargetRefusedError(
             f"{path} exists", path=path, hint="choose another name, or pass replace=True"
         )
+    _refuse_written(path)
+
+
+def _refuse_written(path: str) -> None:
+    """A file in use is not replaced: its user would go on writing into one that has no name any more."""
+    if sys.platform != "win32":  # where an open file cannot be replaced
+        from vsssnap._posix import leases
+
+        if leases.is_written(path):
+            raise TargetRefusedError(
+                f"{path} is open for writing: a program, a virtual machine or a loop device uses it",
+                path=path,
+                hint="end what uses it (lsof or losetup -j tell), or choose another name",
+            )
 
 
 def _is_locked(fd: int) -> bool:
