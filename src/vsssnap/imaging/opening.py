@@ -18,9 +18,7 @@ from vsssnap.errors import (
     UsageError,
 )
 from vsssnap.formats import registry
-from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, Probe
-from vsssnap.formats.sidecar import SUFFIX as SIDECAR_SUFFIX
-from vsssnap.formats.sidecar import SidecarReader, SidecarWriter, with_sidecar
+from vsssnap.formats.base import SIDECAR_SUFFIX, ImageFormat, ImageReader, ImageWriter, Probe
 from vsssnap.formats.storage import FileStorage, Storage
 from vsssnap.imaging.partial import PartialFile
 from vsssnap.metadata import ImageMetadata
@@ -203,6 +201,8 @@ def _attach_sidecar(reader: ImageReader, path: str, recover: bool) -> None:
     beside = path + SIDECAR_SUFFIX
     if not os.path.isfile(beside):
         return
+    from vsssnap.formats.sidecar import SidecarReader  # for the images that have one
+
     try:
         reader.attach(SidecarReader.open(open_storage(beside)))
     except CorruptImageError as exc:
@@ -358,6 +358,8 @@ def begin_image(
         files.append(PartialFile(name, replace=replace, origins=origins))
         writer = driver.create(FileStorage(files[-1].take(), name), size, options=options, parent=parent)
         if sidecar:
+            from vsssnap.formats.sidecar import SidecarWriter, with_sidecar
+
             writer = with_sidecar(
                 writer, SidecarWriter(FileStorage(files[0].take(), files[0].path), size, driver.name)
             )

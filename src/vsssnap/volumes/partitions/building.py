@@ -6,7 +6,7 @@ Source: UEFI Specification 2.10, sections 5.2.3 (protective MBR) and 5.3.
 from __future__ import annotations
 
 import dataclasses
-import secrets
+import os
 import zlib
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -120,7 +120,7 @@ def new_ids(disk: BlockReader, table: Partitions) -> list[tuple[int, bytes]]:
     place = MasterBootRecord.OFFSETS["disk_signature"]
     patches = []
     if table.scheme is Scheme.MBR or any(disk.pread(4, place)):
-        patches.append((place, (secrets.randbits(32) or 1).to_bytes(4, "little")))
+        patches.append((place, (int.from_bytes(os.urandom(4), "little") or 1).to_bytes(4, "little")))
     if table.scheme is Scheme.GPT:
         patches += _new_guids(disk, table.sector_size)
     return patches
