@@ -25,6 +25,8 @@ def is_zero(data: memoryview) -> bool:
         data: Contiguous single bytes.
     """
     is_start = _ZEROS.startswith
+    if len(data) <= PIECE:
+        return is_start(data)
     return all(is_start(data[at : at + PIECE]) for at in range(0, len(data), PIECE))
 
 
