@@ -52,22 +52,13 @@ DIGESTS: Final[dict[int, Digest]] = {structs.BLAKE3: _blake3, structs.SHA256: _s
 DIGEST_NAMES: Final = {structs.BLAKE3: "blake3", structs.SHA256: "sha256"}
 
 
-def check_of(data: Buffer, *more: Buffer) -> bytes:
-    """XXH3-128, canonical, of pieces one behind the other: against accidents, never for equality."""
-    if not more:
-        return xxhash.xxh3_128_digest(data)
-    hasher = xxhash.xxh3_128(data)
-    for piece in more:
-        hasher.update(piece)
-    return hasher.digest()
+def check_of(data: Buffer) -> bytes:
+    """XXH3-128, canonical: against accidents, never for equality."""
+    return xxhash.xxh3_128_digest(data)
 
 
-Parts = tuple[bytes | memoryview, ...]
-"""Bytes in pieces, at least one: what does not compress is written from where it was read."""
-
-
-def raw_frame(data: memoryview) -> Parts:
-    """One Zstandard frame of raw blocks; its bytes depend on nothing but ``data``, and it refers to that.
+def raw_frame(data: memoryview) -> bytes:
+    """One Zstandard frame of raw blocks; its bytes depend on nothing but ``data``.
 
     Frame header descriptor (RFC 8878, 3.1.1.1.1): single segment, 4-byte content size.
     """
@@ -77,10 +68,10 @@ def raw_frame(data: memoryview) -> Parts:
         block = data[start : start + _BLOCK]
         last = start + _BLOCK >= size
         parts += [(len(block) << 3 | last).to_bytes(3, "little"), block]
-    return tuple(parts)
+    return b"".join(parts)
 
 
-def compress(data: memoryview, level: int) -> Parts:
+def compress(data: memoryview, level: int) -> bytes:
     """A segment's Zstandard frame.
 
     Args:
@@ -95,7 +86,7 @@ def compress(data: memoryview, level: int) -> Parts:
         packed: bytes = compressor.compress(data)
         # Below 3 % it is not worth decompressing at every read.
         if len(packed) < len(data) - (len(data) >> 5):
-            return (packed,)
+            return packed
     return raw_frame(data)
 
 

@@ -16,7 +16,6 @@ from vsssnap.formats.vsnap.states import cells_of, touched
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vsssnap.formats.vsnap.codec import Parts
     from vsssnap.formats.vsnap.index import Entry
     from vsssnap.formats.vsnap.layout import Geometry
 
@@ -32,8 +31,7 @@ class Encoded:
         data: Cells to store.
         same: Cells that hold data and are as in the parent.
         plain_length: Bytes of the cells to store.
-        segments: Their Zstandard frames; they may refer to ``view``.
-        lengths: Bytes of each of them.
+        segments: Their Zstandard frames.
         checks: Of each segment.
         base: The parent's entry.
     """
@@ -44,8 +42,7 @@ class Encoded:
     data: int
     same: int
     plain_length: int
-    segments: list[Parts]
-    lengths: list[int]
+    segments: list[bytes]
     checks: list[bytes]
     base: Entry | None
 
@@ -99,10 +96,9 @@ class Encoder:
             same = _bounded(same, data & ~same, base)
             data &= ~same
         segments = self._segments(view, data)
-        lengths = [sum(map(len, segment)) for segment in segments]
-        checks = [check_of(*segment) for segment in segments]
+        checks = [check_of(segment) for segment in segments]
         plain = self._geometry.plain_length(chunk, data)
-        return Encoded(chunk, view, digest, data, same, plain, segments, lengths, checks, base)
+        return Encoded(chunk, view, digest, data, same, plain, segments, checks, base)
 
     def _data_cells(self, view: memoryview) -> int:
         size = self._geometry.cell_size
@@ -128,7 +124,7 @@ class Encoder:
                     bits |= 1 << cell
         return bits
 
-    def _segments(self, view: memoryview, data: int) -> list[Parts]:
+    def _segments(self, view: memoryview, data: int) -> list[bytes]:
         size = self._geometry.cell_size
         runs = list(cells_of(data))
         if len(runs) == 1:

@@ -87,10 +87,10 @@ class DataFrame:
 
 
 def pack_data(
-    head: DataBody, cell_states: CellStates, width: int, lengths: list[int], checks: list[bytes]
+    head: DataBody, cell_states: CellStates, width: int, segments: list[bytes], checks: list[bytes]
 ) -> list[bytes]:
     """The body of a data frame, in pieces."""
-    table = [_SEGMENT.pack(length, check) for length, check in zip(lengths, checks, strict=True)]
+    table = [_SEGMENT.pack(len(segment), check) for segment, check in zip(segments, checks, strict=True)]
     return [head.pack(), cell_states.pack(width, with_data=True), *table]
 
 

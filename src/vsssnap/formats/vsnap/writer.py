@@ -15,7 +15,6 @@ incomplete, and recoverable up to there.
 from __future__ import annotations
 
 import os
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from vsssnap._units import whole
@@ -289,12 +288,12 @@ class VsnapWriter(ImageWriter):
 
     def _put_data(self, encoded: Encoded, own: CellStates) -> Piece:
         grid = self.geometry
-        outer = sum(encoded.lengths)
+        outer = sum(map(len, encoded.segments))
         head = DataBody(
             encoded.chunk, self._image_id, encoded.digest, encoded.plain_length, len(encoded.segments), 0
         )
-        body = pack_data(head, own, grid.width, encoded.lengths, encoded.checks)
-        offset = self._append(structs.DATA_FRAME, body, list(chain.from_iterable(encoded.segments)), outer)
+        body = pack_data(head, own, grid.width, encoded.segments, encoded.checks)
+        offset = self._append(structs.DATA_FRAME, body, encoded.segments)
         self._data_frames += 1
         self._plain_bytes += encoded.plain_length
         self._outer_bytes += outer
@@ -303,9 +302,8 @@ class VsnapWriter(ImageWriter):
 
     # Frames.
 
-    def _append(
-        self, kind: int, body: Sequence[bytes], outer: Sequence[bytes | memoryview] = (), length: int = 0
-    ) -> int:
+    def _append(self, kind: int, body: Sequence[bytes], outer: Sequence[bytes] = ()) -> int:
+        length = sum(map(len, outer))
         parts = frames.build(kind, self._storage.size, self._image_id, body, outer_length=length)
         return self._storage.append([*parts, *outer])
 
