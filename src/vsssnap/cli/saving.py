@@ -277,6 +277,7 @@ def _write(
             on_read_error=OnReadError(given["on_read_error"]),
             copy=CopyOptions(workers=given["workers"], rate_limit=given["rate_limit"]),
             progress=progress,
+            wrap=given["wrap"],
         )
     stored = f", {format_size(report.stored)} stored" if report.stored is not None else ""
     seconds = max(report.seconds, 1e-6)
@@ -285,6 +286,8 @@ def _write(
         f"{format_size(report.data)} of it data{stored}, {report.seconds:.1f} s, "
         f"{format_size(report.size / seconds)}/s"
     )
+    if report.wrapped:
+        out.say("  a volume: it was put into a disk with one partition; --no-wrap leaves it bare")
     for extent in report.unreadable:
         out.warn(f"{plan.source}: {extent.length} bytes at {extent.offset} are unreadable and marked so")
     say_left_out(out, reader)
