@@ -22,6 +22,7 @@ from vsssnap.blocks.reader import BlockReader as BlockReader
 from vsssnap.blocks.reader import SupportsPread as SupportsPread
 from vsssnap.consistency import Consistency as Consistency
 from vsssnap.disk import DiskReader as DiskReader
+from vsssnap.disk import DiskSnapshot as DiskSnapshot
 from vsssnap.disk import Uncovered as Uncovered
 from vsssnap.disk import new_disk_id as new_disk_id
 from vsssnap.formats.base import Depth as Depth

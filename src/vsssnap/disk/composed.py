@@ -1,4 +1,4 @@
-"""Whole disks: one of several readers, one around a volume, and one with ids of its own."""
+"""One disk of several readers, and one with ids of its own."""
 
 from __future__ import annotations
 
