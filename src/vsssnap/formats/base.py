@@ -327,6 +327,14 @@ class ImageFormat(ABC):
         """Whether an image with these options gets a side-car for checksums and metadata."""
         return False
 
+    def disk_sector_size(self, options: object, /) -> int | None:
+        """The sector size, in bytes, of the disk that an image with these options is to whoever mounts it.
+
+        None for a format that holds bytes, whatever they are; a volume that is saved in another one
+        is put into a disk first.
+        """
+        return None
+
     @abstractmethod
     def open(
         self, storage: Storage, /, *, resolve_parent: ResolveParent | None = None, recover: bool = False

@@ -44,6 +44,11 @@ class VhdxFormat(ImageFormat):
         """By option."""
         return options_of(VhdxOptions, options, self.name).sidecar
 
+    def disk_sector_size(self, options: object, /) -> int:
+        """Disks have the logical sectors of the options."""
+        given = options_of(VhdxOptions, options, self.name)
+        return given.sector(512, given.logical_sector_size, "logical")
+
     def open(
         self, storage: Storage, /, *, resolve_parent: ResolveParent | None = None, recover: bool = False
     ) -> VhdxReader:

@@ -44,6 +44,10 @@ class VmdkFormat(ImageFormat):
         """By option."""
         return options_of(VmdkOptions, options, self.name).sidecar
 
+    def disk_sector_size(self, options: object, /) -> int:
+        """Disks have sectors of 512 bytes."""
+        return 512
+
     def open(
         self, storage: Storage, /, *, resolve_parent: ResolveParent | None = None, recover: bool = False
     ) -> VmdkReader:
