@@ -33,9 +33,11 @@ steps = st.lists(writes | marks | bytes_marks, max_size=10)
 Step = tuple[str, int, int, int]
 
 
-def apply(writer_steps: list[Step], storage: MemoryStorage, parent: ImageReader | None) -> bytes:
-    """Write an image step by step; gives what it must hold."""
-    model = bytearray(SIZE)
+def apply(
+    writer_steps: list[Step], storage: MemoryStorage, parent: ImageReader | None, below: bytes
+) -> bytes:
+    """Write an image step by step; gives what it must hold if its parent holds ``below``."""
+    model = bytearray(below)
     options = VhdOptions(block_size=BLOCK)
     writer = FORMAT.create(storage, SIZE, options=options, parent=parent)
     for what, at, length, value in writer_steps:
@@ -61,10 +63,10 @@ def test_chain_reads_as_the_last_model(links: list[list[Step]], dice: random.Ran
     """The last write or mark of a byte counts, in a first image and in its children."""
     files: dict[str, bytearray] = {}
     parent: ImageReader | None = None
-    model = b""
+    model = bytes(SIZE)
     for number, link in enumerate(links):
         storage = MemoryStorage(name=f"{number}.vhd")
-        model = apply(link, storage, parent)
+        model = apply(link, storage, parent, model)
         files[f"{number}.vhd"] = storage.data
         if parent is not None:
             parent.close()
