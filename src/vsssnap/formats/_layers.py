@@ -53,6 +53,13 @@ class LayeredReader(ImageReader):
     def _fetch(self, view: memoryview, first: int, place: Any) -> None:  # noqa: ANN401 - see `Own`
         """Fill ``view`` with the volume's bytes from ``first``, which lie at ``place``."""
 
+    def _load(self, length: int, first: int, place: Any) -> bytes:  # noqa: ANN401 - see `Own`
+        """The same as new bytes, where a format can save the copy."""
+        data = bytearray(length)
+        with memoryview(data) as view:
+            self._fetch(view, first, place)
+        return bytes(data)
+
     @abstractmethod
     def _tell(self, first: int, stop: int, place: Any) -> Iterator[Extent]:  # noqa: ANN401 - see `Own`
         """What is known of a range that lies at ``place``."""
@@ -101,6 +108,17 @@ class LayeredReader(ImageReader):
                 image._fetch(part, first, place)  # noqa: SLF001 - of this class
             else:
                 image.preadinto(part, first)
+
+    def _read(self, length: int, offset: int) -> bytes:
+        parts: list[bytes] = []
+        for image, first, stop, place in self._shown(offset, offset + length):
+            if image is None:
+                parts.append(bytes(stop - first))
+            elif place is not None and isinstance(image, LayeredReader):
+                parts.append(image._load(stop - first, first, place))  # noqa: SLF001 - of this class
+            else:
+                parts.append(image.pread(stop - first, first))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         return coalesce(self._known(offset, offset + length))

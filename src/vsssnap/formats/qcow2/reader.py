@@ -129,6 +129,12 @@ class Qcow2Reader(LayeredReader):
             for at, plain in self._files.packed.decoded([(start, host)], first, len(view)):
                 view[:] = _part(plain, first - at, first - at + len(view))
 
+    def _load(self, length: int, first: int, place: Place) -> bytes:
+        kind, start, host = place
+        if kind is Kind.STORED and self._files.data is None:
+            return self._files.storage.pread(length, host + first - start)
+        return super()._load(length, first, place)
+
     def _read_into(self, view: memoryview, offset: int) -> None:
         if self.parent is not None:
             super()._read_into(view, offset)

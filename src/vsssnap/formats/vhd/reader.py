@@ -61,6 +61,11 @@ class VhdReader(LayeredReader):
             raise self._unread(first, first + len(view))
         self._storage.preadinto(view, place)
 
+    def _load(self, length: int, first: int, place: int) -> bytes:
+        if place == _LOST:
+            raise self._unread(first, first + length)
+        return self._storage.pread(length, place)
+
     def _tell(self, first: int, stop: int, place: int) -> Iterator[Extent]:
         if place == _LOST:
             yield Extent(first, stop - first, ExtentKind.UNREADABLE)

@@ -59,6 +59,10 @@ class VhdxReader(LayeredReader):
         else:
             fill_zero(view)
 
+    def _load(self, length: int, first: int, place: tuple[int, int]) -> bytes:
+        where, start = place
+        return self._storage.pread(length, where + first - start) if where >= 0 else bytes(length)
+
     def _tell(self, first: int, stop: int, place: tuple[int, int]) -> Iterator[Extent]:
         where, start = place
         if where >= 0:
