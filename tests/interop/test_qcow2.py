@@ -491,7 +491,7 @@ def test_volume_without_data_is_clean(size: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-@pytest.mark.parametrize("kind", ["qcow2", "raw", "vpc", "vmdk"])
+@pytest.mark.parametrize("kind", ["qcow2", "raw", "vpc", "vhdx", "vmdk"])
 def test_child_of_ours_is_read_by_others(compression: str, kind: str, tmp_path: Path) -> None:
     data = volume_of(4 * MIB, 1)
     base = tmp_path / ("base.vhd" if kind == "vpc" else f"base.{kind}")
