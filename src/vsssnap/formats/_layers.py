@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from vsssnap.blocks.extent import Extent, ExtentKind, coalesce
+from vsssnap.errors import UnsupportedFeatureError
 from vsssnap.formats._zero import fill_zero
 from vsssnap.formats.base import ImageReader
 
@@ -158,6 +159,14 @@ class LayeredReader(ImageReader):
             return
         try:
             self._attach(find)
+        except RecursionError:
+            self.close()
+            raise UnsupportedFeatureError(
+                f"{self.path}: too many parents behind one another",
+                path=self.path,
+                feature="long chain",
+                hint="open it with open_image, which follows any",
+            ) from None
         except BaseException:
             self.close()
             raise

@@ -7,8 +7,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from image_models import reads_as
 from vhd_images import opened, resolver, sample
-from vsssnap import Extent, ExtentKind, ImageMetadata
+from vsssnap import Depth, Extent, ExtentKind, ImageMetadata
 from vsssnap.errors import ImageError
 from vsssnap.formats import ImageReader, MemoryStorage
 from vsssnap.formats.vhd import VhdFormat, VhdOptions
@@ -72,20 +73,7 @@ def test_chain_reads_as_the_last_model(links: list[list[Step]], dice: random.Ran
             parent.close()
         parent = opened(files, f"{number}.vhd")
     assert parent is not None
-    with parent as image:
-        assert image.pread(SIZE, 0) == model
-        at = 0
-        for extent in image.extents():
-            assert extent.offset == at
-            at = extent.end
-            if extent.reads_as_zero:
-                assert not model[extent.offset : extent.end].strip(b"\0")
-        assert at == SIZE
-        for _ in range(5):
-            first = dice.randrange(SIZE)
-            length = dice.randrange(SIZE - first) + 1
-            assert image.pread(length, first) == model[first : first + length]
-        assert list(image.verify(image.depths()[0], lambda _: None)) == []
+    reads_as(parent, model, dice, Depth.STRUCTURE)
 
 
 def test_child_after_a_power_cut_is_refused_or_whole() -> None:
