@@ -105,6 +105,7 @@ def accounted(source: ImageReader | MemoryReader, path: Path, report: CopyReport
             if extent.kind is ExtentKind.DATA
             for unit in range(extent.offset // grain, -(-extent.end // grain))
         }
+        stored.add((source.size - 1) // grain)  # in a block of the file system that a footer shares
         for extent in image.extents():
             if extent.kind is ExtentKind.DATA:
                 assert stored.issuperset(range(extent.offset // grain, -(-extent.end // grain))), extent
