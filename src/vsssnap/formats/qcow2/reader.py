@@ -97,7 +97,7 @@ class Qcow2Reader(LayeredReader):
         """Whether no cluster is compressed, here or in a backing file; reads tables up to the first one."""
         image: ImageReader | None = self
         while isinstance(image, Qcow2Reader):
-            if image._is_packed():
+            if image._is_packed():  # noqa: SLF001 - of this class
                 return False
             image = image.parent
         return image is None or image.plain
