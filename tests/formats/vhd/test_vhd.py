@@ -490,7 +490,7 @@ def test_paths_are_tried_as_this_system_spells_them() -> None:
     if os.sep == "/":
         assert found == ["sub/p.vhd", ".\\sub\\p.vhd", "C:\\vm\\p.vhd", "p.vhd"]
     else:
-        assert found == [".\\sub\\p.vhd", "C:\\vm\\p.vhd", "p.vhd"]
+        assert found == ["sub\\p.vhd", "C:\\vm\\p.vhd", "p.vhd"]
 
 
 def test_parent_of_another_format_or_size_is_refused() -> None:
