@@ -403,6 +403,15 @@ class Snap(VsnapFormat):
         return reader
 
 
+@breaks("what is neither stored nor marked is in a child as in the parent")
+class HidesTheParent(Snap):
+    def create(self, storage: Storage, size: int, /, **more: Any) -> Any:
+        writer = super().create(storage, size, **more)
+        if more.get("parent") is not None:
+            writer.mark(Extent(0, writer.unit, ExtentKind.ZERO))
+        return writer
+
+
 @breaks("verify() reports damage and never raises it")
 class RaisesFindings(Snap):
     def read(self, reader: ImageReader) -> ImageReader:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from vsssnap._arguments import instance, path_text
 from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError, ParentMismatchError, UsageError
 from vsssnap.formats.base import Depth, Finding, ImageReader
-from vsssnap.imaging.opening import find_format, open_image, open_storage
+from vsssnap.imaging.chain import find_format, open_storage
+from vsssnap.imaging.opening import open_image
 from vsssnap.imaging.reports import Meter, VerifyReport
 
 if TYPE_CHECKING:
