@@ -11,11 +11,16 @@
 
 from __future__ import annotations
 
+from vsssnap.providers.vss.catalogue import WriterComponent as WriterComponent
+from vsssnap.providers.vss.catalogue import list_components as list_components
 from vsssnap.providers.vss.management import InstalledProvider as InstalledProvider
 from vsssnap.providers.vss.management import ShadowStorage as ShadowStorage
 from vsssnap.providers.vss.management import list_providers as list_providers
 from vsssnap.providers.vss.management import list_writers as list_writers
 from vsssnap.providers.vss.management import resize_shadow_storage as resize_shadow_storage
 from vsssnap.providers.vss.management import shadow_storage as shadow_storage
+from vsssnap.providers.vss.options import BackupKind as BackupKind
+from vsssnap.providers.vss.options import ComponentSelection as ComponentSelection
+from vsssnap.providers.vss.options import ComponentSelector as ComponentSelector
 from vsssnap.providers.vss.options import ComSecurity as ComSecurity
 from vsssnap.providers.vss.options import VssOptions as VssOptions

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vsssnap._units import format_size
 from vsssnap._win32 import volumes
-from vsssnap._win32.backup_components import BackupComponents
 from vsssnap._win32.constants import SnapshotContext, SnapshotState
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult
 from vsssnap._win32.management import ShadowStorageManager
+from vsssnap._win32.shadow_copies import ShadowCopies
 from vsssnap.errors import SnapshotError, SnapshotLostError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
-    from vsssnap._win32.backup_components import ShadowCopy
+    from vsssnap._win32.backup_components import BackupComponents, ShadowCopy
     from vsssnap._win32.dll import System
 
 _log = logging.getLogger("vsssnap.vss")
@@ -79,9 +80,9 @@ def check_alive(system: System, vss: BackupComponents, copies: Mapping[str, Shad
             raise lost
 
 
-def administer(system: System) -> BackupComponents:
+def administer(system: System) -> ShadowCopies:
     """A requester that sees and deletes the shadow copies of all; release it."""
-    vss = BackupComponents(system)
+    vss = ShadowCopies(system)
     try:
         vss.initialize_for_backup()
         vss.set_context(SnapshotContext.VSS_CTX_ALL)
@@ -100,16 +101,42 @@ def all_copies(system: System) -> list[ShadowCopy]:
         vss.release()
 
 
+_deleting = threading.Lock()  # VSS deletes one at a time, and refuses whoever comes meanwhile
+
+
 def delete_set(system: System, set_id: UUID) -> None:
-    """Delete the shadow copies of a set; it is no error if there are none."""
-    vss = administer(system)
-    try:
-        vss.delete_snapshot_set(set_id)
-    except SnapshotError as exc:
-        if exc.code != HResult.VSS_E_OBJECT_NOT_FOUND:
-            raise
-    finally:
-        vss.release()
+    """Delete the shadow copies of a set; it is no error if there are none.
+
+    VSS stops at the first that it cannot delete, so the others are then deleted one by one.
+
+    Raises:
+        SnapshotError: one cannot be deleted; the others are.
+    """
+    with _deleting:
+        vss = administer(system)
+        try:
+            try:
+                vss.delete(set_id, whole_set=True)
+            except SnapshotError as exc:
+                if exc.code != HResult.VSS_E_OBJECT_NOT_FOUND:
+                    _delete_each(vss, set_id, exc)
+        finally:
+            vss.release()
+
+
+def _delete_each(vss: ShadowCopies, set_id: UUID, first: SnapshotError) -> None:
+    left = [copy.id for copy in vss.snapshots() if copy.set_id == set_id]
+    failed = []
+    for shadow_id in left:
+        try:
+            vss.delete(shadow_id)
+        except SnapshotError as exc:
+            if exc.code != HResult.VSS_E_OBJECT_NOT_FOUND:
+                failed.append(exc)
+    if failed:
+        for other in failed:
+            first.add_note(str(other))
+        raise first
 
 
 @dataclass(slots=True)
@@ -127,7 +154,7 @@ class Attached:
     set_id: UUID
     own: bool
     copies: dict[str, ShadowCopy] = field(default_factory=dict)
-    _vss: BackupComponents | None = None
+    _vss: ShadowCopies | None = None
 
     def find(self) -> None:
         """Look for the set; `copies` stays empty if there is none."""

@@ -99,7 +99,7 @@ def list_writers(*, timeout: float = 300.0) -> list[WriterReport]:
         finally:
             vss.release()
 
-    _run(ask, deadline, "list VSS writers")
+    run(ask, deadline, "list VSS writers")
     return sorted(found, key=lambda report: report.name.casefold())
 
 
@@ -117,7 +117,7 @@ def list_providers(*, timeout: float = 60.0) -> list[InstalledProvider]:
             kind = item.kind.name.removeprefix("VSS_PROV_").lower()
             found.append(InstalledProvider(id=str(item.id), name=item.name, kind=kind, version=item.version))
 
-    _run(ask, Deadline(timeout), "list VSS providers")
+    run(ask, Deadline(timeout), "list VSS providers")
     return found
 
 
@@ -145,7 +145,7 @@ def shadow_storage(
         finally:
             manager.release()
 
-    _run(ask, Deadline(timeout), "ask for shadow storage")
+    run(ask, Deadline(timeout), "ask for shadow storage")
     return found
 
 
@@ -181,7 +181,7 @@ def resize_shadow_storage(
         finally:
             manager.release()
 
-    _run(change, Deadline(timeout), "resize shadow storage")
+    run(change, Deadline(timeout), "resize shadow storage")
 
 
 def _described(system: System, area: DiffArea) -> ShadowStorage:
@@ -201,7 +201,7 @@ def _mounted(system: System, volume: str) -> str:
         return volume
 
 
-def _run(ask: Callable[[System], None], deadline: Deadline, step: str) -> None:
+def run(ask: Callable[[System], None], deadline: Deadline, step: str) -> None:
     system = dll.current()
     if system is None:
         raise ProviderUnavailableError(

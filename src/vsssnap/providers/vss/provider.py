@@ -32,6 +32,7 @@ from vsssnap.providers.vss.existing import Attached
 from vsssnap.providers.vss.options import VssOptions
 from vsssnap.providers.vss.reader import ShadowReader
 from vsssnap.providers.vss.requester import Requester
+from vsssnap.providers.vss.watched import WatchedReader
 from vsssnap.providers.vss.worker import Worker, finish, run_once, start
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ class VssProvider(Provider):
         failed = [status.name for status in requester.statuses if writers.has_failed(status)]
         if failed:
             notes.append(f"These VSS writers failed: {', '.join(failed)}.")
+        if requester.choice is not None:
+            notes += requester.choice.notes
         copies = list(requester.copies.values())
         requester.kept = requester.persistent
         return Taken(
@@ -184,6 +187,8 @@ class VssProvider(Provider):
             f"vss/writers/{known.instance_id}.xml": known.document.encode("utf-8", "surrogatepass")
             for known in requester.metadata
         }
+        if requester.choice is not None:
+            found["vss/components.json"] = requester.choice.document()
         if requester.document:
             found["vss/backup-components.xml"] = requester.document.encode("utf-8", "surrogatepass")
         return found
@@ -192,7 +197,10 @@ class VssProvider(Provider):
         """See `Provider`."""
         if self._requester is None or self._system is None or volume.device not in self._requester.copies:
             raise SnapshotError(f"{volume.name} is not in this snapshot")
-        return ShadowReader(self._system, self._requester.copies[volume.device].device)
+        device = self._requester.copies[volume.device].device
+        if isinstance(self._requester, Requester):
+            return WatchedReader(self._system, device, volume.device, self._requester.unread)
+        return ShadowReader(self._system, device)
 
     def alive(self) -> None:
         """See `Provider`.

@@ -23,15 +23,17 @@ from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult, name_of
 from vsssnap._win32.operations import wait
 from vsssnap.errors import InsufficientStorageError, SnapshotBusyError, SnapshotError
-from vsssnap.providers.vss import existing, sequence, writers
-from vsssnap.providers.vss.options import ComSecurity, VssOptions
+from vsssnap.providers.vss import existing, names, sequence, writers
+from vsssnap.providers.vss.components import Choice
+from vsssnap.providers.vss.options import BackupKind, ComSecurity, VssOptions
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from vsssnap._deadline import Deadline
-    from vsssnap._win32.backup_components import ShadowCopy, WriterMetadata, WriterStatus
+    from vsssnap._win32.backup_components import ShadowCopy, WriterStatus
     from vsssnap._win32.dll import System
+    from vsssnap._win32.writer_metadata import WriterMetadata
 
 _log = logging.getLogger("vsssnap.vss")
 
@@ -61,6 +63,8 @@ class Requester:
         metadata: What they said of themselves.
         copies: The shadow copies, by the GUID path of their volume.
         document: The backup components document, or "".
+        choice: The components, where only some are backed up.
+        unread: The GUID paths of volumes of which something could not be read.
     """
 
     system: System
@@ -73,6 +77,8 @@ class Requester:
     metadata: list[WriterMetadata] = field(default_factory=list)
     copies: dict[str, ShadowCopy] = field(default_factory=dict)
     document: str = ""
+    choice: Choice | None = None
+    unread: set[str] = field(default_factory=set)
     _components: BackupComponents | None = None
     _ids: dict[str, UUID] = field(default_factory=dict)
     _gathering: bool = False
@@ -85,6 +91,7 @@ class Requester:
         """Run the steps of a table in their order, each within its own budget."""
         for step in sequence.steps(table, writers=self.options.writers):
             deadline.check(step.name)
+            whose = f"set {self._set_id}: " if self._set_id is not None else ""
             started = time.monotonic()
             try:
                 getattr(self, step.name)(deadline.child(step.seconds))
@@ -95,9 +102,10 @@ class Requester:
                         None, (existing.storage_note(self.system, name) for name in self.names)
                     ):
                         exc.add_note(note)
-                _log.info("%s failed after %.2f s: %s", step.name, time.monotonic() - started, code or exc)
+                lasted = time.monotonic() - started
+                _log.info("%s%s failed after %.2f s: %s", whose, step.name, lasted, code or exc)
                 raise
-            _log.debug("%s: %.3f s", step.name, time.monotonic() - started)
+            _log.debug("%s%s: %.3f s", whose, step.name, time.monotonic() - started)
 
     @property
     def _vss(self) -> BackupComponents:
@@ -138,10 +146,14 @@ class Requester:
             self._vss.set_context(context)
 
     def set_backup_state(self, deadline: Deadline) -> None:
-        """SetBackupState: whole volumes, as a copy that disturbs nobody's chain of backups."""
+        """SetBackupState: as a copy that disturbs nobody's chain of backups, if nothing else is asked."""
         del deadline
+        selection = self.options.components
+        full = selection is not None and selection.kind is BackupKind.FULL
         self._vss.set_backup_state(
-            select_components=False, bootable=self._has_system_volume(), kind=BackupType.VSS_BT_COPY
+            select_components=selection is not None,
+            bootable=self._has_system_volume(),
+            kind=BackupType.VSS_BT_FULL if full else BackupType.VSS_BT_COPY,
         )
 
     def _has_system_volume(self) -> bool:
@@ -172,7 +184,22 @@ class Requester:
         """GatherWriterMetadata."""
         self._gathering = True
         wait(self._vss.gather_writer_metadata(), deadline, "GatherWriterMetadata")
-        self.metadata = self._vss.writer_metadata()
+        self.metadata = self._vss.writer_metadata(components=self.options.components is not None)
+
+    def add_components(self, deadline: Deadline) -> None:
+        """AddComponent of each that stands for others or for itself."""
+        if self.options.components is None:
+            return
+        self.choice = choice = Choice(
+            self.metadata,
+            self.options.components,
+            volumes_of=names.component_volumes(self.system),
+            inside=self.names,
+            shown=lambda volume: existing.shown(self.system, volume),
+        )
+        for one in choice.explicit:
+            deadline.check("AddComponent")
+            self._vss.add_component(one.writer, one.component)
 
     def start_set(self, deadline: Deadline) -> None:
         """StartSnapshotSet, until no other requester creates a set."""
@@ -215,6 +242,9 @@ class Requester:
         """GatherWriterStatus; a failure counts if the snapshot needs the writers."""
         wait(self._vss.gather_writer_status(), deadline, "GatherWriterStatus")
         self.statuses = self._vss.writer_status()
+        if self.choice is not None:  # the others get no events, and what they say is of another backup
+            own = {one.writer.instance_id for one in self.choice.explicit}
+            self.statuses = [status for status in self.statuses if status.instance_id in own]
         for status in filter(writers.has_failed, self.statuses):
             _log.warning("VSS writer %s: %s", status.name, writers.report(status).message)
         failure = writers.first_failure(self.statuses)
@@ -235,6 +265,15 @@ class Requester:
         """SaveAsXML."""
         del deadline
         self.document = self._vss.save_as_xml()
+
+    def tell_components(self, deadline: Deadline) -> None:
+        """SetBackupSucceeded of each that was added: whether all that was read of it could be."""
+        if self.choice is None:
+            return
+        for one in self.choice.explicit:
+            deadline.check("SetBackupSucceeded")
+            good = not self.choice.all_volumes(one) & self.unread
+            self._vss.set_backup_succeeded(one.writer, one.component, good)
 
     def backup_complete(self, deadline: Deadline) -> None:
         """BackupComplete."""

@@ -14,7 +14,8 @@ from vsssnap.metadata import WriterReport
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from vsssnap._win32.backup_components import WriterMetadata, WriterStatus
+    from vsssnap._win32.backup_components import WriterStatus
+    from vsssnap._win32.writer_metadata import WriterMetadata
 
 _FIRST_FAILURE = WriterState.VSS_WS_FAILED_AT_IDENTIFY
 
