@@ -201,7 +201,12 @@ def _mounted(system: System, volume: str) -> str:
         return volume
 
 
-def run(ask: Callable[[System], None], deadline: Deadline, step: str) -> None:
+def current_system(step: str) -> System:
+    """The libraries of this Windows.
+
+    Raises:
+        ProviderUnavailableError: this is none.
+    """
     system = dll.current()
     if system is None:
         raise ProviderUnavailableError(
@@ -209,4 +214,10 @@ def run(ask: Callable[[System], None], deadline: Deadline, step: str) -> None:
             reasons={"vss": "the Volume Shadow Copy Service is a part of Windows"},
             hint="run it on Windows",
         )
+    return system
+
+
+def run(ask: Callable[[System], None], deadline: Deadline, step: str) -> None:
+    """Run something on a thread in the multithreaded apartment."""
+    system = current_system(step)
     run_once(system, lambda: ask(system), deadline, step)

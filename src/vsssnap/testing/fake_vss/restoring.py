@@ -287,8 +287,8 @@ class ComponentSlots(FakeObject):
         return self._note(writer, kind, path, name, "status", FileRestoreStatus(status))
 
     def PostRestore(self, out: CData) -> int:
-        """Once, after PreRestore."""
-        if self.restoring != "begun":
+        """Once, after PreRestore, also if that failed."""
+        if self.restoring not in ("running", "begun"):
             return _BAD
         self.events += 1
 
