@@ -17,6 +17,7 @@ from vsssnap.providers.vss.copies import ShadowCopyRecord as ShadowCopyRecord
 from vsssnap.providers.vss.copies import delete_shadow_copy as delete_shadow_copy
 from vsssnap.providers.vss.copies import expose_shadow_copy as expose_shadow_copy
 from vsssnap.providers.vss.copies import list_shadow_copies as list_shadow_copies
+from vsssnap.providers.vss.copies import purge_orphans as purge_orphans
 from vsssnap.providers.vss.copies import unexpose_shadow_copy as unexpose_shadow_copy
 from vsssnap.providers.vss.management import InstalledProvider as InstalledProvider
 from vsssnap.providers.vss.management import ShadowStorage as ShadowStorage

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from vsssnap._deadline import Deadline
 from vsssnap._win32.constants import SnapshotAttributes
-from vsssnap.errors import UsageError
+from vsssnap.errors import SnapshotError, UsageError
 from vsssnap.providers.vss import existing, names
 from vsssnap.providers.vss.management import run
 
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from vsssnap._win32.backup_components import ShadowCopy
     from vsssnap._win32.dll import System
     from vsssnap._win32.shadow_copies import ShadowCopies
+    from vsssnap.providers.base import SnapshotRecord
 
 __all__ = [
     "ShadowCopyRecord",
     "delete_shadow_copy",
     "expose_shadow_copy",
     "list_shadow_copies",
+    "purge_orphans",
     "unexpose_shadow_copy",
 ]
 
@@ -152,6 +154,47 @@ def unexpose_shadow_copy(shadow_id: str | UUID, /, *, timeout: float = 60.0) -> 
         SnapshotPermissionError: the process is not elevated.
     """
     _administer(lambda vss, wanted: vss.unexpose(wanted), shadow_id, timeout, "unexpose a shadow copy")
+
+
+def purge_orphans(*, timeout: float = 600.0) -> list[SnapshotRecord]:
+    """Delete the shadow copies that killed programs of this account left, if this library made them.
+
+    Those of snapshots that were closed are no leftovers.  `vsssnap.purge` does this for all providers.
+
+    Args:
+        timeout: Seconds for all of them.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        ProviderUnavailableError: VSS is not here.
+        SnapshotPermissionError: the process is not elevated.
+        SnapshotError: a set could not be deleted; the others were.
+    """
+    deadline = Deadline(timeout)
+    removed: list[SnapshotRecord] = []
+
+    def purge(system: System) -> None:
+        first: SnapshotError | None = None
+        for known in existing.all_sets(system):
+            record = known.record
+            if record is None or record.alive or record.kept:
+                continue
+            deadline.check("purge orphaned shadow copies")
+            try:
+                existing.purge_set(system, known.set_id)
+            except SnapshotError as exc:
+                if first is not None:
+                    first.add_note(str(exc))
+                first = first or exc
+            else:
+                removed.append(existing.listed(system, known))
+        if first is not None:
+            raise first
+
+    run(purge, deadline, "purge orphaned shadow copies")
+    return removed
 
 
 def _administer(

@@ -15,6 +15,8 @@ from vsssnap._win32.hresult import HResult
 from vsssnap._win32.management import ShadowStorageManager
 from vsssnap._win32.shadow_copies import ShadowCopies
 from vsssnap.errors import SnapshotError, SnapshotLostError
+from vsssnap.providers.base import SnapshotRecord
+from vsssnap.providers.vss.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from vsssnap._win32.backup_components import BackupComponents, ShadowCopy
     from vsssnap._win32.dll import System
+    from vsssnap.providers.vss.journal import Record
 
 _log = logging.getLogger("vsssnap.vss")
 
@@ -101,6 +104,70 @@ def all_copies(system: System) -> list[ShadowCopy]:
         vss.release()
 
 
+@dataclass(frozen=True, slots=True)
+class ExistingSet:
+    """The shadow copies of one instant, and what the journal says of them.
+
+    Attributes:
+        set_id: Their set.
+        copies: Themselves.
+        record: What the journal has; None if they are somebody else's.
+    """
+
+    set_id: UUID
+    copies: tuple[ShadowCopy, ...]
+    record: Record | None
+
+
+def all_sets(system: System) -> list[ExistingSet]:
+    """Every set on this machine; records of sets that are gone are removed."""
+    journal = Journal(system)
+    records = journal.records()  # before the copies: what is on record now is there by then
+    found: dict[UUID, list[ShadowCopy]] = {}
+    for copy in all_copies(system):
+        found.setdefault(copy.set_id, []).append(copy)
+    for gone in records.keys() - found.keys():
+        if not records[gone].alive:
+            journal.forget(gone)
+    sets = []
+    for set_id, copies in found.items():
+        record = records.get(set_id)
+        if record is not None and not record.is_of(copies):
+            _log.warning("the journal speaks of set %s with other volumes: it is left alone", set_id)
+            record = None
+        sets.append(ExistingSet(set_id, tuple(copies), record))
+    return sets
+
+
+def listed(system: System, known: ExistingSet) -> SnapshotRecord:
+    """A set as users see it."""
+    record = known.record
+    return SnapshotRecord(
+        provider="vss",
+        snapshot_id=str(known.set_id),
+        volumes=tuple(shown(system, copy.volume) for copy in known.copies),
+        created=max(copy.created for copy in known.copies),
+        owned=record is not None,
+        owner_alive=record is not None and record.alive,
+        kept=record is not None and record.kept,
+    )
+
+
+def purge_set(system: System, set_id: UUID) -> None:
+    """Delete a set that a process of ours left behind, and nothing else.
+
+    Raises:
+        SnapshotError: it is not ours, or is in use, or cannot be deleted.
+    """
+    for known in all_sets(system):
+        if known.set_id == set_id:
+            if known.record is None or known.record.alive:
+                why = "a running process uses it" if known.record else "it is not of this account's programs"
+                raise SnapshotError(f"shadow copy set {set_id} is not purged: {why}")
+            delete_set(system, set_id)
+            Journal(system).forget(set_id)
+
+
 _deleting = threading.Lock()  # VSS deletes one at a time, and refuses whoever comes meanwhile
 
 
@@ -161,6 +228,8 @@ class Attached:
         self._vss = administer(self.system)
         found = [copy for copy in self._vss.snapshots() if copy.set_id == self.set_id]
         self.copies = {copy.volume: copy for copy in found}
+        if found:
+            Journal(self.system).adopt(self.set_id)
 
     def alive(self) -> None:
         """See `check_alive`."""
@@ -175,3 +244,4 @@ class Attached:
             vss.release()
             if self.own and self.copies:
                 delete_set(self.system, self.set_id)
+                Journal(self.system).forget(self.set_id)

@@ -36,7 +36,6 @@ from vsssnap.providers.vss.watched import WatchedReader
 from vsssnap.providers.vss.worker import Worker, finish, run_once, start
 
 if TYPE_CHECKING:
-    from vsssnap._win32.backup_components import ShadowCopy
     from vsssnap._win32.dll import System
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.metadata import WriterReport
@@ -250,22 +249,24 @@ class VssProvider(Provider):
         system = self._system
         if system is None or not _is_elevated(system):
             return ()
-        found: dict[UUID, list[ShadowCopy]] = {}
+        found: list[SnapshotRecord] = []
 
         def ask() -> None:
-            for copy in existing.all_copies(system):
-                found.setdefault(copy.set_id, []).append(copy)
+            found.extend(existing.listed(system, known) for known in existing.all_sets(system))
 
         run_once(system, ask, Deadline(_ASK_BUDGET), "list shadow copies")
-        return tuple(
-            SnapshotRecord(
-                provider=self.name,
-                snapshot_id=str(set_id),
-                volumes=tuple(existing.shown(system, copy.volume) for copy in copies),
-                created=max(copy.created for copy in copies),
-            )
-            for set_id, copies in found.items()
-        )
+        return tuple(found)
+
+    def purge(self, record: SnapshotRecord, deadline: Deadline, /) -> None:
+        """See `Provider`; what is not in this account's journal is never deleted.
+
+        Raises:
+            SnapshotError: it is not ours, or a running process uses it, or VSS does not delete it.
+        """
+        system, set_id = self._system, _set_id(record.snapshot_id)
+        if system is None or set_id is None:
+            raise _no_set(record.snapshot_id, "it is no id of a shadow copy set")
+        run_once(system, lambda: existing.purge_set(system, set_id), deadline, "purge a shadow copy set")
 
     def release(self, deadline: Deadline, /) -> None:
         """Abort what was not completed, and release; this ends the shadow copies but persistent ones.

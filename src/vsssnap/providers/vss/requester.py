@@ -25,6 +25,7 @@ from vsssnap._win32.operations import wait
 from vsssnap.errors import InsufficientStorageError, SnapshotBusyError, SnapshotError
 from vsssnap.providers.vss import existing, names, sequence, writers
 from vsssnap.providers.vss.components import Choice
+from vsssnap.providers.vss.journal import Entry, Journal
 from vsssnap.providers.vss.options import BackupKind, ComSecurity, VssOptions
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Requester:
     _gathering: bool = False
     _set_started: bool = False
     _set_id: UUID | None = None
+    _entry: Entry | None = None
     _done: bool = False
     _completed: bool = False
 
@@ -219,6 +221,7 @@ class Requester:
             else:
                 self._set_started = True
                 self._set_id = set_id
+                self._entry = Journal(self.system).begin(set_id, self.names, persistent=self.persistent)
                 _log.debug("set %s", set_id)
                 threading.current_thread().name += f" {set_id}"  # so that logs and dumps tell whose it is
                 return
@@ -304,5 +307,20 @@ class Requester:
                 components.abort_backup()
         finally:
             components.release()
-            if self.persistent and self._done and not self.kept and self._set_id is not None:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Delete what is not kept, and say in the journal what became of the set."""
+        entry, self._entry = self._entry, None
+        kept = self.persistent and self._done and self.kept
+        try:
+            if self.persistent and self._done and not kept and self._set_id is not None:
                 existing.delete_set(self.system, self._set_id)
+        except BaseException:
+            if entry is not None:
+                entry.leave()
+            raise
+        if entry is not None and kept:
+            entry.keep()
+        elif entry is not None:
+            entry.forget()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 import threading
+import weakref
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,7 +46,13 @@ class Machine:
         self.security_set = False
         self.jammed = False
         self.hides: set[str] = set()
-        self.environment = {"SYSTEMROOT": "C:\\Windows", "SYSTEMDRIVE": "C:"}
+        self.home = tempfile.mkdtemp(prefix="fake_vss-")
+        weakref.finalize(self, shutil.rmtree, self.home, ignore_errors=True)
+        self.environment = {
+            "SYSTEMROOT": "C:\\Windows",
+            "SYSTEMDRIVE": "C:",
+            "LOCALAPPDATA": self.home,
+        }
         self.calls: list[str] = []
         self.on_instant: Callable[[], None] | None = None
         self.most_read = 1 << 30
