@@ -75,7 +75,11 @@ class WriterStatus:
 
 
 class BackupComponents:
-    """One requester.  `release` it, whatever happened; that ends its auto-release shadow copies."""
+    """One requester.  `release` it, whatever happened; that ends its auto-release shadow copies.
+
+    Attributes:
+        unreadable: Writers whose documents could not be read.
+    """
 
     def __init__(self, system: System) -> None:
         """Make the COM object.
@@ -97,6 +101,7 @@ class BackupComponents:
         check(create(out), "CreateVssBackupComponents")
         self._reference = Reference(out[0])
         self._extended: Reference | None = None
+        self.unreadable = 0
 
     def _this(self) -> IVssBackupComponents:
         pointer: IVssBackupComponents = self._reference.pointer
@@ -204,6 +209,7 @@ class BackupComponents:
                 with Reference(out[0]) as reference:
                     found.append(writer_metadata.read(self._system, reference.pointer, components=components))
             except SnapshotError as exc:
+                self.unreadable += 1
                 _log.warning("VSS writer number %d: its document cannot be read: %s", index, exc)
         check(this.lpVtbl.FreeWriterMetadata(this), "FreeWriterMetadata")
         return found

@@ -190,8 +190,8 @@ def test_a_writer_whose_components_cannot_be_read_is_left_out(
     fake_vss.add_writer("Other", components=(FakeComponent("x", files=(FakeFiles("C:\\x"),)),))
     # Every writer is asked for its counts; only those with components for more.
     fake_vss.faults.fail(step, 0x80042310, skip=1 if step == "GetFileCounts" else 0)
-    with Snapshot("C:", options=ALL):
-        pass
+    with Snapshot("C:", options=ALL) as s:
+        assert any("documents cannot be read" in note for note in s.open().metadata.notes)
     assert added(fake_vss) == [("x", True)]
     assert not fake_vss.faults.unused()
 

@@ -222,7 +222,7 @@ class VssProvider(Provider):
         requester = self._requester
         if not isinstance(requester, Requester):
             return ()
-        self._call(lambda: requester.run(sequence.COMPLETE, deadline), deadline, "BackupComplete")
+        self._call(lambda: requester.complete(deadline), deadline, "BackupComplete")
         return tuple(map(writers.report, requester.statuses))
 
     def attach(self, snapshot_id: str, /, *, own: bool) -> Taken:

@@ -199,6 +199,11 @@ class Requester:
             inside=self.names,
             shown=lambda volume: existing.shown(self.system, volume),
         )
+        if self._vss.unreadable:
+            count = self._vss.unreadable
+            choice.notes.append(
+                f"{count} VSS writers' documents cannot be read: their components are not here."
+            )
         for one in choice.explicit:
             deadline.check("AddComponent")
             self._vss.add_component(one.writer, one.component)
@@ -285,6 +290,12 @@ class Requester:
         self.need_writers = False  # the copy is made: what they report now changes nothing about it
 
     # Not steps.
+
+    def complete(self, deadline: Deadline) -> None:
+        """The copies are made and good: tell the writers, if any take part."""
+        if not self.options.writers:
+            self._completed = True  # nobody has to be told, and nothing is under way that could be aborted
+        self.run(sequence.COMPLETE, deadline)
 
     def alive(self) -> None:
         """See `existing.check_alive`."""
