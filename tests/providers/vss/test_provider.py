@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -117,6 +118,13 @@ def test_an_image_keeps_what_a_restore_needs(fake_vss: FakeVss, volume: FakeVolu
         assert [found.name for found in metadata.writers] == ["SqlServerWriter"]
         assert metadata.documents[f"vss/writers/{writer.instance_id}.xml"] == writer.document.encode()
         assert metadata.documents["vss/backup-components.xml"].startswith(b"<BACKUP_COMPONENTS")
+        (shadow,) = json.loads(metadata.documents["vss/shadow-copies.json"])
+        assert shadow["volume"] == metadata.device == volume.guid_path
+        assert shadow["set_id"] == metadata.snapshot_id
+        assert shadow["attributes"] == ["differential"]
+        assert shadow["provider_id"] == "b5946137-7b9f-4925-af80-51abd60b20d5"
+        assert metadata.created is not None
+        assert metadata.created.isoformat() == shadow["created"]
 
 
 def test_several_volumes_are_of_one_instant(fake_vss: FakeVss, volume: FakeVolume) -> None:

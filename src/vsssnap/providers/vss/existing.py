@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vsssnap._units import format_size
 from vsssnap._win32 import volumes
-from vsssnap._win32.constants import SnapshotContext, SnapshotState
+from vsssnap._win32.constants import SnapshotAttributes, SnapshotContext, SnapshotState
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult
 from vsssnap._win32.management import ShadowStorageManager
@@ -19,7 +20,7 @@ from vsssnap.providers.base import SnapshotRecord
 from vsssnap.providers.vss.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from uuid import UUID
 
     from vsssnap._win32.backup_components import BackupComponents, ShadowCopy
@@ -58,6 +59,28 @@ def storage_note(system: System, volume: str) -> str:
         + ("no limit" if area.maximum is None else f"{format_size(area.maximum)} at most")
         for area in areas
     )
+
+
+def facts(copies: Iterable[ShadowCopy]) -> bytes:
+    """What VSS says of shadow copies, for whoever looks at an image later."""
+    return json.dumps(
+        [
+            {
+                "volume": copy.volume,
+                "id": str(copy.id),
+                "set_id": str(copy.set_id),
+                "provider_id": str(copy.provider_id),
+                "attributes": [
+                    flag.name.removeprefix("VSS_VOLSNAP_ATTR_").lower()
+                    for flag in SnapshotAttributes
+                    if copy.attributes & flag and flag.name
+                ],
+                "created": copy.created.isoformat(),
+            }
+            for copy in copies
+        ],
+        indent=1,
+    ).encode()
 
 
 def check_alive(system: System, vss: BackupComponents, copies: Mapping[str, ShadowCopy]) -> None:

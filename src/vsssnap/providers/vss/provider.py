@@ -186,6 +186,7 @@ class VssProvider(Provider):
             f"vss/writers/{known.instance_id}.xml": known.document.encode("utf-8", "surrogatepass")
             for known in requester.metadata
         }
+        found["vss/shadow-copies.json"] = existing.facts(requester.copies.values())
         if requester.choice is not None:
             found["vss/components.json"] = requester.choice.document()
         if requester.document:
