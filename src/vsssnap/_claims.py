@@ -6,9 +6,12 @@ read it.  Of the same file one process at a time has it.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import time
 
+_TRIES, _PAUSE = 200, 0.01  # of claiming a new file, which somebody may be looking at; seconds between them
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 if sys.platform == "win32":
@@ -39,6 +42,14 @@ else:
         return True
 
 
+def _claim(fd: int, path: str) -> None:
+    for _ in range(_TRIES):
+        if _lock(fd):
+            return
+        time.sleep(_PAUSE)
+    raise OSError(errno.EAGAIN, "somebody else holds the lock of a new file", path)
+
+
 def create(path: str, content: bytes) -> int:
     """Make a file, mode 0600, claim it, and have it on the disk.
 
@@ -50,7 +61,7 @@ def create(path: str, content: bytes) -> int:
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
     try:
-        _lock(fd)  # before there is anything to read
+        _claim(fd, path)  # before there is anything to read
         os.write(fd, content)
         os.fsync(fd)
     except BaseException:
@@ -62,6 +73,8 @@ def create(path: str, content: bytes) -> int:
 
 def read(path: str, most: int) -> tuple[bytes, bool]:
     """What a file holds, up to ``most`` bytes, and whether the process that claimed it lives.
+
+    A file that is empty is about to be claimed, or was left so by a process that was killed before that.
 
     Raises:
         OSError: it cannot be read.

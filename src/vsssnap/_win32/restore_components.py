@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.backup_components import BackupComponents, named
 from vsssnap._win32.com import Reference, check, guid, take_bstr, uuid_of, wide
-from vsssnap._win32.constants import ComponentType, FileRestoreStatus, RestoreTarget, RestoreType
+from vsssnap._win32.constants import ComponentType, FileRestoreStatus
 from vsssnap._win32.hresult import HResult
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ class SavedComponent:
 
     Attributes:
         succeeded: Whether its backup was said to have succeeded.
-        target: Where its writer wants its files to go.
         before: What its writer said to the beginning of the restore, if it failed there.
         after: Likewise, to the end.
     """
@@ -40,7 +39,6 @@ class SavedComponent:
     logical_path: str
     name: str
     succeeded: bool = False
-    target: RestoreTarget = RestoreTarget.VSS_RT_UNDEFINED
     before: str = ""
     after: str = ""
 
@@ -63,11 +61,6 @@ class RestoreComponents(BackupComponents):
         finally:
             self._system.oleaut32.SysFreeString(allocated)
         self._extended = self._reference.query("IVssBackupComponentsEx3")
-
-    def set_restore_state(self, kind: RestoreType) -> None:
-        """How it is restored; before `gather_writer_metadata`."""
-        this = self._this()
-        check(this.lpVtbl.SetRestoreState(this, kind), "SetRestoreState")
 
     def saved_components(self) -> list[SavedComponent]:
         """What the document holds; what is told of it changes with each event that writers get."""
@@ -96,10 +89,8 @@ class RestoreComponents(BackupComponents):
 
     def _saved(self, writer_id: UUID, instance_id: UUID, this: IVssComponent) -> SavedComponent:
         kind, succeeded = ffi.new("VSS_COMPONENT_TYPE *"), ffi.new("bool *")
-        target = ffi.new("VSS_RESTORE_TARGET *")
         check(this.lpVtbl.GetComponentType(this, kind), "GetComponentType")
         check(this.lpVtbl.GetBackupSucceeded(this, succeeded), "GetBackupSucceeded")
-        check(this.lpVtbl.GetRestoreTarget(this, target), "GetRestoreTarget")
         return SavedComponent(
             writer_id=writer_id,
             instance_id=instance_id,
@@ -107,7 +98,6 @@ class RestoreComponents(BackupComponents):
             logical_path=self._said(this, this.lpVtbl.GetLogicalPath, "GetLogicalPath"),
             name=self._said(this, this.lpVtbl.GetComponentName, "GetComponentName"),
             succeeded=bool(succeeded[0]),
-            target=_target(target[0]),
             before=self._said(this, this.lpVtbl.GetPreRestoreFailureMsg, "GetPreRestoreFailureMsg"),
             after=self._said(this, this.lpVtbl.GetPostRestoreFailureMsg, "GetPostRestoreFailureMsg"),
         )
@@ -161,10 +151,3 @@ def _kind(value: int) -> ComponentType:
         return ComponentType(value)
     except ValueError:
         return ComponentType.VSS_CT_UNDEFINED
-
-
-def _target(value: int) -> RestoreTarget:
-    try:
-        return RestoreTarget(value)
-    except ValueError:
-        return RestoreTarget.VSS_RT_UNDEFINED

@@ -56,10 +56,19 @@ def test_a_shadow_copy_is_exposed_and_taken_back(fake_vss: FakeVss, set_id: str)
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"at": "X:", "share": "old"}, {"at": "X:", "folder": "\\data"}, {"at": ""}, {"share": "a\0b"}],
+    [
+        {},
+        {"at": "X:", "share": "old"},
+        {"at": "X:", "folder": "\\data"},
+        {"at": ""},
+        {"at": 5},
+        {"share": "a\0b"},
+        {"share": 5},
+        {"share": "old", "folder": 5},
+    ],
 )
 def test_an_exposure_that_is_wrong_in_itself_is_refused(
-    fake_vss: FakeVss, set_id: str, arguments: dict[str, str]
+    fake_vss: FakeVss, set_id: str, arguments: dict[str, object]
 ) -> None:
     calls = len(fake_vss.calls)
     with pytest.raises(UsageError):

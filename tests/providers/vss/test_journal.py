@@ -181,6 +181,18 @@ def test_records_of_sets_that_are_gone_are_removed(fake_vss: FakeVss, volume: Fa
     assert names(fake_vss) == []
 
 
+def test_a_record_that_is_just_being_made_is_left_alone(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    folder = Path(fake_vss.home, "vsssnap", "vss")
+    folder.mkdir(parents=True)
+    record = folder / f"{uuid.uuid4()}.taking"
+    record.touch()
+    assert list_snapshots() == []
+    assert record.exists()
+    os.utime(record, (1, 1))
+    assert list_snapshots() == []
+    assert not record.exists(), "nobody is at it any more"
+
+
 def test_one_that_cannot_be_deleted_stops_no_other(fake_vss: FakeVss, volume: FakeVolume) -> None:
     first, second = orphan(fake_vss, volume), orphan(fake_vss, volume)
     stays = next(shadow for shadow in fake_vss.shadows.values() if shadow.set_id == first)

@@ -91,6 +91,18 @@ def test_a_chosen_writer_that_fails_fails_the_snapshot(fake_vss: FakeVss, sql: F
     assert [succeeded for _, succeeded in added(fake_vss)] == [None, None], "after a failure nothing is told"
 
 
+def test_a_chosen_writer_that_is_gone_counts_as_failed(fake_vss: FakeVss, sql: FakeWriter) -> None:
+    def end() -> None:
+        gathered = fake_vss.requesters[-1].writers
+        assert gathered is not None
+        gathered.remove(sql)
+
+    fake_vss.on_instant = end
+    with Snapshot("C:", options=ALL) as s:
+        assert s.consistency is Consistency.FILESYSTEM
+        assert [(report.name, report.state) for report in s.writers] == [("SqlServerWriter", "UNKNOWN")]
+
+
 def test_a_body_that_raises_tells_of_no_success(fake_vss: FakeVss, sql: FakeWriter) -> None:
     with pytest.raises(ZeroDivisionError), Snapshot("C:", options=ALL):
         raise ZeroDivisionError

@@ -154,7 +154,7 @@ def test_a_writer_that_is_not_concerned_may_be_in_any_state(fake_vss: FakeVss, d
         ("GetWriterInfo", "call"),
         ("GetComponent", "call"),
         ("GetLogicalPath", "call"),
-        ("GetRestoreTarget", "call"),
+        ("GetPreRestoreFailureMsg", "call"),
         ("SetSelectedForRestore", "call"),
         ("SetRestoreOptions", "call"),
         ("PreRestore", "call"),
@@ -182,7 +182,7 @@ def test_a_failure_of_each_step_leaves_nothing(
 def test_a_document_that_is_none_is_refused(fake_vss: FakeVss) -> None:
     with pytest.raises(SnapshotError, match="INVALID_XML"), WriterRestore(b"<something/>"):
         raise AssertionError("it was taken")
-    for wrong in (b"\xff\xfe", None, 3.5):
+    for wrong in (b"\xff\xfe", None, 3.5, 7):
         with pytest.raises(UsageError):
             WriterRestore(wrong)  # type: ignore[arg-type]
 
@@ -198,6 +198,8 @@ def test_steps_out_of_order_are_refused_before_vss_is_called(fake_vss: FakeVss, 
             restore.finish,
             lambda: restore.report(one, RestoreStatus.ALL),
             lambda: restore.select("shop"),  # type: ignore[arg-type]
+            lambda: restore.select(one, options=3),  # type: ignore[arg-type]
+            lambda: restore.select(one, options="a\0b"),
         ]
         for call in refused:
             with pytest.raises(UsageError):

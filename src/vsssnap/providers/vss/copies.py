@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from vsssnap._arguments import instance, path_text
 from vsssnap._deadline import Deadline
 from vsssnap._win32.constants import SnapshotAttributes
 from vsssnap.errors import SnapshotError, UsageError
@@ -14,6 +14,7 @@ from vsssnap.providers.vss import existing, names
 from vsssnap.providers.vss.management import run
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from datetime import datetime
 
@@ -130,7 +131,10 @@ def expose_shadow_copy(
     """
     if (at is None) == (share is None) or (folder and share is None):
         raise UsageError("a shadow copy is exposed at a path or as a share", hint="pass at= or share=")
-    place = share if share is not None else os.fspath(at or "").rstrip("\\")
+    instance(folder, str, "folder")
+    if share is not None:
+        instance(share, str, "share")
+    place = share if share is not None else path_text(at).rstrip("\\")
     if not place or "\0" in place + folder:
         raise UsageError(f"{place!r} is no name", hint='pass a drive, "X:", an empty folder, or a share')
     result: list[str] = []

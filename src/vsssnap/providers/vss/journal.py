@@ -18,6 +18,7 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from uuid import UUID
 
 from vsssnap import _claims
 from vsssnap._win32 import volumes
+from vsssnap._win32.handles import WindowsCallError
 from vsssnap.errors import SnapshotError
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ _log = logging.getLogger("vsssnap.vss")
 _BASE = "%LOCALAPPDATA%"
 _TAKING, _KEPT = ".taking", ".kept"
 _NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(\.taking|\.kept)", re.ASCII)
+_FRESH = 3600.0  # seconds
 _MOST = 1 << 16  # bytes of a record: 64 volume names and some words
 
 
@@ -95,7 +98,11 @@ class Journal:
 
     def __init__(self, system: System) -> None:
         """Name the folder; nothing is made."""
-        base = volumes.expand(system, _BASE)
+        try:
+            base = volumes.expand(system, _BASE)
+        except WindowsCallError as exc:
+            _log.warning("there is no journal: %s", exc)
+            base = _BASE
         self._folder = "" if base == _BASE else os.path.join(base, "vsssnap", "vss")
 
     def begin(self, set_id: UUID, names: Iterable[str], *, persistent: bool) -> Entry | None:
@@ -137,8 +144,11 @@ class Journal:
             match = _NAME.fullmatch(name)
             if match is None:
                 continue
+            path = os.path.join(self._folder, name)
             try:
-                content, alive = _claims.read(os.path.join(self._folder, name), _MOST)
+                content, alive = _claims.read(path, _MOST)
+                if not content:  # a process may be about to claim it
+                    alive = time.time() - os.stat(path).st_mtime < _FRESH
             except OSError as exc:
                 _log.info("%s in the journal cannot be read: %s", name, exc)
                 continue

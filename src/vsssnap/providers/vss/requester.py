@@ -251,8 +251,7 @@ class Requester:
         wait(self._vss.gather_writer_status(), deadline, "GatherWriterStatus")
         self.statuses = self._vss.writer_status()
         if self.choice is not None:  # the others get no events, and what they say is of another backup
-            own = {one.writer.instance_id for one in self.choice.explicit}
-            self.statuses = [status for status in self.statuses if status.instance_id in own]
+            self.statuses = writers.of_those(self.statuses, [one.writer for one in self.choice.explicit])
         for status in filter(writers.has_failed, self.statuses):
             _log.warning("VSS writer %s: %s", status.name, writers.report(status).message)
         failure = writers.first_failure(self.statuses)

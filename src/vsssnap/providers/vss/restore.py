@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
+from vsssnap._arguments import instance
 from vsssnap._deadline import Deadline
 from vsssnap._win32.constants import FileRestoreStatus
 from vsssnap._win32.operations import wait
@@ -208,11 +209,14 @@ class WriterRestore:
         Raises:
             UsageError: ``document`` is no text.
         """
+        if not isinstance(document, bytes | str):
+            raise UsageError(f"the document is {type(document).__name__}, no text")
         try:
-            text = document if isinstance(document, str) else bytes(document).decode("utf-8", "surrogatepass")
-        except (TypeError, ValueError) as exc:
+            self._document = (
+                document if isinstance(document, str) else document.decode("utf-8", "surrogatepass")
+            )
+        except ValueError as exc:
             raise UsageError(f"the document is no text: {exc}") from None
-        self._document = text
         self._seconds = Deadline(timeout).seconds
         self._session: _Session | None = None
         self._finalizer: weakref.finalize[[_Session], WriterRestore] | None = None
@@ -279,6 +283,9 @@ class WriterRestore:
         session = self._live()
         if session.begun:
             raise UsageError("writers were told already", hint="select before begin")
+        instance(options, str, "options")
+        if "\0" in options:
+            raise UsageError("options hold a null character")
         for one in components:
             saved = session.saved.get(one)
             if saved is None:
