@@ -382,6 +382,8 @@ def test_writers_alone_set_what_is_theirs(vss: FakeVss) -> None:
     ("slot", "rest", "getter"),
     [
         ("SetAdditionalRestores", (True,), "more_restores"),
+        ("SetAuthoritativeRestore", (True,), "authoritative"),
+        ("SetRollForward", (3, wide("yesterday")), "roll_forward"),
         ("SetRestoreName", (wide("new"),), "restore_name"),
         ("AddRestoreSubcomponent", (wide("set"), wide("part"), False), "subcomponents"),
         ("AddNewTarget", (wide("C:\\a"), wide("*"), True, wide("C:\\b")), "new_targets"),
@@ -401,6 +403,47 @@ def test_what_a_restore_tells_is_kept_for_the_writer(
     restore.end()
     assert getattr(this, slot)(writer, 2, ffi.NULL, name, *rest) == BAD
     restore.it.release()
+    check(vss)
+
+
+def test_a_component_gives_back_what_was_told_of_it(vss: FakeVss) -> None:
+    restore = Restore(vss).gather()
+    this, writer, name = vss.requesters[-1], guid(vss.writers[0].writer_id), wide("set")
+    moved = (wide("C:\\a"), wide("*.x"), True, wide("C:\\b"))
+    assert this.AddNewTarget(writer, 2, ffi.NULL, name, *moved) == HResult.S_OK
+    assert this.SetRollForward(writer, 2, ffi.NULL, name, 3, ffi.NULL) == INVALID, (
+        "a partial one needs a point"
+    )
+    assert this.SetRangesFilePath(writer, 2, ffi.NULL, name, 0, wide("C:\\ranges")) == INVALID
+    out, component = ffi.new("IVssWriterComponentsExt **"), ffi.new("IVssComponent **")
+    this.GetWriterComponents(0, out)
+    them = ffi.addressof(out[0][0], "components")
+    assert them.lpVtbl.GetComponent(them, 0, component) == 0
+    files, text = ffi.new("IVssWMFiledesc **"), ffi.new("BSTR *")
+    assert component[0].lpVtbl.GetNewTarget(component[0], 0, files) == 0
+    assert files[0].lpVtbl.GetAlternateLocation(files[0], text) == 0
+    assert com.take_bstr(vss, text) == "C:\\b"
+    files[0].lpVtbl.Release(files[0])
+    assert component[0].lpVtbl.GetNewTarget(component[0], 1, files) & 0xFFFFFFFF == ABSENT
+    component[0].lpVtbl.Release(component[0])
+    unknown = ffi.addressof(out[0][0], "unknown")
+    unknown.lpVtbl.Release(unknown)
+    restore.it.release()
+    check(vss)
+
+
+def test_writers_are_left_out_by_instance_or_all_but_some_classes(vss: FakeVss) -> None:
+    # DisableWriterInstances, EnableWriterClasses: before GatherWriterMetadata.
+    for slot, value, left in (
+        ("DisableWriterInstances", vss.writers[0].instance_id, ["Other"]),
+        ("EnableWriterClasses", vss.writers[0].writer_id, ["Writer"]),
+    ):
+        it = BackupComponents(vss)
+        it.initialize_for_backup()
+        assert getattr(vss.requesters[-1], slot)(guid(value), 1) == HResult.S_OK
+        wait(it.gather_writer_metadata(), DEADLINE, "gather")
+        assert [writer.name for writer in it.writer_metadata()] == left
+        it.release()
     check(vss)
 
 

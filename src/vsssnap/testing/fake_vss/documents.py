@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from vsssnap._win32.constants import ComponentType, FileRestoreStatus, RestoreTarget
+from vsssnap._win32.constants import ComponentType, FileRestoreStatus, RestoreTarget, RollForwardType
 
 _ROOT, _WRITER, _COMPONENT = "BACKUP_COMPONENTS", "WRITER_COMPONENTS", "COMPONENT"
 
@@ -27,6 +27,8 @@ class SavedComponent:
     restore_options: str = ""
     previous_stamp: str = ""
     restore_name: str = ""
+    authoritative: bool = False
+    roll_forward: tuple[RollForwardType, str] = (RollForwardType.VSS_RF_UNDEFINED, "")
     status: FileRestoreStatus = FileRestoreStatus.VSS_RS_UNDEFINED
     target: RestoreTarget = RestoreTarget.VSS_RT_UNDEFINED
     before: str = ""

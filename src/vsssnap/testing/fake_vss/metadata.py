@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import ComponentType, SourceType, UsageType
+from vsssnap._win32.constants import (
+    BackupSchema,
+    ComponentType,
+    RestoreMethod,
+    SourceType,
+    UsageType,
+    WriterRestore,
+)
 from vsssnap._win32.hresult import HResult
 from vsssnap.testing.fake_vss.objects import FakeObject, put_id
 
@@ -41,6 +48,27 @@ class FakeMetadata(FakeObject):
         if not (included and excluded and components):
             return HResult.E_INVALIDARG
         included[0], excluded[0], components[0] = 0, 0, len(self._writer.components)
+        return HResult.S_OK
+
+    def _no_such(self, index: int, out: CData) -> int:
+        del index, out
+        return HResult.VSS_E_OBJECT_NOT_FOUND
+
+    GetIncludeFile = GetExcludeFile = GetAlternateLocationMapping = _no_such
+    """A fake writer has none."""
+
+    def GetRestoreMethod(
+        self, method: CData, service: CData, procedure: CData, writer: CData, reboot: CData, count: CData
+    ) -> int:
+        """IVssExamineWriterMetadata::GetRestoreMethod: files are put back where they were."""
+        method[0], writer[0] = RestoreMethod.VSS_RME_RESTORE_IF_CAN_REPLACE, WriterRestore.VSS_WRE_ALWAYS
+        service[0] = procedure[0] = ffi.NULL
+        reboot[0], count[0] = False, 0
+        return HResult.S_OK
+
+    def GetBackupSchema(self, out: CData) -> int:
+        """IVssExamineWriterMetadata::GetBackupSchema: full backups and copies."""
+        out[0] = BackupSchema.VSS_BS_COPY
         return HResult.S_OK
 
     def GetComponent(self, index: int, out: CData) -> int:

@@ -48,7 +48,9 @@ class FakeBackupComponents(ShadowSlots):
         super().__init__(machine)
         self.context = None
         self.state_set = False
-        self.disabled: set[UUID] = set()
+        self.session_id = uuid.uuid4()
+        self.disabled: set[UUID] = set()  # classes and instances
+        self.enabled: set[UUID] | None = None  # None for all
         self.gathering = False
         self.unread_metadata = False
         self.statuses: list[tuple[FakeWriter, int, int]] | None = None
@@ -104,6 +106,29 @@ class FakeBackupComponents(ShadowSlots):
             self.disabled |= {id_of(ids[index]) for index in range(count)}
         return _OK
 
+    def EnableWriterClasses(self, ids: CData, count: int) -> int:
+        """Before GatherWriterMetadata; all others are then left out."""
+        if not self.purpose:
+            return _BAD
+        if not self.gathering:
+            self.enabled = (self.enabled or set()) | {id_of(ids[index]) for index in range(count)}
+        return _OK
+
+    def DisableWriterInstances(self, ids: CData, count: int) -> int:
+        """Before GatherWriterMetadata; after it without effect."""
+        if not self.purpose:
+            return _BAD
+        if not self.gathering:
+            self.disabled |= {id_of(ids[index]) for index in range(count)}
+        return _OK
+
+    def GetSessionId(self, out: CData) -> int:
+        """Once the object is initialized."""
+        if not self.purpose:
+            return _BAD
+        put_id(out, self.session_id)
+        return _OK
+
     # Writers.
 
     def GatherWriterMetadata(self, out: CData) -> int:
@@ -113,7 +138,12 @@ class FakeBackupComponents(ShadowSlots):
         self.gathering = True
 
         def effect() -> None:
-            self.writers = [w for w in self.machine.writers if w.writer_id not in self.disabled]
+            self.writers = [
+                writer
+                for writer in self.machine.writers
+                if not {writer.writer_id, writer.instance_id} & self.disabled
+                and (self.enabled is None or writer.writer_id in self.enabled)
+            ]
             self.unread_metadata = True
             self.tell("identify")
             # "Determining Writer Status": one that fails there is in no list, and has no status.

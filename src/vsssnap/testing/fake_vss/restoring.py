@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import ComponentType, FileRestoreStatus, RestoreType
+from vsssnap._win32.constants import ComponentType, FileRestoreStatus, RestoreType, RollForwardType
 from vsssnap._win32.hresult import HResult
 from vsssnap.testing.fake_vss import documents
 from vsssnap.testing.fake_vss.documents import SavedComponent
@@ -225,6 +225,28 @@ class ComponentSlots(FakeObject):
     def SetRestoreName(self, writer: CData, kind: int, path: CData, name: CData, new: CData) -> int:
         """Before PreRestore."""
         return self._told(writer, kind, path, name, "restore_name", text_of(new))
+
+    def SetAuthoritativeRestore(self, writer: CData, kind: int, path: CData, name: CData, it: bool) -> int:
+        """Before PreRestore."""
+        return self._told(writer, kind, path, name, "authoritative", bool(it))
+
+    def SetRollForward(
+        self, writer: CData, kind: int, path: CData, name: CData, how: int, point: CData
+    ) -> int:
+        """Before PreRestore; to a point only if it is a partial one."""
+        if how not in list(RollForwardType)[1:] or (how == RollForwardType.VSS_RF_PARTIAL) != bool(point):
+            return HResult.E_INVALIDARG
+        value = (RollForwardType(how), text_of(point))
+        return self._told(writer, kind, path, name, "roll_forward", value)
+
+    def SetRangesFilePath(
+        self, writer: CData, kind: int, path: CData, name: CData, index: int, file: CData
+    ) -> int:
+        """Before PostRestore; of a file of which a writer has backed up a part, and ours never do."""
+        del index, file
+        if self.purpose != "restore" or self.restoring == "ended":
+            return _BAD
+        return _ABSENT if self._find(writer, kind, path, name) is None else HResult.E_INVALIDARG
 
     def AddRestoreSubcomponent(
         self, writer: CData, kind: int, path: CData, name: CData, sub_path: CData, sub: CData, repair: bool

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.hresult import HResult
+from vsssnap.testing.fake_vss.metadata import FakeFiledesc
 from vsssnap.testing.fake_vss.objects import FakeObject, put_id
+from vsssnap.testing.fake_vss.parts import FakeFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -198,6 +200,39 @@ class FakeSavedComponent(_Fresh):
         out[0] = len(self._saved.new_targets)
         return _OK
 
+    def GetNewTarget(self, index: int, out: CData) -> int:
+        """What AddNewTarget said."""
+        return self._moved(self._saved.new_targets, index, out)
+
+    def GetAlternateLocationMapping(self, index: int, out: CData) -> int:
+        """What AddAlternativeLocationMapping said."""
+        return self._moved(self._saved.mappings, index, out)
+
+    def _moved(self, known: list[tuple[str, str, bool, str]], index: int, out: CData) -> int:
+        if index >= len(known):
+            return _ABSENT
+        folder, spec, recursive, place = known[index]
+        FakeFiledesc(self.machine, FakeFiles(folder, spec, recursive, place)).give(out)
+        return _OK
+
+    def GetAuthoritativeRestore(self, out: CData) -> int:
+        """What SetAuthoritativeRestore said."""
+        out[0] = self._saved.authoritative
+        return _OK
+
+    def GetRollForward(self, how: CData, point: CData) -> int:
+        """What SetRollForward said."""
+        how[0] = self._saved.roll_forward[0]
+        self.text(point, self._saved.roll_forward[1])
+        return _OK
+
+    def GetFailure(self, code: CData, application: CData, message: CData, reserved: CData) -> int:
+        """No component of a fake writer fails alone."""
+        del reserved
+        code[0] = application[0] = 0
+        self.text(message, "")
+        return _OK
+
     def GetAlternateLocationMappingCount(self, out: CData) -> int:
         """How often AddAlternativeLocationMapping was called."""
         out[0] = len(self._saved.mappings)
@@ -209,6 +244,13 @@ class FakeSavedComponent(_Fresh):
 
     GetPartialFileCount = GetDirectedTargetCount = GetDifferencedFilesCount = _nothing
     """A fake writer backs everything up whole, and wants nothing elsewhere."""
+
+    def _no_such(self, index: int, *out: CData) -> int:
+        del index, out
+        return _ABSENT
+
+    GetPartialFile = GetDirectedTarget = GetDifferencedFile = _no_such
+    """So there is none of any number."""
 
     def _no_text(self, out: CData) -> int:
         return self.text(out, "")
