@@ -38,7 +38,13 @@ PORTABLE = (
     "tests/win32/test_com.py",
     "tests/win32/test_operations.py",
     "tests/testing/test_fake_vss.py",
+    "tests/testing/test_fake_vss_components.py",
+    "tests/providers/vss/test_components.py",
+    "tests/providers/vss/test_copies.py",
+    "tests/providers/vss/test_journal.py",
+    "tests/providers/vss/test_provider_components.py",
     "tests/providers/vss/test_requester.py",
+    "tests/providers/vss/test_restore.py",
 )
 
 
@@ -66,7 +72,7 @@ def test_the_suite_passes_under_the_real_windows_python(python: VssPython, tmp_p
     assert not done.returncode, done.stdout[-5000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None, done.stdout
-    assert int(passed[1]) > 150, done.stdout
+    assert int(passed[1]) > 350, done.stdout
 
 
 def test_ids_by_value_bools_and_strings_arrive_whole(abi: tuple[dict[str, Any], list[str]]) -> None:

@@ -71,6 +71,9 @@ library kernel32 {
     BOOL GetVolumePathNamesForVolumeNameW(LPCWSTR, LPWSTR, DWORD, DWORD *);
     BOOL GetVolumeInformationW(LPCWSTR, LPWSTR, DWORD, DWORD *, DWORD *, DWORD *, LPWSTR, DWORD);
     UINT GetDriveTypeW(LPCWSTR);
+    BOOL GetVolumePathNameW(LPCWSTR, LPWSTR, DWORD);
+    /* processenv.h */
+    DWORD ExpandEnvironmentStringsW(LPCWSTR, LPWSTR, DWORD);
     /* memoryapi.h */
     void *VirtualAlloc(void *, size_t, DWORD, DWORD);
     BOOL VirtualFree(void *, size_t, DWORD);
