@@ -7,13 +7,15 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
 from vsssnap import ImageMetadata
 from vsssnap._deadline import Deadline
-from vsssnap._held import Held, SnapshotReader
+from vsssnap._held import Held, SnapshotReader, open_volume
 from vsssnap.blocks.reader import BlockReader
+from vsssnap.consistency import Consistency
 from vsssnap.errors import (
     ClosedError,
     DeviceReadError,
@@ -22,7 +24,9 @@ from vsssnap.errors import (
     SnapshotLostError,
     SnapshotTimeoutError,
 )
+from vsssnap.providers.base import SnapshotVolume, Taken
 from vsssnap.testing import MemoryProvider, MemoryReader
+from vsssnap.volumes.policy import UnusedPolicy
 
 
 class Provider(MemoryProvider):
@@ -236,3 +240,75 @@ def test_step_is_logged(provider: Provider, caplog: pytest.LogCaptureFixture) ->
         del held
         gc.collect()
     assert [record.message for record in caplog.records] == ["close: release", "forgotten snapshot: release"]
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, RuntimeError])
+def test_what_ends_the_waiting_does_not_keep_it_from_being_released(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, ended: type[BaseException]
+) -> None:
+    held = Held(provider)
+    reader = reader_of(held)
+
+    def interrupted(deadline: Deadline) -> None:
+        raise ended
+
+    monkeypatch.setattr(reader, "wait_released", interrupted)
+    with pytest.raises(ended):
+        held.release()
+    assert provider.released == 1
+    held.release()
+    assert provider.released == 1
+
+
+def test_what_ends_the_completion_does_not_keep_it_from_being_released(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(deadline: Deadline) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(provider, "complete", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Held(provider).release(complete=True)
+    assert provider.released == 1
+
+
+def test_a_reader_that_is_being_opened_is_closed_before_the_release(provider: Provider) -> None:
+    held = Held(provider)
+    opening, go_on = threading.Event(), threading.Event()
+    given: list[BlockReader] = []
+    inner = MemoryReader(b"before" * 100)
+
+    def slow(volume: SnapshotVolume) -> BlockReader:
+        opening.set()
+        assert go_on.wait(30)
+        assert provider.released == 0
+        return inner
+
+    provider.open = slow  # type: ignore[method-assign]
+    taken = Taken(
+        snapshot_id="1",
+        created=datetime.now(UTC),
+        level=Consistency.CRASH,
+        volumes=(SnapshotVolume(name="db", device="/dev/db", size=600),),
+    )
+
+    def open_one() -> None:
+        given.append(
+            open_volume(
+                held, taken, taken.volumes[0], Consistency.CRASH, unused=UnusedPolicy.READ, exclude=()
+            )
+        )
+
+    opener = threading.Thread(target=open_one)
+    opener.start()
+    assert opening.wait(30)
+    closer = threading.Thread(target=held.release)
+    closer.start()
+    closer.join(0.3)
+    assert closer.is_alive(), "it must wait for the reader"
+    with pytest.raises(ClosedError, match="the snapshot is closed"):
+        open_one()
+    go_on.set()
+    opener.join(30)
+    closer.join(30)
+    assert (provider.released, given[0].closed, inner.closed) == (1, True, True)

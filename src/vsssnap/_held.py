@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vsssnap._deadline import Deadline
+from vsssnap._uses import UseGate
 from vsssnap.blocks.extent import checked
 from vsssnap.blocks.reader import BlockReader
 from vsssnap.consistency import Consistency
@@ -24,7 +26,7 @@ from vsssnap.volumes.view import FileSystemView
 from vsssnap.volumes.viewing import make_view
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from vsssnap.blocks.extent import Extent
     from vsssnap.metadata import WriterReport
@@ -52,6 +54,7 @@ class Held:
         self.pid = os.getpid()
         self.lost: SnapshotLostError | None = None
         self.readers: weakref.WeakSet[SnapshotReader] = weakref.WeakSet()
+        self.opening = UseGate("the snapshot")  # held while a reader is opened
         self._finalizer = weakref.finalize(self, _release, provider, self.pid, "forgotten snapshot")
 
     def alive(self) -> None:
@@ -73,33 +76,58 @@ class Held:
         Returns:
             What it said to that.
         """
+        self.opening.close(lambda: None)
+        mine = os.getpid() == self.pid and self._finalizer.detach() is not None
+        late: SnapshotError | None = None
+        reports: Sequence[WriterReport] = ()
+        # Whatever ends the waiting, Ctrl-C too: nothing but this releases any more.
+        try:
+            budget = Deadline(_RELEASE_BUDGET)
+            late = self._settle(budget, wait=mine)
+            if mine and complete and late is None:
+                reports = self._complete(budget)
+        finally:
+            if mine:
+                self._give_back(late)
+        if late is not None:
+            raise late
+        return reports
+
+    def _settle(self, budget: Deadline, *, wait: bool) -> SnapshotError | None:
+        """Close the readers, and wait until nothing runs in them; what is late is returned."""
+        late: SnapshotError | None = None
+        if wait:  # a reader that is being opened is one to close
+            late = _late(lambda: self.opening.wait_released(budget, "close snapshot: wait for a reader to open"))
         readers = list(self.readers)
         for reader in readers:
             reader.close()
-        if self._finalizer.detach() is None or os.getpid() != self.pid:
+        if wait:
+            for reader in readers:
+                late = _late(partial(reader.wait_released, budget)) or late
+        return late
+
+    def _complete(self, budget: Deadline) -> Sequence[WriterReport]:
+        try:
+            return self.provider.complete(budget)
+        except SnapshotError as exc:
+            _log.warning("the copies are made, but the end could not be told: %s", exc)
             return ()
-        budget = Deadline(_RELEASE_BUDGET)
-        late: SnapshotError | None = None
-        for reader in readers:
-            try:
-                reader.wait_released(budget)
-            except SnapshotError as exc:
-                late = exc
-        reports: Sequence[WriterReport] = ()
-        if complete and late is None:
-            try:
-                reports = self.provider.complete(budget)
-            except SnapshotError as exc:
-                _log.warning("the copies are made, but the end could not be told: %s", exc)
+
+    def _give_back(self, late: SnapshotError | None) -> None:
         try:
             _release(self.provider, self.pid, "close")
         except BaseException as exc:
             if late is not None:
                 exc.add_note(f"before that: {late}")
             raise
-        if late is not None:
-            raise late
-        return reports
+
+
+def _late(wait: Callable[[], None]) -> SnapshotError | None:
+    try:
+        wait()
+    except SnapshotError as exc:
+        return exc
+    return None
 
 
 class SnapshotReader(BlockReader):
@@ -165,9 +193,22 @@ def open_volume(
 
     Raises:
         UsageError: ``unused`` or ``exclude`` is none of its kind.
+        ClosedError: the snapshot is being released.
         SnapshotLostError: the snapshot is gone.
     """
     unused, exclude = checked_policy(unused), checked_exclusions(exclude)
+    with held.opening:
+        return _open(held, taken, volume, consistency, unused, exclude)
+
+
+def _open(
+    held: Held,
+    taken: Taken,
+    volume: SnapshotVolume,
+    consistency: Consistency | None,
+    unused: UnusedPolicy,
+    exclude: Collection[Exclusion],
+) -> SnapshotReader:
     held.alive()
     metadata = ImageMetadata(
         volume=volume.name,
