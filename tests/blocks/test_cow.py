@@ -182,6 +182,9 @@ def test_write_past_the_end_is_refused_whole(tmp_path: Path) -> None:
         ({"shadow_limit": -1}, "shadow_limit is -1"),
         ({"when_full": "explode"}, "when_full is 'explode'"),
         ({"name": ""}, "name is ''"),
+        ({"name": 5}, "name is 5"),
+        ({"shadow_folder": 5}, "int is no path"),
+        ({"shadow_folder": "a\0b"}, "is no path"),
     ],
 )
 def test_wrong_option_is_refused(tmp_path: Path, options: dict[str, object], message: str) -> None:
@@ -199,6 +202,34 @@ def test_path_that_is_no_volume_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path, "/dev/null", "x\0y", ""):
         with pytest.raises(UsageError):
             CowVolume(path)
+
+
+def test_wrong_option_leaves_no_descriptor(tmp_path: Path) -> None:
+    path = tmp_path / "volume"
+    path.write_bytes(pattern(1))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(UsageError, match="is no path"):
+        CowVolume(path, shadow_folder=7)  # type: ignore[arg-type]  # that is the point
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_path_of_bytes_is_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "volume"
+    path.write_bytes(pattern(1))
+
+    class Named:
+        def __fspath__(self) -> bytes:
+            return os.fsencode(path)
+
+    with CowVolume(Named()) as volume:  # type: ignore[arg-type]  # os.PathLike[bytes]
+        assert (volume.name, volume.pread(1, 0)) == (str(path), pattern(1)[:1])
+
+
+def test_data_that_was_released_is_refused(tmp_path: Path) -> None:
+    view = memoryview(bytes(4))
+    view.release()
+    with volume_of(pattern(1), tmp_path) as volume, pytest.raises(UsageError, match="not contiguous bytes"):
+        volume.pwrite(view, 0)
 
 
 @pytest.mark.parametrize("data", ["text", 5, memoryview(b"abcdef")[::2]])

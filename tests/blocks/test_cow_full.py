@@ -14,6 +14,7 @@ import pytest
 from cow_volumes import BLOCK, WAIT, MemoryVolume, pattern, shadow_files, shadow_on_disk, volume_of
 from requirements import require_lab
 from vsssnap.blocks.cow import WhenFull
+from vsssnap.blocks.cow.store import ShadowStore
 from vsssnap.errors import DeviceReadError, InsufficientStorageError, SnapshotLostError
 
 STORE = 16 << 10  # bytes that a store is charged with once, beside its blocks
@@ -68,6 +69,26 @@ def test_lost_snapshot_gives_its_disk_back_at_once(tmp_path: Path) -> None:
         volume.pwrite(b"x" * 64 * BLOCK, 0)
         assert snapshot.lost
         assert shadow_files(tmp_path) == []
+
+
+def test_interrupted_loss_leaves_no_writer_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = ShadowStore.empty
+
+    def interrupted(store: ShadowStore) -> None:
+        monkeypatch.setattr(ShadowStore, "empty", empty)
+        raise KeyboardInterrupt  # as from a truncation that takes long
+
+    with volume_of(pattern(64), tmp_path, shadow_limit=2 * STORE + 3 * SAVED) as volume:
+        older, newer = volume.snapshot(), volume.snapshot()
+        volume.pwrite(b"x" * 2 * BLOCK, 0)
+        monkeypatch.setattr(ShadowStore, "empty", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            volume.pwrite(b"y" * 16 * BLOCK, 8 * BLOCK)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(volume.pwrite, b"z" * 16 * BLOCK, 32 * BLOCK).result(WAIT)
+        older.close()
+        newer.close()
+        assert (volume.shadow_used, shadow_files(tmp_path)) == (0, [])
 
 
 def test_full_shadow_storage_fails_the_write_when_asked_to(tmp_path: Path) -> None:

@@ -324,16 +324,18 @@ class Chain:
             self._doomed.append(store)
 
     def _sweep(self, doomed: list[ShadowStore]) -> None:
-        for store in doomed:
-            store.empty()
-        with self:
+        try:
             for store in doomed:
-                self._leaving -= store.measured
-                store.emptied = True
-                if not store.pins:
-                    store.close()
-            self.epoch += 1
-            self._changed.notify_all()
+                store.empty()
+        finally:  # Ctrl-C ends a truncation: writers wait for this, and what is closed is empty, too
+            with self:
+                for store in doomed:
+                    self._leaving -= store.measured
+                    store.emptied = True
+                    if not store.pins:
+                        store.close()
+                self.epoch += 1
+                self._changed.notify_all()
 
     @property
     def used(self) -> int:

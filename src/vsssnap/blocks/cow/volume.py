@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from vsssnap._arguments import path_text
 from vsssnap._deadline import Deadline
 from vsssnap._units import KIB, MIB, format_size, is_power_of_two, whole
 from vsssnap.blocks.cow.backing import FileBacking, ObjectBacking, SupportsBlockIO
@@ -102,19 +103,22 @@ class CowVolume:
             when_full = WhenFull(when_full)
         except ValueError:
             raise UsageError(f"when_full is {when_full!r}", hint="use a member of WhenFull") from None
-        if name is not None and not name:
+        if name is not None and not (isinstance(name, str) and name):
             raise UsageError(f"name is {name!r}", hint="pass a text, or leave it out")
+        folder = path_text(shadow_folder) if shadow_folder is not None else ""
         store: FileBacking | ObjectBacking
         if isinstance(backing, str | os.PathLike):
-            path = os.fspath(backing)
-            if not path or "\0" in path:
-                raise UsageError(f"{path!r} is no volume", hint="name a file or block device")
-            store = FileBacking(path)
-            default = path
+            try:
+                default = path_text(backing)
+            except UsageError as exc:
+                raise UsageError(
+                    f"{backing!r} is no volume: {exc.message}", hint="name a file or block device"
+                ) from None
+            store = FileBacking(default)
         else:
             store = ObjectBacking(backing)
             default = f"cow-{next(_numbers)}"
-        folder = os.fspath(shadow_folder) if shadow_folder is not None else store.folder
+        folder = folder or store.folder
         if not folder:
             import tempfile  # here, because it is slow to import
 
@@ -166,7 +170,7 @@ class CowVolume:
         """
         try:
             view = memoryview(data).cast("B")
-        except TypeError as exc:
+        except (TypeError, ValueError, BufferError) as exc:  # not a buffer, not in one piece, released
             raise UsageError(f"data is not contiguous bytes: {exc}") from None
         if whole(offset, "offset") + len(view) > self.size:
             raise UsageError(
