@@ -51,7 +51,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.mark.parametrize("seconds", [0, -1, -math.inf, math.nan])
+def test_budget_beyond_any_float_is_no_limit() -> None:
+    assert Deadline(10**400).left() == math.inf
+
+
+@pytest.mark.parametrize("seconds", [0, -1, -math.inf, math.nan, -(10**400)])
 def test_budget_that_is_not_positive_is_refused(seconds: float) -> None:
     with pytest.raises(UsageError, match=r"time budget of .* s is not positive: pass seconds > 0"):
         Deadline(seconds)

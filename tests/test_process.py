@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -159,3 +161,27 @@ def test_an_unknown_service_is_named(services: Path) -> None:
 
 def test_signals_are_as_the_tests_found_them() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_no_room_for_output_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(QuiesceError, match="greet: there is no room for the output of true") as caught:
+        _process.run(["true"], Deadline(30), "greet")
+    assert (caught.value.code, caught.value.hint) == (
+        errno.ENOENT,
+        "make room in the folder for temporary files, or set TMPDIR",
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_command_that_may_not_be_killed_is_late_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pids = []
+
+    def refused(pid: int, number: int) -> None:  # as of a program of another user, such as sudo
+        pids.append(pid)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "killpg", refused)
+    with pytest.raises(SnapshotTimeoutError, match="nap: not done within"):
+        _process.run([*PYTHON, "import time; time.sleep(1.5)"], Deadline(0.2), "nap")
+    assert len(pids) == 2

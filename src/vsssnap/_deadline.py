@@ -29,10 +29,13 @@ class Deadline:
         """
         if not isinstance(seconds, int | float):
             raise UsageError(f"a time budget is {type(seconds).__name__}, no number of seconds")
-        if math.isnan(seconds) or seconds <= 0:
+        if not seconds > 0:  # NaN is not, either
             raise UsageError(f"a time budget of {seconds} s is not positive", hint="pass seconds > 0")
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
+        try:
+            self.seconds = float(seconds)
+        except OverflowError:  # a whole number that no float can hold
+            self.seconds = math.inf
+        self._end = time.monotonic() + self.seconds
         self._cancelled = cancelled if cancelled is not None else threading.Event()
 
     def child(self, seconds: float) -> Deadline:

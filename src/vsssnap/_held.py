@@ -97,9 +97,7 @@ class Held:
         """Close the readers, and wait until nothing runs in them; what is late is returned."""
         late: SnapshotError | None = None
         if wait:  # a reader that is being opened is one to close
-            late = _late(
-                lambda: self.opening.wait_released(budget, "close snapshot: wait for a reader to open")
-            )
+            late = _late(lambda: self.opening.wait_released(budget, "close snapshot: wait for open()"))
         readers = list(self.readers)
         for reader in readers:
             reader.close()

@@ -60,8 +60,16 @@ def run(command: Sequence[str], deadline: Deadline, step: str) -> Finished:
     import tempfile
 
     with contextlib.ExitStack() as stack:
-        # A file, not a pipe: a grandchild that keeps it open can then neither block nor fill it.
-        output = stack.enter_context(tempfile.TemporaryFile())
+        try:
+            # A file, not a pipe: a grandchild that keeps it open can then neither block nor fill it.
+            output = stack.enter_context(tempfile.TemporaryFile())
+        except OSError as exc:
+            raise QuiesceError(
+                f"{step}: there is no room for the output of {command[0]}: {exc}",
+                call="open",
+                code=exc.errno,
+                hint="make room in the folder for temporary files, or set TMPDIR",
+            ) from exc
         try:
             process = subprocess.Popen(
                 list(command),
@@ -105,16 +113,16 @@ def run_checked(command: Sequence[str], deadline: Deadline, step: str) -> Finish
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a command and all it started; never waits for long."""
+    """End a command and all it started, as far as this user may; never waits for long."""
     if sys.platform == "win32":
         process.kill()
     else:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGTERM)
         until = time.monotonic() + 1
         while process.poll() is None and time.monotonic() < until:
             time.sleep(_TICK)
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     from subprocess import TimeoutExpired
 
