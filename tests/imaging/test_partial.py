@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -12,8 +13,11 @@ from loops import loop_device, sparse_file
 from requirements import require_lab
 from sources import BytesReader
 from vsssnap.errors import TargetError, TargetRefusedError
-from vsssnap.imaging.partial import PartialFile
+from vsssnap.imaging.partial import PartialFile, flush_folder
 from vsssnap.imaging.saving import save_image
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def refuse(path: Path, match: str, *, replace: bool = False) -> TargetRefusedError:
@@ -131,3 +135,83 @@ def test_file_behind_a_loop_device_is_not_replaced(tmp_path: Path) -> None:
     with loop_device(path), pytest.raises(TargetRefusedError, match="loop device"):
         PartialFile(str(path), replace=True)
     assert os.listdir(tmp_path) == ["disk.img"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there an open file cannot be removed")
+def test_a_partial_file_of_a_save_that_began_meanwhile_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, stale = tmp_path / "a.raw", tmp_path / "a.raw.partial"
+    stale.write_bytes(b"left behind")
+    others: list[PartialFile] = []
+    flock = fcntl.flock
+
+    def first(fd: int, how: int) -> None:  # another save removes it after we opened it
+        monkeypatch.setattr(fcntl, "flock", flock)
+        others.append(PartialFile(str(path), replace=True))
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", first)
+    refuse(path, "being written by another process", replace=True)
+    os.write(others[0].take(), b"its own")
+    others[0].commit()
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"its own", ["a.raw"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there an open file cannot be removed")
+def test_a_partial_file_that_is_taken_for_a_stale_one_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.raw"
+    held: list[int] = []
+    dup = os.dup
+
+    def late(fd: int) -> int:  # another save found the file between its creation and its lock
+        monkeypatch.setattr(os, "dup", dup)
+        held.append(os.open(tmp_path / "a.raw.partial", os.O_RDWR))
+        fcntl.flock(held[0], fcntl.LOCK_EX)
+        return dup(fd)
+
+    monkeypatch.setattr(os, "dup", late)
+    before = len(os.listdir("/proc/self/fd"))
+    refuse(path, "being written by another process")
+    os.close(held[0])
+    assert (len(os.listdir("/proc/self/fd")), os.listdir(tmp_path)) == (before, [])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there an open file cannot be removed")
+def test_what_was_put_in_place_of_the_partial_file_never_gets_the_name(tmp_path: Path) -> None:
+    path, partial = tmp_path / "a.raw", tmp_path / "a.raw.partial"
+    file = PartialFile(str(path), replace=True)
+    partial.unlink()
+    partial.write_bytes(b"half of another image")
+    with pytest.raises(TargetError, match=r"a\.raw\.partial was removed or replaced while it was written"):
+        file.commit()
+    file.discard()
+    assert partial.read_bytes() == b"half of another image"
+    assert os.listdir(tmp_path) == ["a.raw.partial"]
+
+
+def test_what_cannot_be_removed_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = PartialFile(str(tmp_path / "a.raw"), replace=False)
+
+    def refused(path: str) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "unlink", refused)
+    file.discard()
+    assert "a.raw.partial is left behind, it cannot be removed: [Errno 30]" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are not flushed there")
+def test_a_folder_that_cannot_be_opened_or_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TargetError, match="its folder cannot be written out: No such file"):
+        flush_folder(str(tmp_path / "gone" / "a.raw"))
+
+    def unknown(fd: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", unknown)
+    flush_folder(str(tmp_path / "a.raw"))  # a file system that cannot do it, such as old CIFS

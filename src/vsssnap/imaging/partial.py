@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import logging
 import os
 import stat
 import sys
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 if sys.platform != "win32":
     import fcntl
+
+_log = logging.getLogger("vsssnap.imaging")
 
 SUFFIX = ".partial"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -58,12 +60,37 @@ class PartialFile:
         except OSError as exc:
             raise _failed(self._partial, "open", exc, "cannot be created") from exc
         self._lock = -1
-        if sys.platform != "win32":
-            # A descriptor of its own keeps the lock, however long the writer's lives.
-            self._lock = os.dup(self._fd)
-            with contextlib.suppress(OSError):  # a file system without locks: then there is none
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._pending = True
+        try:
+            self._hold()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _hold(self) -> None:
+        """Lock the file, and make sure that its name still stands for it."""
+        if sys.platform != "win32":
+            try:
+                # A descriptor of its own keeps the lock, however long the writer's lives.
+                self._lock = os.dup(self._fd)
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another save found it without a lock, and is about to remove it
+                raise _being_written(self._partial) from None
+            except OSError as exc:
+                if self._lock < 0:
+                    raise _failed(self._partial, "dup", exc, "cannot be locked") from exc
+                # A file system without locks: then there is none.
+            if not self._is_ours():
+                raise _being_written(self._partial)
+
+    def _is_ours(self) -> bool:
+        """Whether the name stands for the file that was created; on Windows nobody can take it from us."""
+        if self._lock < 0:
+            return sys.platform == "win32"
+        try:
+            return _is_same(os.fstat(self._lock), os.lstat(self._partial))
+        except OSError:
+            return False
 
     def take(self) -> int:
         """The file's descriptor, once: the caller closes it, on Windows before `commit` and `discard`."""
@@ -88,7 +115,8 @@ class PartialFile:
                     hint="remove it",
                 ) from exc
             try:
-                if _is_locked(found):
+                # Under the lock: the name may be that of another save since we opened it.
+                if _is_locked(found) or not _is_named(found, self._partial):
                     raise _being_written(self._partial)
                 self._remove_unlocked()
             finally:
@@ -111,13 +139,19 @@ class PartialFile:
             raise _failed(self._partial, "unlink", exc, "cannot be removed") from exc
 
     def commit(self) -> None:
-        """Give the file its final name; it was flushed by its writer.
+        """Give the file its final name; it was flushed by its writer.  `discard` must follow if this raises.
 
         Raises:
             TargetRefusedError: the name came into being meanwhile and ``replace`` was not given.
-            TargetError: the rename failed.
+            TargetError: the rename failed, or somebody put another file in place of the partial one.
         """
         self._close()
+        if not self._is_ours():
+            raise TargetError(
+                f"{self._partial} was removed or replaced while it was written",
+                path=self._partial,
+                hint="save again, and let no other program work on it",
+            )
         try:
             if self._replace:
                 os.replace(self._partial, self.path)
@@ -134,17 +168,22 @@ class PartialFile:
             ) from None
         except OSError as exc:
             raise _failed(self.path, "rename", exc, "cannot be given its name") from exc
-        finally:
-            self._unlock()
+        self._unlock()
         flush_folder(self.path)
 
     def discard(self) -> None:
-        """Remove the file unless it was committed.  Idempotent."""
+        """Remove the file unless it was committed, or is another save's by now.  Idempotent.
+
+        One that cannot be removed is logged: whatever ended the save is what its caller must know.
+        """
         self._close()
         if self._pending:
             self._pending = False
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._partial)
+            try:
+                if self._is_ours():
+                    os.unlink(self._partial)
+            except OSError as exc:
+                _log.warning("%s is left behind, it cannot be removed: %s", self._partial, exc)
         self._unlock()
 
     def _close(self) -> None:
@@ -161,16 +200,19 @@ class PartialFile:
 def flush_folder(path: str) -> None:
     """Make a rename or removal in the folder of ``path`` survive a power cut."""
     if sys.platform != "win32":
+        folder = -1
         try:
             folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.fsync(folder)
         except PermissionError:
             return  # a folder that can be written but not listed; its entry goes out with the journal
-        try:
-            os.fsync(folder)
         except OSError as exc:
+            if folder >= 0 and exc.errno == errno.EINVAL:
+                return  # a file system that has no such call for folders
             raise _failed(path, "fsync", exc, "its folder cannot be written out") from exc
         finally:
-            os.close(folder)
+            if folder >= 0:
+                os.close(folder)
 
 
 def _rename_to_new(old: str, new: str) -> None:
@@ -247,6 +289,23 @@ def _is_locked(fd: int) -> bool:
         except OSError:
             return False
     return False
+
+
+def _is_named(fd: int, path: str) -> bool:
+    """Whether a name stands for an open file, or for nothing."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    # Some network file systems give a file another number each time it is looked at.
+    return os.path.samestat(one, other) or (
+        stat.S_ISREG(other.st_mode) and (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+    )
 
 
 def _check_folder(path: str) -> None:
