@@ -122,3 +122,13 @@ def test_changes_do_not_go_with_a_side_car(tmp_path: Path) -> None:
         save_image(BytesReader(data), tmp_path / "new.vhdx", parent=parent, changes=[], options=options)
     assert "leave out changes" in (caught.value.hint or "")
     assert [path.name for path in tmp_path.iterdir()] == ["old.vhdx"]
+
+
+@pytest.mark.parametrize("changes", [5, [(0, 5)], [None]])
+def test_changes_that_are_no_extents_are_refused(tmp_path: Path, old: bytes, changes: object) -> None:
+    with (
+        open_image(tmp_path / "old.vsnap") as parent,
+        pytest.raises(UsageError, match=r"changes is .*: give Extent objects"),
+    ):
+        save_image(BytesReader(old), tmp_path / "new.vsnap", parent=parent, changes=changes)  # type: ignore[arg-type]  # that is the point
+    assert not (tmp_path / "new.vsnap").exists()

@@ -15,16 +15,24 @@ from vsssnap.errors import (
     ImageError,
     ImageNotFoundError,
     ParentMismatchError,
+    TargetError,
+    TargetRefusedError,
+    UsageError,
 )
 from vsssnap.formats import FileStorage, MemoryStorage
+from vsssnap.formats.raw import RawOptions
+from vsssnap.formats.sidecar import SidecarWriter
 from vsssnap.formats.vsnap import VsnapOptions
-from vsssnap.imaging.opening import open_image
+from vsssnap.imaging.opening import create_image, open_image
+from vsssnap.imaging.reports import Progress
+from vsssnap.imaging.restoring import restore_image
 from vsssnap.imaging.saving import save_image
 from vsssnap.imaging.verifying import verify_image
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
 
 UNIT = 1 << 16
+PLAIN = RawOptions(sidecar=False)
 OPTIONS = VsnapOptions(chunk_size=UNIT, cell_size=4096)
 
 
@@ -194,3 +202,86 @@ def test_an_image_without_a_readable_end_is_reported_and_not_raised(
     assert (report.ok, report.format) == (False, "vsnap")
     with open_image(path, recover=True) as reader:
         assert reader.pread(len(data), 0) == data
+
+
+# What lies beside an image.
+
+
+def test_a_side_car_that_was_left_behind_is_not_taken_for_a_new_image(tmp_path: Path) -> None:
+    path, beside = tmp_path / "a.raw", tmp_path / "a.raw.vsssnap"
+    save_image(Source(1), path)
+    path.unlink()
+    for write in (lambda: save_image(Source(2), path, options=PLAIN), lambda: restore_image(Source(2), path)):
+        with pytest.raises(TargetRefusedError, match=r"a\.raw\.vsssnap exists"):
+            write()
+        assert os.listdir(tmp_path) == [beside.name]
+    save_image(Source(2), path, options=PLAIN, replace=True)
+    assert os.listdir(tmp_path) == [path.name]
+    assert verify_image(path).ok
+
+
+def test_a_restore_that_replaces_an_image_takes_its_side_car_away(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    save_image(Source(1), path)
+    restore_image(Source(2), path, replace=True)
+    assert os.listdir(tmp_path) == [path.name]
+    check(path, bytes(Source(2).data))
+
+
+def test_a_folder_in_place_of_the_side_car_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.vsnap"
+    data = save(path, 1)
+    (tmp_path / "a.vsnap.vsssnap").mkdir()
+    with pytest.raises(TargetRefusedError, match=r"a\.vsnap\.vsssnap is a folder"):
+        save_image(Source(2), path, replace=True)
+    check(path, data)
+
+
+def test_no_side_car_stays_beside_an_image_of_somebody_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    writer = create_image(path, 3 * UNIT)
+    path.write_bytes(bytes(3 * UNIT))  # somebody else's
+    with pytest.raises(TargetRefusedError, match="came into being"):
+        writer.finish()
+    assert os.listdir(tmp_path) == [path.name]
+    assert verify_image(path).ok
+
+
+def test_an_image_that_is_fetched_at_once_is_no_error(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.vsnap", tmp_path / "taken"
+
+    def fetch(progress: Progress) -> None:
+        if progress.state == "done":
+            path.rename(other)
+
+    assert save_image(Source(1), path, progress=fetch).stored is None
+    other.unlink()
+    assert restore_image(Source(1), path, progress=fetch).stored is None
+
+
+def test_a_storage_is_closed_also_if_its_image_is_refused() -> None:
+    for size, name in ((-1, "vsnap"), (5, None), (5, "no-such-format")):
+        storage = Closing()
+        with pytest.raises(UsageError):
+            create_image(storage, size, format=name)
+        assert storage.closes == 1
+
+
+class Closing(MemoryStorage):
+    closes = 0
+
+    def close(self) -> None:
+        self.closes += 1
+
+
+def test_an_image_whose_side_car_cannot_begin_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: SidecarWriter, *_: object) -> None:
+        raise TargetError("the disk is full", path="a", hint="make room")
+
+    monkeypatch.setattr(SidecarWriter, "_begin", full)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(TargetError, match="the disk is full"):
+        create_image(tmp_path / "a.raw", UNIT)
+    assert (len(os.listdir("/proc/self/fd")), os.listdir(tmp_path)) == (before, [])

@@ -255,6 +255,7 @@ def _touched(
     """
     at = seen = 0
     for change in changes:
+        instance(change, Extent, "changes", "give Extent objects")
         if change.offset < seen or change.length < 0 or change.end > reader.size:
             raise UsageError(
                 f"changes: {change.length} bytes at {change.offset} come after {seen} of {reader.size}",

@@ -15,7 +15,7 @@ from vsssnap.formats import registry
 from vsssnap.formats.base import SIDECAR_SUFFIX, ImageFormat, ImageReader, ImageWriter
 from vsssnap.formats.storage import FileStorage, Storage
 from vsssnap.imaging.chain import open_chain
-from vsssnap.imaging.partial import PartialFile
+from vsssnap.imaging.partial import PartialFile, check_target, remove
 from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
@@ -131,13 +131,19 @@ class PathWriter(ImageWriter):
         *sidecars, image = self._files
         if self._replace:
             # The old image may stand without its checksums for an instant, never beside new ones.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path + SIDECAR_SUFFIX)
+            remove(self.path + SIDECAR_SUFFIX)
             image.commit()
+            for sidecar in sidecars:
+                sidecar.commit()
+            return
         for sidecar in sidecars:
             sidecar.commit()
-        if not self._replace:
+        try:
             image.commit()
+        except BaseException:
+            for sidecar in sidecars:  # ours: its name was free
+                remove(sidecar.path)
+            raise
 
     def close(self) -> None:
         """Give up: nothing stays under either name.  Idempotent, and nothing after `finish`."""
@@ -196,25 +202,30 @@ def begin_image(
     origins: Iterable[str],
 ) -> PathWriter:
     """`create_image` with the files that must not be replaced."""
-    size = whole(size, "size")
     if isinstance(path, Storage):
-        if format is None:
-            path.close()
-            raise UsageError(
-                "an image that is written to a Storage needs format=", hint='such as format="vsnap"'
-            )
-        driver = registry.by_name(format)
+        with contextlib.ExitStack() as failing:
+            failing.callback(path.close)
+            size = whole(size, "size")
+            if format is None:
+                raise UsageError(
+                    "an image that is written to a Storage needs format=", hint='such as format="vsnap"'
+                )
+            driver = registry.by_name(format)
+            failing.pop_all()
         return PathWriter(
             driver.create(path, size, options=options, parent=parent), (), driver, path.name, replace=False
         )
-    name = path_text(path)
+    size, name = whole(size, "size"), path_text(path)
     driver = registry.by_name(format) if format is not None else registry.by_suffix(name)
     files: list[PartialFile] = []
+    writer: ImageWriter | None = None
     try:
         sidecar = driver.wants_sidecar(options)
         if sidecar:
             files.append(PartialFile(name + SIDECAR_SUFFIX, replace=replace))
         files.append(PartialFile(name, replace=replace, origins=origins))
+        if not sidecar:  # one that was left there would be taken for the new image's
+            check_target(name + SIDECAR_SUFFIX, replace=replace, origins=())
         writer = driver.create(FileStorage(files[-1].take(), name), size, options=options, parent=parent)
         if sidecar:
             from vsssnap.formats.sidecar import SidecarWriter, with_sidecar
@@ -223,6 +234,8 @@ def begin_image(
                 writer, SidecarWriter(FileStorage(files[0].take(), files[0].path), size, driver.name)
             )
     except BaseException:
+        if writer is not None:
+            writer.close()
         for file in files:
             file.discard()
         raise

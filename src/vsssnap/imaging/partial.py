@@ -197,6 +197,28 @@ class PartialFile:
             self._lock = -1
 
 
+def remove(path: str) -> None:
+    """Remove a file of ours; one that is not there is no error.
+
+    Raises:
+        TargetError: it cannot be removed.
+    """
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise _failed(path, "unlink", exc, "cannot be removed") from exc
+
+
+def size_of(path: str) -> int | None:
+    """Bytes of a finished image; None if somebody took it away already."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
 def flush_folder(path: str) -> None:
     """Make a rename or removal in the folder of ``path`` survive a power cut."""
     if sys.platform != "win32":

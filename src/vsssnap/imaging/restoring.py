@@ -21,13 +21,13 @@ from vsssnap._arguments import path_text
 from vsssnap._units import MIB
 from vsssnap.blocks.reader import BlockReader, as_reader
 from vsssnap.errors import CorruptImageError, TargetError, TargetRefusedError, UsageError
-from vsssnap.formats.base import ImageWriter, WriteOrder
+from vsssnap.formats.base import SIDECAR_SUFFIX, ImageWriter, WriteOrder
 from vsssnap.formats.raw import RawFormat, RawOptions
 from vsssnap.formats.storage import FileStorage
 from vsssnap.imaging.comparing import compare_blocks
 from vsssnap.imaging.copying import transfer
 from vsssnap.imaging.opening import open_image
-from vsssnap.imaging.partial import PartialFile
+from vsssnap.imaging.partial import PartialFile, check_target, remove, size_of
 from vsssnap.imaging.reports import CopyOptions, CopyReport, Meter, OnReadError, Progress
 from vsssnap.metadata import ImageMetadata
 from vsssnap.volumes.wrapping import from_disk
@@ -123,6 +123,8 @@ def _to_file(
     meter = Meter(progress, reader.size, "copy")
     file = PartialFile(name, replace=replace, origins=reader.origins)
     try:
+        # A side-car of the file that was there would be taken for the new one's.
+        check_target(name + SIDECAR_SUFFIX, replace=replace, origins=())
         fd = file.take()
         storage = FileStorage(fd, name)
         writer = RawFormat().create(storage, reader.size, options=RawOptions(sidecar=False))
@@ -136,12 +138,14 @@ def _to_file(
                     _read_back(reader, written, (0, reader.size), name, progress)
         finally:
             writer.close()
+        if replace:
+            remove(name + SIDECAR_SUFFIX)
         file.commit()
     finally:
         file.discard()
     meter.enter("done")
     return counts.report(
-        reader.size, writer, started, path=name, format="raw", stored=os.stat(name).st_size, verified=verify
+        reader.size, writer, started, path=name, format="raw", stored=size_of(name), verified=verify
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vsssnap._arguments import instance
@@ -13,12 +13,13 @@ from vsssnap.formats.base import ImageReader
 from vsssnap.formats.storage import Storage
 from vsssnap.imaging.copying import known_policy, transfer
 from vsssnap.imaging.opening import begin_image
+from vsssnap.imaging.partial import size_of
 from vsssnap.imaging.reports import CopyOptions, Meter, OnReadError
 from vsssnap.imaging.wrapping import moved, wrapped, wrapping_for
 from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import os
 
     from vsssnap.blocks.extent import Extent
     from vsssnap.blocks.reader import SupportsPread
@@ -77,8 +78,10 @@ def save_image(
         SourceChangedError: the source was written while it had to be still.
     """
     given = reader = as_reader(source)
-    if changes is not None and parent is None:
-        raise UsageError("changes were given without a parent", hint="pass the image they are relative to")
+    if changes is not None:
+        instance(changes, Iterable, "changes", "give Extent objects")
+        if parent is None:
+            raise UsageError("changes were given without a parent", hint="pass the image to compare with")
     on_read_error = known_policy(on_read_error)
     if parent is not None:
         instance(parent, ImageReader, "parent", "open it with open_image")
@@ -106,7 +109,7 @@ def save_image(
         meter.enter("done")
     finally:
         writer.close()
-    stored = None if isinstance(target, Storage) else os.stat(writer.path).st_size
+    stored = None if isinstance(target, Storage) else size_of(writer.path)
     return counts.report(
         reader.size,
         writer,

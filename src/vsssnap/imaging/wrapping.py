@@ -97,6 +97,7 @@ def moved(changes: Iterable[Extent], volume_size: int, disk: BlockReader) -> Ite
 
 
 def _moved(change: Extent, volume_size: int) -> Extent:
+    instance(change, Extent, "changes", "give Extent objects")
     if change.offset < 0 or change.end > volume_size:
         raise UsageError(
             f"changes: {change.length} bytes at {change.offset} are not in a volume of {volume_size}",
