@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -69,3 +70,32 @@ def test_metadata_that_json_cannot_hold_is_refused(user: dict[str, object]) -> N
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(UsageError, match="time zone"):
         ImageMetadata(created=datetime(2026, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"volume": 5}, "volume is no text"),
+        ({"created": "today"}, "created is 'today', no datetime"),
+        ({"consistency": 3}, "consistency is 3, no Consistency"),
+        ({"writers": ("SQL",)}, "writers has str, no WriterReport"),
+        ({"exclusions": "pagefile.sys"}, "exclusions is no sequence"),
+        ({"notes": (1,)}, "notes is no text"),
+        ({"documents": {1: b"x"}}, "a key is no text"),
+        ({"documents": {"x": "text"}}, "bytes-like object is required"),
+        ({"documents": [b"x"]}, "documents is no object"),
+        ({"user": [1]}, "user is no object"),
+    ],
+)
+def test_what_could_not_be_read_back_is_refused(wrong: dict[str, Any], message: str) -> None:
+    """It would be written, and the image could not be opened."""
+    with pytest.raises(UsageError, match=message):
+        ImageMetadata(**wrong)
+    with pytest.raises(UsageError, match=message):
+        FULL.replace(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"code": -1}, {"code": 1 << 32}, {"code": True}, {"state": None}])
+def test_a_writer_report_that_could_not_be_read_back_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"writer report 'SQL': .* is no"):
+        WriterReport(**{"name": "SQL", **wrong})

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -19,6 +19,9 @@ from vsssnap.errors import CorruptImageError, UsageError
 __all__ = ["ImageMetadata", "WriterReport"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+_TEXTS = ("volume", "device", "filesystem", "provider", "snapshot_id")
+_LISTS = ("exclusions", "notes")
 
 MAX_ENCODED = 256 << 20
 """Most bytes that encoded metadata may have; a reader refuses more before it allocates."""
@@ -43,6 +46,14 @@ class WriterReport:
     state: str = ""
     code: int = 0
     message: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            for name in ("name", "writer_id", "instance_id", "state", "message"):
+                _text(getattr(self, name), name)
+            _code(self.code)
+        except TypeError as exc:
+            raise UsageError(f"writer report {self.name!r}: {exc}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +92,27 @@ class ImageMetadata:
     user: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, kind in (("created", datetime), ("consistency", Consistency)):
+            if not isinstance(getattr(self, name), kind | None):
+                raise UsageError(f"metadata.{name} is {getattr(self, name)!r}, no {kind.__name__}")
         if self.created is not None and self.created.utcoffset() is None:
             raise UsageError("metadata.created has no time zone", hint="use datetime.now(timezone.utc)")
+        # What `decode` would refuse must never get into an image, which nobody could open.
+        try:
+            for name in _TEXTS:
+                _text(getattr(self, name), name)
+            for name in _LISTS:
+                for item in _sequence(getattr(self, name), name):
+                    _text(item, name)
+            for item in _sequence(self.writers, "writers"):
+                if not isinstance(item, WriterReport):
+                    raise TypeError(f"writers has {type(item).__name__}, no WriterReport")  # noqa: TRY301
+            for name in (*_object(self.documents, "documents"), *_object(self.user, "user")):
+                _text(name, "a key")
+            for data in self.documents.values():
+                memoryview(data)
+        except TypeError as exc:
+            raise UsageError(f"metadata: {exc}") from None
 
     def replace(self, **changes: Any) -> Self:  # noqa: ANN401 - any field, checked by the constructor
         """A copy with some fields changed."""
@@ -159,10 +189,10 @@ def _decoded(values: object) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise TypeError("not an object")
     result: dict[str, Any] = {}
-    for name in ("volume", "device", "filesystem", "provider", "snapshot_id"):
+    for name in _TEXTS:
         if name in values:
             result[name] = _text(values[name], name)
-    for name in ("exclusions", "notes"):
+    for name in _LISTS:
         if name in values:
             result[name] = tuple(_text(item, name) for item in _list(values[name], name))
     if "created" in values:
@@ -212,10 +242,13 @@ def _writer(value: object) -> WriterReport:
         for name in ("name", "writer_id", "instance_id", "state", "message")
         if name in item
     }
-    code = item.get("code", 0)
-    if not isinstance(code, int) or isinstance(code, bool) or not 0 <= code <= 0xFFFF_FFFF:
+    return WriterReport(**texts, code=_code(item.get("code", 0)))
+
+
+def _code(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 0xFFFF_FFFF:
         raise TypeError("code is no unsigned number of 32 bits")
-    return WriterReport(**texts, code=code)
+    return value
 
 
 def _text(value: object, name: str) -> str:
@@ -230,7 +263,13 @@ def _list(value: object, name: str) -> list[Any]:
     return value
 
 
-def _object(value: object, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
+def _sequence(value: object, name: str) -> Sequence[Any]:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise TypeError(f"{name} is no sequence")
+    return value
+
+
+def _object(value: object, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
         raise TypeError(f"{name} is no object")
     return value

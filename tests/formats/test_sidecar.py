@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
@@ -378,6 +379,16 @@ def test_unreadable_range_raises_and_the_rest_reads() -> None:
         assert (caught.value.offset, caught.value.length) == (100, 50)
         with pytest.raises(DeviceReadError, match="bytes 100 to 150 could not be read"):
             reader.preadinto(bytearray(length), offset)
+
+
+def test_what_is_no_buffer_is_refused_as_without_a_side_car() -> None:
+    reader = image(b"\1" * 1000, written(b"\1" * 1000))
+    released = memoryview(bytearray(4))
+    released.release()
+    wrong: list[Any] = [5, bytes(4), released, memoryview(bytearray(8))[::2]]
+    for buffer in wrong:
+        with pytest.raises(UsageError, match="buffer is"):
+            reader.preadinto(buffer, 0)
 
 
 @pytest.mark.parametrize(("length", "offset"), [(1, 2 * BLOCK + 9), (3 * BLOCK, BLOCK), (10 * BLOCK + 7, 0)])

@@ -152,12 +152,7 @@ class BlockReader(io.RawIOBase):
             DeviceReadError: the device failed; ``buffer`` then holds no valid bytes.
             SnapshotLostError: the snapshot is gone; so for every later call.
         """
-        try:
-            view = memoryview(buffer).cast("B")
-        except (TypeError, ValueError, BufferError) as exc:  # not a buffer, not in one piece, released
-            raise UsageError(f"buffer is not contiguous bytes: {exc}") from None
-        if view.readonly:
-            raise UsageError("buffer is read-only", hint="pass a bytearray or another writable buffer")
+        view = writable(buffer)
         length = min(len(view), max(0, self.size - whole(offset, "offset")))
         with self._gate:
             if length:
@@ -320,6 +315,21 @@ class BlockReader(io.RawIOBase):
         raise UsageError(
             f"{type(self).__name__} cannot be pickled or copied", hint="open the source again there"
         )
+
+
+def writable(buffer: Buffer) -> memoryview:
+    """A caller's buffer as single bytes.
+
+    Raises:
+        UsageError: it is not writable and contiguous.
+    """
+    try:
+        view = memoryview(buffer).cast("B")
+    except (TypeError, ValueError, BufferError) as exc:  # not a buffer, not in one piece, released
+        raise UsageError(f"buffer is not contiguous bytes: {exc}") from None
+    if view.readonly:
+        raise UsageError("buffer is read-only", hint="pass a bytearray or another writable buffer")
+    return view
 
 
 class _ForeignReader(BlockReader):

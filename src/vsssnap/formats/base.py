@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, runtime_checkable
 
 from vsssnap._units import MIB, whole
-from vsssnap.blocks.reader import BlockReader
+from vsssnap.blocks.reader import BlockReader, writable
 from vsssnap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -177,13 +177,13 @@ class ImageReader(BlockReader):
 
     def preadinto(self, buffer: Buffer, offset: int, /) -> int:
         """See `BlockReader`."""
+        if self._guard is None:
+            return super().preadinto(buffer, offset)
+        view = writable(buffer)
         if self.sidecar is not None:
-            with memoryview(buffer) as view:
-                self.sidecar.states.require_readable(whole(offset, "offset"), view.nbytes)
-        count = super().preadinto(buffer, offset)
-        if self._guard is not None:
-            with memoryview(buffer) as view:
-                self._guard.check(view.cast("B")[:count], offset, super().preadinto)
+            self.sidecar.states.require_readable(whole(offset, "offset"), len(view))
+        count = super().preadinto(view, offset)
+        self._guard.check(view[:count], offset, super().preadinto)
         return count
 
     def _walk(self, offset: int, length: int) -> Iterator[Extent]:
