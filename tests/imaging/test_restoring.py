@@ -6,14 +6,16 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from loops import loop_device, make_file_system, mounted, sparse_file
+from loops import loop_device, make_file_system, mounted, partition, sparse_file
 from requirements import require_lab
 from sources import BytesReader, Plain, mixed, noise
 from vsssnap import OnReadError, open_image, restore_image, save_image
 from vsssnap.blocks.extent import Extent, ExtentKind
+from vsssnap.blocks.target import DeviceWriter
 from vsssnap.errors import (
     CorruptImageError,
     DeviceReadError,
@@ -23,6 +25,9 @@ from vsssnap.errors import (
     TargetRefusedError,
 )
 from vsssnap.imaging import restoring
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 MIB = 1 << 20
 
@@ -203,6 +208,55 @@ def test_a_device_is_no_target_of_itself(device: str) -> None:
     with pytest.raises(TargetRefusedError, match="is what is being read"):
         restore_image(BytesReader(bytes(8 * MIB), origins=(device,)), device)
     assert content(device) == b"\xaa" * (8 * MIB)
+
+
+@pytest.mark.lab
+def test_a_device_that_shows_the_image_is_no_target(image: Path) -> None:
+    require_lab("losetup")
+    before = image.read_bytes()
+    with (
+        loop_device(image) as name,
+        pytest.raises(TargetRefusedError, match=rf"{name} lies on .*{image.name}, which is being read"),
+    ):
+        restore_image(image, name)
+    assert image.read_bytes() == before
+
+
+@pytest.mark.lab
+def test_a_disk_is_no_target_of_its_partition_nor_the_other_way_round(tmp_path: Path) -> None:
+    require_lab("losetup", "addpart")
+    backing = tmp_path / "disk.img"
+    backing.write_bytes(b"\xaa" * (8 * MIB))
+    with (
+        loop_device(backing, partitions=True) as disk,
+        partition(disk, 1, 2048, 4096) as first,
+        partition(disk, 2, 6144, 4096) as second,
+    ):
+        for source, target in ((disk, first), (first, disk)):
+            with pytest.raises(TargetRefusedError, match=rf"{target} lies on {source}"):
+                restore_image(BytesReader(bytes(MIB), origins=(source,)), target)
+        assert content(disk) == b"\xaa" * (8 * MIB)
+        restore_image(BytesReader(bytes(MIB), origins=(first,)), second)
+        assert content(second) == bytes(MIB) + b"\xaa" * MIB
+
+
+@pytest.mark.lab
+def test_a_device_that_fails_at_the_end_looks_like_nothing(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = DeviceWriter.pwrite
+
+    def half(self: DeviceWriter, data: Buffer, offset: int, /) -> int:
+        if offset == 0:
+            write(self, memoryview(data)[:4096], 0)
+            raise TargetError("the device failed", path=device, hint="use another one")
+        return write(self, data, offset)
+
+    monkeypatch.setattr(DeviceWriter, "pwrite", half)
+    with pytest.raises(TargetError, match="the device failed"):
+        restore_image(Plain(noise(6 * MIB)), device)
+    now = content(device)
+    assert (now[:MIB], now[5 * MIB : 6 * MIB]) == (bytes(MIB), bytes(MIB))
 
 
 @pytest.mark.lab

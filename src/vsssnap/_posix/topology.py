@@ -18,7 +18,16 @@ assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
 
 from vsssnap._posix import mounts  # noqa: E402 - only readable on Linux
 
-__all__ = ["disk_of", "flush_neighbours", "partitions", "shown_as", "sysfs", "system_name", "usage"]
+__all__ = [
+    "beneath",
+    "disk_of",
+    "flush_neighbours",
+    "partitions",
+    "shown_as",
+    "sysfs",
+    "system_name",
+    "usage",
+]
 
 
 def system_name(rdev: int) -> str:
@@ -53,6 +62,37 @@ def disk_of(rdev: int) -> int | None:
     """The disk that a partition is on; None for anything else."""
     here = sysfs(rdev)
     return _number(here.resolve().parent) if (here / "partition").exists() else None
+
+
+def beneath(found: os.stat_result) -> set[tuple[int, ...]]:
+    """What changes when a block device or file is written: itself, and all it lies on.
+
+    Args:
+        found: What `os.stat` says of it.
+
+    Returns:
+        A device as ``(st_rdev,)``, a file as ``(st_dev, st_ino)``: the disk of a partition, the file
+        behind a loop device, the devices under one of device-mapper or md, and what those lie on.
+    """
+    if not stat.S_ISBLK(found.st_mode):
+        return {(found.st_dev, found.st_ino)}
+    known: set[tuple[int, ...]] = set()
+    todo = [found.st_rdev]
+    while todo:
+        number = todo.pop()
+        if (number,) in known:
+            continue
+        known.add((number,))
+        todo += [disk] if (disk := disk_of(number)) is not None else []
+        todo += [slave for entry in sysfs(number).glob("slaves/*") if (slave := _number(entry)) is not None]
+        with contextlib.suppress(OSError, ValueError):  # no loop device, or its file has no name here
+            name = os.fsdecode((sysfs(number) / "loop" / "backing_file").read_bytes().rstrip(b"\n"))
+            backing = os.stat(name)
+            if stat.S_ISBLK(backing.st_mode):
+                todo.append(backing.st_rdev)
+            else:
+                known.add((backing.st_dev, backing.st_ino))
+    return known
 
 
 def usage(found: os.stat_result) -> str:

@@ -172,14 +172,16 @@ def _to_device(
             # Both ends are still blank: a device that fails this never looks valid.
             _read_back(reader, device, sink.body, name, progress)
         meter.enter("finish")
-        sink.finish(ImageMetadata())
-        if verify:
+        try:
+            sink.finish(ImageMetadata())
+            for guard in sink.guards if verify else ():
+                _read_back(reader, device, guard, name, None)
+        except BaseException as exc:
             try:
-                for guard in sink.guards:
-                    _read_back(reader, device, guard, name, None)
-            except BaseException:
                 sink.blank()
-                raise
+            except TargetError as failed:  # the first error is the one to raise
+                exc.add_note(f"its first and last MiB could not be blanked: {failed}")
+            raise
         meter.enter("done")
         return counts.report(reader.size, sink, started, path=name, verified=verify)
     finally:
@@ -278,15 +280,22 @@ def _drop_cache(fd: int) -> None:
 
 
 def _refuse_origin(reader: BlockReader, name: str) -> None:
-    target = os.stat(name)
-    for origin in reader.origins:
-        try:
-            found = os.stat(origin)
-        except OSError:
-            continue
-        if os.path.samestat(found, target) or (
-            stat.S_ISBLK(found.st_mode) and getattr(found, "st_rdev", 0) == getattr(target, "st_rdev", 0)
-        ):
-            raise TargetRefusedError(
-                f"{name} is what is being read", path=name, hint="restore to another device"
-            )
+    """Refuse a target that is what is read, lies on it, or has it on it."""
+    if sys.platform != "win32":  # where devices are not written yet
+        from vsssnap._posix.topology import beneath
+
+        target = os.stat(name)
+        for origin in reader.origins:
+            try:
+                found = os.stat(origin)
+            except OSError:
+                continue
+            read = (found.st_rdev,) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
+            if read in beneath(target) or (target.st_rdev,) in beneath(found):
+                raise TargetRefusedError(
+                    f"{name} is what is being read"
+                    if read == (target.st_rdev,)
+                    else f"{name} lies on {origin}, which is being read, or holds it",
+                    path=name,
+                    hint="restore to another device",
+                )

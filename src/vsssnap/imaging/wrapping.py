@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from vsssnap._arguments import path_text
+from vsssnap._arguments import instance, path_text
 from vsssnap.blocks.extent import Extent
 from vsssnap.errors import DeviceReadError, UsageError
 from vsssnap.formats import registry
