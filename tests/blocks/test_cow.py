@@ -182,7 +182,7 @@ def test_write_past_the_end_is_refused_whole(tmp_path: Path) -> None:
         ({"shadow_limit": -1}, "shadow_limit is -1"),
         ({"when_full": "explode"}, "when_full is 'explode'"),
         ({"name": ""}, "name is ''"),
-        ({"name": 5}, "name is 5"),
+        ({"name": 5}, "name is int, no str"),
         ({"shadow_folder": 5}, "int is no path"),
         ({"shadow_folder": "a\0b"}, "is no path"),
     ],

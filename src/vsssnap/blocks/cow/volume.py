@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from vsssnap._arguments import path_text
+from vsssnap._arguments import instance, path_text
 from vsssnap._deadline import Deadline
 from vsssnap._units import KIB, MIB, format_size, is_power_of_two, whole
 from vsssnap.blocks.cow.backing import FileBacking, ObjectBacking, SupportsBlockIO
@@ -103,8 +103,10 @@ class CowVolume:
             when_full = WhenFull(when_full)
         except ValueError:
             raise UsageError(f"when_full is {when_full!r}", hint="use a member of WhenFull") from None
-        if name is not None and not (isinstance(name, str) and name):
-            raise UsageError(f"name is {name!r}", hint="pass a text, or leave it out")
+        if name is not None:
+            instance(name, str, "name")
+            if not name:
+                raise UsageError(f"name is {name!r}", hint="pass a text, or leave it out")
         folder = path_text(shadow_folder) if shadow_folder is not None else ""
         store: FileBacking | ObjectBacking
         if isinstance(backing, str | os.PathLike):
