@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -160,3 +161,19 @@ subprocess.run([sys.executable, "-c", writer, sys.argv[1]], check=True)
 held.close()
 """
     subprocess.run([sys.executable, "-c", program, path], check=True, timeout=PATIENCE)
+
+
+def test_no_thread_that_may_have_ended_is_sent_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = ReadLeases()
+    told: list[tuple[bool, bool]] = []
+    kill = signal.pthread_kill
+
+    def look(thread: int, number: int) -> None:
+        told.append((held._thread.is_alive(), held._stop))
+        kill(thread, number)
+
+    monkeypatch.setattr(signal, "pthread_kill", look)
+    held.close()
+    held.close()
+    assert told == [(True, False)], "after it is told to stop it may be gone at any moment"
+    assert not held._thread.is_alive()

@@ -18,8 +18,10 @@ import pytest
 from loops import file_system, loop_device, make_file_system, mounted, run, sparse_file
 from requirements import require_lab
 from vsssnap import Consistency, Snapshot
+from vsssnap._posix import mounts
 from vsssnap.errors import ConsistencyError, ProviderUnavailableError, SnapshotError
 from vsssnap.providers import by_name
+from vsssnap.providers.base import SnapshotRequest
 from vsssnap.quiesce import claiming
 from vsssnap.testing import CheckedVolume, check_provider
 
@@ -375,3 +377,26 @@ def test_it_keeps_the_contract_on_two_mounted_file_systems(pool: Path, tmp_path:
             stack.callback(os.close, fd)
             checked.append(CheckedVolume(volume=str(point), write=partial(os.pwrite, fd)))
         check_provider(lambda: by_name("reflink"), checked, left=lambda: backed_by(pool))
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (SnapshotError("/proc/self/mountinfo: No such file or directory"), "/proc/self/mountinfo: No such"),
+        (PermissionError(13, "Permission denied", "/root/db"), "/root/db: Permission denied"),
+    ],
+)
+def test_mounts_that_cannot_be_looked_at_are_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, reason: str
+) -> None:
+    """Another provider may do: what one cannot see must not end the choice."""
+
+    def fails(path: str | int) -> None:
+        raise failure
+
+    (tmp_path / "volume").write_bytes(b"x" * 4096)
+    monkeypatch.setattr(mounts, "containing", fails)
+    request = SnapshotRequest(volumes=(str(tmp_path / "volume"),), require=Consistency.CRASH)
+    offer = by_name("reflink").probe(request)
+    assert offer.level is None
+    assert offer.reason.startswith(reason)

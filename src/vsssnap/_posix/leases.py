@@ -78,13 +78,14 @@ class ReadLeases:
     def close(self) -> None:
         """Let every lease go and end the thread; the files stay open.  Idempotent."""
         with self._lock:
+            # Woken before it is told to stop: a thread that has ended must not be sent a signal.
+            if not self._stop and self._thread.is_alive():
+                signal.pthread_kill(self._thread.ident or 0, _SIGNAL)
             self._stop = True
             for fd in self._held:
                 _unlease(fd)
             self._held.clear()
-        if self._thread.is_alive():
-            signal.pthread_kill(self._thread.ident or 0, _SIGNAL)
-            self._thread.join()
+        self._thread.join()
 
     def _watch(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {_SIGNAL})

@@ -114,6 +114,10 @@ class ReflinkProvider(Provider):
                 _check_freeze(source, sources.values())
         except _CannotError as exc:
             return Offer(None, str(exc))
+        except SnapshotError as exc:  # no /proc, or another mount namespace
+            return Offer(None, exc.message)
+        except OSError as exc:  # a mount point that this user cannot reach
+            return Offer(None, f"{exc.filename or 'a volume'}: {exc.strerror}")
         still = [source for source in sources.values() if source.mount is None]
         if len(still) > 1:
             names = " and ".join(source.device for source in still)
