@@ -383,7 +383,7 @@ def test_it_keeps_the_contract_on_two_mounted_file_systems(pool: Path, tmp_path:
     ("failure", "reason"),
     [
         (SnapshotError("/proc/self/mountinfo: No such file or directory"), "/proc/self/mountinfo: No such"),
-        (PermissionError(13, "Permission denied", "/root/db"), "/root/db: Permission denied"),
+        (PermissionError(13, "Permission denied", "/srv/db"), "/srv/db: Permission denied"),
     ],
 )
 def test_mounts_that_cannot_be_looked_at_are_a_reason(
