@@ -24,11 +24,11 @@ class WatchedReader(ShadowReader):
             unread: Shared with the requester.
         """
         super().__init__(system, path)
-        self._volume, self._unread = volume, unread
+        self._watched_volume, self._failed_volumes = volume, unread
 
     def _read_into(self, view: memoryview, offset: int) -> None:
         try:
             super()._read_into(view, offset)
         except DeviceReadError:
-            self._unread.add(self._volume)
+            self._failed_volumes.add(self._watched_volume)
             raise

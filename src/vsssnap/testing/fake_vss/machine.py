@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 import threading
+import uuid
 import weakref
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,7 +48,8 @@ class Machine:
         self.security_set = False
         self.jammed = False
         self.hides: set[str] = set()
-        self.home = tempfile.mkdtemp(prefix="fake_vss-")
+        # Made when something is put there, so that a process that is killed before leaves nothing.
+        self.home = os.path.join(tempfile.gettempdir(), f"fake_vss-{uuid.uuid4().hex}")
         weakref.finalize(self, shutil.rmtree, self.home, ignore_errors=True)
         self.environment = {
             "SYSTEMROOT": "C:\\Windows",
