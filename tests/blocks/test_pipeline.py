@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vsssnap.blocks import pipeline
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.blocks.pipeline import Unit, plan, pump
 
@@ -191,6 +192,47 @@ def test_the_first_error_in_the_items_order_is_the_one_raised() -> None:
 
     with pytest.raises(ValueError, match=r"^0$"):
         pump(range(2), work, lambda *_: None, buffer_size=1, workers=2)
+
+
+def test_a_worker_that_hangs_in_the_system_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipeline, "_PATIENCE", 0.2)
+    stuck, inside = threading.Event(), threading.Event()
+
+    def work(item: int, buffer: bytearray) -> int:
+        inside.set()
+        assert stuck.wait(60)
+        return item
+
+    def tick() -> None:
+        assert inside.wait(60)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pump(range(3), work, lambda item, result: None, buffer_size=1, workers=2, tick=tick)
+    stuck.set()
+
+
+@pytest.mark.parametrize("possible", [0, 1])
+def test_a_system_that_starts_few_threads_is_enough_if_it_starts_one(
+    possible: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, count = threading.Thread.start, iter(range(10))
+
+    def few(thread: threading.Thread) -> None:
+        if next(count) >= possible:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", few)
+    got: list[int] = []
+    if possible:
+        pump(range(20), lambda n, _: n, lambda _, n: got.append(n), buffer_size=1, workers=4, ordered=True)
+        assert got == list(range(20))
+    else:
+        with pytest.raises(MemoryError, match="starts no thread"):
+            pump(range(20), lambda n, _: n, lambda _, n: got.append(n), buffer_size=1, workers=4)
 
 
 def test_nothing_to_do_is_done_at_once() -> None:

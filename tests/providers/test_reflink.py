@@ -20,7 +20,7 @@ from requirements import require_lab
 from vsssnap import Consistency, Snapshot
 from vsssnap._posix import mounts
 from vsssnap.errors import ConsistencyError, ProviderUnavailableError, SnapshotError
-from vsssnap.providers import by_name
+from vsssnap.providers import by_name, reflink
 from vsssnap.providers.base import SnapshotRequest
 from vsssnap.quiesce import claiming
 from vsssnap.testing import CheckedVolume, check_provider
@@ -254,6 +254,20 @@ def test_a_mount_that_hides_the_file_system_is_never_frozen_in_its_place(
 
 
 # What stays behind: nothing.
+
+
+def test_a_file_that_is_replaced_meanwhile_is_not_cloned(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opening = reflink._open
+
+    def replaced(source: reflink._Source, path: str, flags: int) -> int:
+        other = file.with_name("other")
+        other.write_bytes(b"another")
+        other.replace(file)
+        return opening(source, path, flags)
+
+    monkeypatch.setattr(reflink, "_open", replaced)
+    with pytest.raises(SnapshotError, match=r"file was replaced by another file meanwhile: try again"):
+        Snapshot(file, provider="reflink").create()
 
 
 def test_a_killed_process_leaves_no_clone(file: Path, pool: Path) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _TICK = 0.1  # seconds between two calls of `tick`
+_PATIENCE = 10.0  # seconds that workers are waited for once they are to stop
 _FEW = 24  # items that are done before threads would have been started for them
 
 
@@ -151,6 +153,11 @@ class _Pump(Generic[T, R]):
         self.turn = 0  # the next place
         self.worked = 0  # items that `work` is done with
         self.storing = False
+
+    def running_more(self, count: int) -> None:
+        """Count workers; those that run already count themselves down."""
+        with self.lock:
+            self.running += count
 
     def worker(self) -> None:
         """Take and finish items until there are none, or something failed."""
@@ -288,11 +295,16 @@ def pump(
     started: list[threading.Thread] = []
     try:
         for thread in threads:
-            state.running += 1
+            state.running_more(1)
             try:
                 thread.start()
+            except RuntimeError as exc:  # "can't start new thread"; a few are enough
+                state.running_more(-1)
+                if not started:
+                    raise MemoryError("the system starts no thread") from exc
+                break
             except BaseException:
-                state.running -= 1
+                state.running_more(-1)
                 raise
             started.append(thread)
         while True:
@@ -304,8 +316,11 @@ def pump(
                 break
     finally:
         state.halt()
+        # One may hang in the system: a pipe that nobody reads, a disk that does not answer.  It holds
+        # what it uses until it comes back, and ends with the process.
+        until = time.monotonic() + _PATIENCE
         for thread in started:
-            thread.join()
+            thread.join(max(0.0, until - time.monotonic()))
     if state.error is not None:
         # The traceback is the worker's; a cycle through this frame would keep the buffers alive.
         error = state.error[1]

@@ -139,6 +139,12 @@ class FileStorage(Storage):
         """Bytes: what the file had when opened, or as far as this object wrote."""
         return self._size
 
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the file, whatever name it has by now."""
+        with self._gate:
+            found = os.fstat(self._fd)
+        return found.st_dev, found.st_ino
+
     def pread(self, length: int, offset: int, /) -> bytes:
         """See `Storage`."""
         if offset + length > self._size:

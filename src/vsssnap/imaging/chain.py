@@ -61,8 +61,7 @@ class _Opening:
         storage = open_storage(path)
         with owning(storage):
             driver = find_format(storage, path, name)
-            found = os.stat(path)
-        child = _Child(found.st_dev, found.st_ino)
+            child = _Child(*storage.identity())
         resolve = _Resolver(self, path, (*children, child))
         try:
             reader = driver.open(storage, resolve_parent=resolve, recover=self._recover)

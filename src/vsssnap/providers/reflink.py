@@ -144,6 +144,11 @@ class ReflinkProvider(Provider):
         for source in self._sources.values():
             deadline.check("prepare a clone")
             origin = _open(source, source.backing, os.O_RDONLY)
+            opened = os.fstat(origin)
+            if (opened.st_dev, opened.st_ino) != source.key[:2]:
+                raise SnapshotError(
+                    f"{source.backing} was replaced by another file meanwhile", hint="try again"
+                )
             source.clone = _open(source, os.path.dirname(source.backing) or ".", os.O_RDWR | os.O_TMPFILE)
             actions.append(Action(source.clone, FICLONE, origin, (origin,)))
             if source.mount is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import resource
 import sys
@@ -336,6 +337,57 @@ def test_documents_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None
     writer = FORMAT.create(MemoryStorage(), 0, options=SMALL)
     with pytest.raises(UsageError, match="documents of 1002 bytes"):
         writer.finish(ImageMetadata(documents={"a": bytes(501), "b": bytes(501)}))
+
+
+@pytest.mark.parametrize(
+    ("row", "sound"),
+    [
+        (bytes([1, 7]) + b"later".ljust(46, b"\0"), True),
+        (bytes([2, 63]) + b"x" * 46, True),
+        (bytes([3, 7]) + b"later".ljust(46, b"\0"), False),
+        (bytes([1, 64]) + b"later".ljust(46, b"\0"), False),
+        (bytes([1, 7]) + bytes(46), False),
+        (bytes([1, 7]) + b"\xff".ljust(46, b"\0"), False),
+        (bytes([1, 7]) + b"la\0ter".ljust(46, b"\0"), False),
+    ],
+)
+def test_names_of_features_are_held_to_the_specification(row: bytes, sound: bool) -> None:
+    from vsssnap.formats.vsnap.frames import read_frame
+    from vsssnap.formats.vsnap.layout import pack_header, parse_header
+
+    body = read_frame(MemoryStorage(image_of(b"x")), 0, 9999, None).body
+    header = dataclasses.replace(parse_header(body)[0], name_count=1)
+    if sound:
+        assert (row[0], row[1]) in parse_header(pack_header(header) + row)[1]
+    else:
+        with pytest.raises(CorruptImageError, match=f"of word {row[0]}, bit {row[1]}"):
+            parse_header(pack_header(header) + row)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"offset": 10}, "reference to .* at 10"),
+        ({"offset": 1 << 40}, f"at {1 << 40}"),
+        ({"length": 1 << 20}, f"reference to {1 << 20} bytes"),
+        ({"file": 1}, "root in file 1 of 1"),
+    ],
+)
+def test_root_of_a_footer_lies_in_the_file(change: dict[str, int], why: str) -> None:
+    from vsssnap.formats.vsnap import structs
+    from vsssnap.formats.vsnap.layout import parse_footer
+    from vsssnap.formats.vsnap.structs import HEAD, FooterBody
+
+    image = image_of(random.Random(1).randbytes(300_000))
+    place = len(image) - structs.TAIL
+    body = image[place + HEAD : place + structs.FOOTER_SIZE]
+    found = parse_footer(body, place, len(image)).body
+    root = dataclasses.replace(found.root, **change)  # type: ignore[arg-type]  # numbers all
+    packed = root.pack()
+    forged = dataclasses.replace(found, root_head=packed[:8], root_place=packed[8:24], root_value=packed[24:])
+    assert found.root.kind == structs.PAGE
+    with pytest.raises(CorruptImageError, match=why):
+        parse_footer(forged.pack() + body[FooterBody.SIZE :], place, len(image))
 
 
 @pytest.mark.parametrize("kind", ["state", "data"])

@@ -144,11 +144,24 @@ def parse_header(body: bytes, *, exact: bool = True) -> tuple[HeaderBody, dict[t
             hint="use a newer vsssnap",
         )
     _check_geometry(header)
+    for at in range(HeaderBody.SIZE, end, _NAME_SIZE):
+        _check_name(body[at], body[at + 1], body[at + 2 : at + _NAME_SIZE])
     if any((word, bit) not in names for word, bit in _bits(header)) or header.reserved:
         raise _broken("a feature has no name, or reserved bytes are set")
     if bool(header.incompatible & structs.CHAIN) != any(header.parent_id + header.parent_root):
         raise _broken("parent and feature bit contradict each other")
     return header, names
+
+
+def _check_name(word: int, bit: int, padded: bytes) -> None:
+    """Hold a row of the table of names to section 3."""
+    name = padded.rstrip(b"\0")
+    try:
+        sound = word <= 2 and bit < 64 and bool(name.decode("utf-8")) and b"\0" not in name
+    except UnicodeDecodeError:
+        sound = False
+    if not sound:
+        raise _broken(f"feature name {name!r} of word {word}, bit {bit}")
 
 
 def _bits(header: HeaderBody) -> list[tuple[int, int]]:
@@ -210,12 +223,17 @@ def parse_footer(body: bytes, offset: int, size: int) -> Footer:
         places.append((found.table_offset, found.table_length))
     elif found.table_offset or found.table_length or found.file_number:
         raise _broken("a file table without a parent", "footer")
+    root = check_reference(found.root)
+    if root.kind == structs.PAGE and root.file == found.file_number:
+        places.append((root.offset, root.length))
     for at, length in places:
         if at < HEAD + HeaderBody.SIZE or length < HEAD or at + length > data_end:
             raise _broken(f"reference to {length} bytes at {at}", "footer")
     if chain and not 0 < found.file_number <= structs.MAX_FILES:
         raise _broken(f"file number {found.file_number}", "footer")
-    if check_reference(found.root).kind != structs.ZERO and not header.size:
+    if root.file > found.file_number:
+        raise _broken(f"root in file {root.file} of {found.file_number + 1}", "footer")
+    if root.kind != structs.ZERO and not header.size:
         raise _broken("a root of another kind than ZERO in a volume of no bytes", "footer")
     return Footer(found, header, names)
 
