@@ -188,7 +188,7 @@ def test_a_partition_of_another_id_is_not_taken_for_a_wrapped_volume(volume: Pat
     assert from_disk(other) is other  # its checksums are wrong now, so that there is no table
 
 
-@pytest.mark.parametrize("suffix", ["vhdx", "vsnap"])
+@pytest.mark.parametrize("suffix", ["vhd", "vhdx", "vsnap"])
 def test_an_increment_is_the_same_disk(suffix: str, volume: Path, tmp_path: Path) -> None:
     first, second = tmp_path / f"1.{suffix}", tmp_path / f"2.{suffix}"
     save(volume, first, wrap=True)

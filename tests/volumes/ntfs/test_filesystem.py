@@ -17,8 +17,10 @@ from foreign import (
 )
 from sources import Patched
 from vsssnap import ExtentKind, open_device
+from vsssnap.errors import CorruptImageError
 from vsssnap.testing import MemoryReader
 from vsssnap.volumes import DEFAULT_EXCLUSIONS, Exclusion, FileSystem, UnusedPolicy, filesystem
+from vsssnap.volumes.ntfs import filesystem as ntfs
 
 MIB = 1 << 20
 
@@ -215,6 +217,36 @@ def test_shadow_storage_is_left_out_whatever_its_initialized_size(tmp_path: Path
         kept = fs.view(exclude={*DEFAULT_EXCLUSIONS} - {Exclusion.SHADOW_STORAGE})
         assert kept.pread(512, 0x1E00) == content[0x1E00:0x2000]
         assert kept.pread(0x4000, catalog) == content[catalog : catalog + 0x4000]
+
+
+def test_shadow_storage_is_found_by_its_catalog_where_its_folder_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = corpus_file("dfvfs/vss.raw", tmp_path)
+    with open_device(volume) as reader:
+        whole = filesystem(reader)
+        assert whole is not None
+        named = {path: extents for _, path, extents in whole.excluded(DEFAULT_EXCLUSIONS)}
+
+    def damaged(*given: object) -> dict[int, str]:
+        raise CorruptImageError("NTFS: $I30: its entries leave the node")
+
+    monkeypatch.setattr(ntfs.Ntfs, "_named_stores", damaged)
+    content = bytearray(volume.read_bytes())
+    fs = filesystem(MemoryReader(bytes(content)))
+    assert fs is not None
+    found = {path: extents for _, path, extents in fs.excluded(DEFAULT_EXCLUSIONS)}
+    assert len(found) == 2  # the catalog itself has a name alone
+    assert all(named[path] == extents for path, extents in found.items())
+    assert any("by its catalog alone" in note for note in fs.notes)
+    # References to files that are not those stores: both are swapped.
+    catalog = int.from_bytes(content[0x1E30:0x1E38], "little")
+    entries = [at for at in range(catalog + 128, catalog + 16384, 128) if content[at] == 3]
+    first, second = (slice(at + 56, at + 64) for at in entries)
+    content[first], content[second] = content[second], content[first]
+    fs = filesystem(MemoryReader(bytes(content)))
+    assert fs is not None
+    assert not fs.excluded(DEFAULT_EXCLUSIONS)
 
 
 def volume_flags_at(content: bytearray) -> int:

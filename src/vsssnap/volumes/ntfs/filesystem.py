@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from vsssnap.blocks.extent import Extent, ExtentKind
-from vsssnap.errors import CorruptImageError
+from vsssnap.errors import CorruptImageError, ImageError
 from vsssnap.volumes import _runs
 from vsssnap.volumes.base import FileSystem
 from vsssnap.volumes.ntfs import journal
@@ -37,6 +38,8 @@ VSS_ID: Final = UUID("3808876b-c176-4e48-b7ae-04046e6cc752")
 
 _VSS_HEADER = 0x1E00
 _VSS_CATALOG = Extent(0x1E30, 8, ExtentKind.EXCLUDED)  # where the catalog begins: u64
+
+_FOLDER = "\\System Volume Information\\"
 
 _DIRTY = 1
 _MAX_STORES = 2048  # Windows keeps 512 shadow copies of a volume
@@ -190,9 +193,30 @@ class Ntfs(FileSystem):
                 return
             yield "\\" + name, self._checked(name, stream)
             return
+        # Windows never counts what it writes into these files as written: the runs are what tells.
+        listed: set[int] = set()
+        try:
+            for found, name in sorted(self._named_stores(root).items()):
+                stream = self._data(found)
+                if stream is not None:
+                    yield f"{_FOLDER}{name}", self._checked(name, stream)
+                    listed.add(found)
+        except CorruptImageError as exc:
+            self.notes += (f"the {kind} was looked for by its catalog alone: {exc}",)
+        for found, name, header in self._catalogued_stores():
+            if found in listed:
+                continue
+            stream = self._data(found)
+            extents = self._checked(name, stream) if stream is not None else []
+            # A catalog may be older than the file table: what it names must be the store.
+            if any(extent.offset <= header < extent.end for extent in extents):
+                yield f"{_FOLDER}{name}", extents
+
+    def _named_stores(self, root: Directory) -> dict[int, str]:
+        """Shadow storage by its names: the catalog, and stores of this and other volumes."""
         reference = root.find("System Volume Information")
         if reference is None:
-            return
+            return {}
         folder = self._table.record(number_of(reference), sequence=reference >> 48)
         ending = f"{{{VSS_ID}}}"
         stores = {
@@ -202,11 +226,22 @@ class Ntfs(FileSystem):
         }
         if len(stores) > _MAX_STORES:
             raise bad(f"{len(stores)} shadow copies", "System Volume Information", None)
-        for found, name in sorted(stores.items()):
-            stream = self._data(found)
-            if stream is not None:
-                # Windows never counts what it writes there as written: the runs are what tells.
-                yield f"\\System Volume Information\\{name}", self._checked(name, stream)
+        return stores
+
+    def _catalogued_stores(self) -> Iterator[tuple[int, str, int]]:
+        """Stores that the catalog of shadow copies names: file reference, name, offset of the header."""
+        from vsssnap.volumes.shadow.catalog import read_catalog, read_header
+
+        try:
+            header = read_header(self.volume)
+        except ImageError:
+            return
+        if header is None or not header.catalog_offset:
+            return
+        locations = read_catalog(self.volume, header.catalog_offset).locations
+        for store_id, location in islice(sorted(locations.items()), _MAX_STORES):
+            if location.file_reference:
+                yield location.file_reference, f"{{{store_id}}}{{{VSS_ID}}}", location.store_header
 
     def _checked(self, name: str, stream: Stream) -> list[Extent]:
         """Where a file lies; nothing guards its runs, so a wrong one must not take other files along."""
