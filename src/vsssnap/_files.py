@@ -1,4 +1,4 @@
-"""Positional input and output on descriptors, for both systems."""
+"""Positional input and output on descriptors, for both systems; any thread, and no lock is held."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ if sys.platform == "win32":
         with contextlib.suppress(OSError):  # no descriptor: reading or writing says so better
             msvcrt.setmode(fd, os.O_BINARY)
 
-    _cursor = threading.Lock()  # no pread here: every descriptor has one cursor, used by one thread at a time
-
     def pread(fd: int, length: int, offset: int) -> bytes:
         """`os.pread`: up to ``length`` bytes."""
-        with _cursor:
-            os.lseek(fd, offset, os.SEEK_SET)
-            return os.read(fd, length)
+        data = bytearray(length)
+        with memoryview(data) as view:
+            count = preadinto(fd, view, offset)
+        return bytes(data) if count == length else bytes(data[:count])
 
     def preadinto(fd: int, view: memoryview, offset: int) -> int:
         """Read up to ``len(view)`` bytes into ``view``."""
-        data = pread(fd, len(view), offset)
-        view[: len(data)] = data
-        return len(data)
+        from vsssnap._win32 import files  # which an import of the library does not need
+
+        return files.read_into(msvcrt.get_osfhandle(fd), view, offset)
 
     def pwrite(fd: int, data: memoryview, offset: int) -> int:
         """`os.pwrite`: bytes written."""
-        with _cursor:
-            os.lseek(fd, offset, os.SEEK_SET)
-            return os.write(fd, data)
+        from vsssnap._win32 import files
+
+        return files.write(msvcrt.get_osfhandle(fd), data, offset)
 
     def pwritev(fd: int, parts: Sequence[memoryview], offset: int) -> int:
         """Write the first part, or some of it: bytes written."""

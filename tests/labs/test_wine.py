@@ -48,6 +48,7 @@ PORTABLE = (
     "tests/test_crc32c.py",
     "tests/test_deadline.py",
     "tests/test_errors.py",
+    "tests/test_files_positional.py",
     "tests/test_metadata.py",
     "tests/test_record.py",
     "tests/test_units.py",

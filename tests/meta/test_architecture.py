@@ -31,6 +31,7 @@ FLOORS = {
 SIDEWAYS = {
     ("metadata", "consistency"),
     ("_uses", "_deadline"),
+    ("_files", "_win32"),
     ("_retries", "_deadline"),
     ("snapshot", "_held"),
     ("snapshot", "_inventory"),

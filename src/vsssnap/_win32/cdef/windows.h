@@ -64,6 +64,8 @@ library kernel32 {
     /* fileapi.h, ioapiset.h */
     HANDLE CreateFileW(LPCWSTR, DWORD, DWORD, void *, DWORD, DWORD, HANDLE);
     BOOL ReadFile(HANDLE, void *, DWORD, DWORD *, OVERLAPPED *);
+    BOOL WriteFile(HANDLE, const void *, DWORD, DWORD *, OVERLAPPED *);
+    BOOL FlushFileBuffers(HANDLE);
     BOOL DeviceIoControl(HANDLE, DWORD, void *, DWORD, void *, DWORD, DWORD *, OVERLAPPED *);
     BOOL GetOverlappedResult(HANDLE, OVERLAPPED *, DWORD *, BOOL);
     DWORD GetFullPathNameW(LPCWSTR, DWORD, LPWSTR, LPWSTR *);

@@ -6,6 +6,7 @@ FSCTL_GET_VOLUME_BITMAP; Windows SDK documentation.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._win32._ffi import ffi
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 CData = Any
 PHYSICAL_SECTOR = 4096
 """Bytes that addresses for unbuffered reads must be aligned to."""
+_PATIENCE = 10.0  # seconds that a read waits for others to gather
 _BITMAP_STEP = 8  # clusters that a starting cluster is rounded down to
 
 
@@ -42,6 +44,9 @@ class Devices:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._results: dict[int, tuple[int, int]] = {}  # address of the OVERLAPPED: error, bytes
+        self._events: dict[int, int] = {}  # event of a call that is under way: address of its OVERLAPPED
+        self._reading: set[int] = set()  # addresses of the OVERLAPPEDs of reads that are under way
+        self._changed = threading.Condition()
 
     def CreateFileW(
         self, name: CData, access: int, share: int, security: CData, how: int, flags: int, template: CData
@@ -64,6 +69,8 @@ class Devices:
 
     def CloseHandle(self, handle: CData) -> int:
         """Any handle of the kernel."""
+        if int(ffi.cast("uintptr_t", handle)) in self._events:
+            self._machine.ledger.forbid("an event was closed while its call was under way")
         return self._machine.close_handle(handle, "token", "event", "device")
 
     def CreateEventW(self, security: CData, manual: int, initial: int, name: CData) -> CData:
@@ -78,17 +85,30 @@ class Devices:
         if not over or not over.hEvent:
             self._machine.ledger.forbid("an overlapped call needs an OVERLAPPED with an event")
             return self._machine.refuse(Win32Error.ERROR_INVALID_PARAMETER)
-        self._results[int(ffi.cast("uintptr_t", over))] = (code, count)
+        place = int(ffi.cast("uintptr_t", over))
+        self._results[place] = (code, count)
+        self._events[int(ffi.cast("uintptr_t", over.hEvent))] = place
         self._machine.set_error(Win32Error.ERROR_IO_PENDING)
         return 0
 
     def GetOverlappedResult(self, handle: CData, over: CData, done: CData, wait: int) -> int:
         """How an overlapped call ended."""
         del handle, wait
-        code, done[0] = self._results.pop(
-            int(ffi.cast("uintptr_t", over)), (Win32Error.ERROR_INVALID_PARAMETER, 0)
-        )
-        return self._machine.refuse(code) if code else 1
+        place, machine = int(ffi.cast("uintptr_t", over)), self._machine
+        if place in self._reading:
+            with self._changed:
+                self._changed.wait_for(lambda: machine.most_reads >= machine.gathered_reads, _PATIENCE)
+                self._reading.discard(place)
+        self._events.pop(int(ffi.cast("uintptr_t", over.hEvent)), None)
+        code, done[0] = self._results.pop(place, (Win32Error.ERROR_INVALID_PARAMETER, 0))
+        return machine.refuse(code) if code else 1
+
+    def _count(self, over: CData) -> None:
+        """A read is under way."""
+        with self._changed:
+            self._reading.add(int(ffi.cast("uintptr_t", over)))
+            self._machine.most_reads = max(self._machine.most_reads, len(self._reading))
+            self._changed.notify_all()
 
     def ReadFile(self, handle: CData, buffer: CData, length: int, done: CData, over: CData) -> int:
         """Unbuffered: offset and length in sectors, the address in physical ones."""
@@ -110,6 +130,7 @@ class Devices:
             return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
         data = shadow.read(offset, min(length, end - offset, self._machine.most_read))
         ffi.memmove(buffer, data, len(data))
+        self._count(over)
         return self._complete(over, 0, len(data))
 
     def DeviceIoControl(

@@ -40,6 +40,10 @@ class FakeVss(Machine):
         hides: Names of interfaces that this Windows is too old to have.
         calls: Every COM call in order, ``"IVssBackupComponents::DoSnapshotSet"``.
         on_instant: Called when DoSnapshotSet freezes, after writers were.
+        most_read: Most bytes that one read of a device gives.
+        most_bitmap: Most bytes of a cluster bitmap that it gives at once.
+        most_reads: How many reads were under way at once, at most.
+        gathered_reads: Reads end only once so many were under way at once.
     """
 
     def add_volume(

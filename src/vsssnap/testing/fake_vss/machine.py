@@ -47,6 +47,8 @@ class Machine:
         self.on_instant: Callable[[], None] | None = None
         self.most_read = 1 << 30
         self.most_bitmap = 1 << 30
+        self.most_reads = 0
+        self.gathered_reads = 0
         self.apartments: dict[int, tuple[int, int]] = {}
         self.requesters: list[FakeBackupComponents] = []
         self._creating: FakeObject | None = None
