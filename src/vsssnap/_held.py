@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from vsssnap.blocks.extent import Extent
     from vsssnap.metadata import WriterReport
-    from vsssnap.providers.base import Provider, SnapshotVolume, Taken
+    from vsssnap.providers.base import AllocationMap, Provider, SnapshotVolume, Taken
     from vsssnap.volumes.base import FileSystem
     from vsssnap.volumes.policy import Exclusion
 
@@ -124,8 +124,8 @@ class SnapshotReader(BlockReader):
             self._held.alive()
         try:
             return self._inner.pread(length, offset)
-        except DeviceReadError:
-            self._held.alive()  # a lost snapshot shows itself as a failing device
+        except (DeviceReadError, SnapshotLostError):
+            self._held.alive()  # a lost snapshot shows itself as a failing device, and stays lost
             raise
 
     def _read_into(self, view: memoryview, offset: int) -> None:
@@ -133,12 +133,16 @@ class SnapshotReader(BlockReader):
             self._held.alive()
         try:
             self._inner.preadinto(view, offset)
-        except DeviceReadError:
+        except (DeviceReadError, SnapshotLostError):
             self._held.alive()
             raise
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        return self._inner.extents(offset, length)
+        try:
+            yield from self._inner.extents(offset, length)
+        except (DeviceReadError, SnapshotLostError):
+            self._held.alive()
+            raise
 
     def _confirm(self) -> None:
         self._inner.confirm()
@@ -182,11 +186,12 @@ def open_volume(
         documents=taken.documents,
     )
     inner = held.provider.open(volume)
-    if unused is UnusedPolicy.READ and not exclude:
-        return SnapshotReader(held, inner, metadata, (volume.device,))
     frozen = taken.level >= Consistency.FILESYSTEM or volume.still
     try:
-        view = _view(held, inner, volume, metadata, unused, exclude, frozen=frozen)
+        given = held.provider.allocation(volume)
+        if given is None and unused is UnusedPolicy.READ and not exclude:
+            return SnapshotReader(held, inner, metadata, (volume.device,))
+        view = _view(held, inner, given, metadata, unused, exclude, frozen=frozen)
     except BaseException:
         inner.close()
         raise
@@ -196,17 +201,13 @@ def open_volume(
 def _view(
     held: Held,
     inner: BlockReader,
-    volume: SnapshotVolume,
+    given: AllocationMap | None,
     metadata: ImageMetadata,
     unused: UnusedPolicy,
     exclude: Collection[Exclusion],
     *,
     frozen: bool,
 ) -> BlockReader:
-    given = held.provider.allocation(volume)
-    if given is None and getattr(inner, "has_map", False):
-        given = inner.extents  # a reader that leaves out what its system calls free
-
     def system_map(offset: int, length: int) -> Iterable[Extent]:
         assert given is not None  # noqa: S101 - it is passed on only then
         return checked(given(offset, length), offset, length, f"provider {held.provider.name}")

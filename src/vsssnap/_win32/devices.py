@@ -1,8 +1,9 @@
 """Volumes and shadow copies as devices: size, sectors, used clusters.
 
 Sources: FSCTL_ALLOW_EXTENDED_DASD_IO (reads may go up to the end of the partition, behind the file
-system), FSCTL_GET_VOLUME_BITMAP (LCN 0 of NTFS is the first byte of the volume; a full buffer is
-ERROR_MORE_DATA); Windows SDK documentation.
+system), FSCTL_GET_VOLUME_BITMAP (a full buffer is ERROR_MORE_DATA), FSCTL_GET_RETRIEVAL_POINTER_BASE
+(where cluster 0 lies: of NTFS at the start of the volume, of FAT behind its tables); Windows SDK
+documentation.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vsssnap._win32._ffi import ffi
+from vsssnap._win32.com import wide
 from vsssnap._win32.constants import Control
-from vsssnap._win32.handles import WindowsCallError
+from vsssnap._win32.handles import WindowsCallError, last
 from vsssnap._win32.overlapped import OverlappedFile
 
 BITMAP_PAGE = 64 << 10
@@ -20,19 +22,32 @@ BITMAP_PAGE = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """How NTFS divides a volume.
+    """How a file system divides a volume.
 
     Attributes:
         size: Bytes of a cluster.
-        count: Clusters from the first byte of the volume.
-        sectors: Sectors of the file system; the backup boot sector lies behind them.
-        sector_size: Bytes.
+        count: Clusters.
+        base: Bytes from the start of the volume to cluster 0.
     """
 
     size: int
     count: int
+    base: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ntfs:
+    """What NTFS says of its volume.
+
+    Attributes:
+        sectors: Sectors of the file system; the backup boot sector lies behind them.
+        sector_size: Bytes.
+        clusters: How it is divided; cluster 0 is the first of the volume.
+    """
+
     sectors: int
     sector_size: int
+    clusters: Clusters
 
 
 class RawDevice(OverlappedFile):
@@ -70,18 +85,40 @@ class RawDevice(OverlappedFile):
         self.control(Control.IOCTL_DISK_GET_DRIVE_GEOMETRY, out=out)
         return int(out.BytesPerSector)
 
-    def clusters(self) -> Clusters | None:
-        """How NTFS divides it, or None if it holds another file system."""
+    def ntfs(self) -> Ntfs | None:
+        """What NTFS says, or None if it holds another file system."""
         out = ffi.new("NTFS_VOLUME_DATA_BUFFER *")
         try:
             self.control(Control.FSCTL_GET_NTFS_VOLUME_DATA, out=out)
         except WindowsCallError:
             return None
-        return Clusters(
-            size=out.BytesPerCluster,
-            count=out.TotalClusters,
+        return Ntfs(
             sectors=out.NumberSectors,
             sector_size=out.BytesPerSector,
+            clusters=Clusters(out.BytesPerCluster, out.TotalClusters),
+        )
+
+    def clusters(self) -> Clusters:
+        """How a file system divides it, NTFS or another.
+
+        Raises:
+            WindowsCallError: it does not say.
+        """
+        ntfs = self.ntfs()
+        if ntfs is not None:
+            return ntfs.clusters
+        base = ffi.new("RETRIEVAL_POINTER_BASE *")
+        self.control(Control.FSCTL_GET_RETRIEVAL_POINTER_BASE, out=base)
+        sectors, sector_size, free, total = (ffi.new("DWORD *") for _ in range(4))
+        root = wide(self.path + "\\")
+        if not self._system.kernel32.GetDiskFreeSpaceW(root, sectors, sector_size, free, total):
+            raise last(self._system, "GetDiskFreeSpaceW")
+        # The count that this gives may be that of a quota; the bitmap has all.
+        start = ffi.new("STARTING_LCN_INPUT_BUFFER *")
+        head = ffi.new("VOLUME_BITMAP_BUFFER *")
+        self.control(Control.FSCTL_GET_VOLUME_BITMAP, source=start, out=head, partial=True)
+        return Clusters(
+            sectors[0] * sector_size[0], int(head.BitmapSize), int(base.FileAreaOffset) * sector_size[0]
         )
 
     def bitmap(self, first: int) -> tuple[int, int, bytes]:

@@ -7,14 +7,14 @@ import pytest
 
 from vsssnap import Snapshot
 from vsssnap._win32 import overlapped
+from vsssnap.blocks import windows
 from vsssnap.errors import DeviceReadError
-from vsssnap.providers.vss import reader
 from vsssnap.testing.fake_vss import FakeVolume, FakeVss
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_PAUSE", 0.001)
+    monkeypatch.setattr(windows, "_PAUSE", 0.001)
 
 
 @pytest.fixture(params=[512, 4096])
@@ -104,12 +104,32 @@ def test_a_last_sector_that_cannot_be_read_is_left_out_and_said_so(
         assert any("backup boot sector" in note for note in disk.metadata.notes)
 
 
+def test_a_backup_boot_sector_that_is_there_is_no_matter_for_notes(
+    fake_vss: FakeVss, volume: FakeVolume
+) -> None:
+    boot = b"\xeb\x52\x90NTFS    ".ljust(510, b"\0") + b"\x55\xaa"
+    volume.pwrite(boot, len(volume.data) - volume.sector_size)
+    with Snapshot("C:") as s, s.open() as disk:
+        assert disk.size == len(volume.data)
+        assert disk.pread(512, len(volume.data) - volume.sector_size) == boot
+        assert not any("boot sector" in note for note in disk.metadata.notes)
+
+
+def test_one_bad_sector_in_a_large_read_is_named_alone(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    fake_vss.bad_sectors(700 * 4096, volume.sector_size)
+    with Snapshot("C:") as s, s.open() as disk:
+        with pytest.raises(DeviceReadError) as caught:
+            disk.pread(2 << 20, 2 << 20)
+        assert (caught.value.offset, caught.value.length) == (700 * 4096, volume.sector_size)
+        assert caught.value.call == "ReadFile"
+
+
 def test_another_file_system_is_all_data(fake_vss: FakeVss) -> None:
     volume = fake_vss.add_volume("R:\\", filesystem="ReFS", data=b"resilient")
     with Snapshot("R:") as s, s.open() as disk:
         assert disk.size == len(volume.data)
         assert [extent.length for extent in disk.extents()] == [len(volume.data)]
-        assert any("no cluster bitmap" in note for note in disk.metadata.notes)
+        assert any("every block is kept" in note for note in disk.metadata.notes)
         assert disk.pread(9, 0) == b"resilient"
 
 

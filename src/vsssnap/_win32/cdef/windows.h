@@ -73,6 +73,7 @@ library kernel32 {
     BOOL GetVolumePathNamesForVolumeNameW(LPCWSTR, LPWSTR, DWORD, DWORD *);
     BOOL GetVolumeInformationW(LPCWSTR, LPWSTR, DWORD, DWORD *, DWORD *, DWORD *, LPWSTR, DWORD);
     UINT GetDriveTypeW(LPCWSTR);
+    BOOL GetDiskFreeSpaceW(LPCWSTR, DWORD *, DWORD *, DWORD *, DWORD *);
     /* memoryapi.h */
     void *VirtualAlloc(void *, size_t, DWORD, DWORD);
     BOOL VirtualFree(void *, size_t, DWORD);

@@ -37,3 +37,7 @@ typedef struct {
     LONGLONG BitmapSize; /* bits from StartingLcn to the end of the volume */
     BYTE Buffer[1];
 } VOLUME_BITMAP_BUFFER;
+
+typedef struct {
+    LONGLONG FileAreaOffset; /* sectors from the start of the volume to cluster 0 */
+} RETRIEVAL_POINTER_BASE;

@@ -169,12 +169,18 @@ class Devices:
             return self._complete(over, 0, 0)
         if code == Control.FSCTL_GET_NTFS_VOLUME_DATA and volume.filesystem != "NTFS":
             return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
+        if code == Control.FSCTL_GET_RETRIEVAL_POINTER_BASE and not volume.has_bitmap:
+            return self._complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
         kind, values = {
             Control.IOCTL_DISK_GET_LENGTH_INFO: (
                 "GET_LENGTH_INFORMATION",
                 {"Length": len(found.shadow.data)},
             ),
             Control.IOCTL_DISK_GET_DRIVE_GEOMETRY: ("DISK_GEOMETRY", {"BytesPerSector": volume.sector_size}),
+            Control.FSCTL_GET_RETRIEVAL_POINTER_BASE: (
+                "RETRIEVAL_POINTER_BASE",
+                {"FileAreaOffset": volume.base // volume.sector_size},
+            ),
             Control.FSCTL_GET_NTFS_VOLUME_DATA: (
                 "NTFS_VOLUME_DATA_BUFFER",
                 {
@@ -199,7 +205,7 @@ class Devices:
         volume = found.shadow.volume
         first = ffi.cast("STARTING_LCN_INPUT_BUFFER *", source).StartingLcn if source_size >= 8 else -1
         head = ffi.offsetof("VOLUME_BITMAP_BUFFER", "Buffer")
-        if volume.filesystem != "NTFS" or not 0 <= first < volume.clusters or out_size <= head:
+        if not volume.has_bitmap or not 0 <= first < volume.clusters or out_size <= head:
             return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
         first -= first % _BITMAP_STEP
         rest = volume.clusters - first

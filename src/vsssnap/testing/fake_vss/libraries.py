@@ -273,3 +273,17 @@ class Names:
                 return self._machine.refuse(Win32Error.ERROR_PATH_NOT_FOUND)
             found = shadows[0].volume
         return self._put(out, size, found.filesystem)
+
+    def GetDiskFreeSpaceW(
+        self, root: CData, sectors: CData, sector_size: CData, free: CData, clusters: CData
+    ) -> int:
+        """How the file system of a shadow copy divides it, by its root folder."""
+        text = str(ffi.string(root))
+        for shadow in self._machine.shadows.values():
+            if shadow.device + "\\" == text and not shadow.lost:
+                volume = shadow.volume
+                sectors[0], sector_size[0] = volume.cluster_size // volume.sector_size, volume.sector_size
+                clusters[0] = volume.clusters // 2  # as one sees it who has a quota
+                free[0] = 0
+                return 1
+        return self._machine.refuse(Win32Error.ERROR_PATH_NOT_FOUND)

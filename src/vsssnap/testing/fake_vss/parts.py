@@ -40,7 +40,8 @@ class FakeVolume:
     Attributes:
         roots: Where it is mounted, each with a backslash at its end (``"C:\"``, ``"C:\data\"``).
         data: Its bytes, to the end of the partition; the test goes on writing them.
-        filesystem: ``"NTFS"``, ``"FAT32"``; only NTFS has a cluster bitmap.
+        filesystem: ``"NTFS"``, ``"FAT32"``; NTFS has a cluster bitmap.
+        first_cluster: Bytes to cluster 0 of another file system that has one, too.
         free: Runs of free clusters, ``(first, count)``.
         supported: Whether a provider can copy it.
         drive_type: What `GetDriveTypeW` says of its roots.
@@ -58,6 +59,7 @@ class FakeVolume:
     drive_type: DriveType = DriveType.DRIVE_FIXED
     sector_size: int = 512
     cluster_size: int = _CLUSTER
+    first_cluster: int | None = None
     id: UUID = field(default_factory=uuid.uuid4)
     storage: FakeStorage | None = None
 
@@ -76,9 +78,19 @@ class FakeVolume:
         return len(self.data) // self.sector_size - 1
 
     @property
+    def has_bitmap(self) -> bool:
+        """Whether it says which clusters are used."""
+        return self.filesystem == "NTFS" or self.first_cluster is not None
+
+    @property
+    def base(self) -> int:
+        """Bytes to cluster 0."""
+        return self.first_cluster or 0
+
+    @property
     def clusters(self) -> int:
         """Whole clusters."""
-        return self.sectors * self.sector_size // self.cluster_size
+        return (self.sectors * self.sector_size - self.base) // self.cluster_size
 
     def pwrite(self, data: bytes, offset: int) -> int:
         """Write into the live volume."""
@@ -196,9 +208,12 @@ class FakeShadow:
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the copy; of clusters that were free at the instant, whatever is there by now."""
         found = bytearray(self.data[offset : offset + length])
-        size = self.volume.cluster_size
+        size, base = self.volume.cluster_size, self.volume.base
         for first, count in self.free:
-            start, end = max(first * size, offset), min((first + count) * size, offset + length)
+            start, end = (
+                max(base + first * size, offset),
+                min(base + (first + count) * size, offset + length),
+            )
             if start < end:
                 found[start - offset : end - offset] = self.volume.data[start:end]
         return bytes(found)
