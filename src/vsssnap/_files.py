@@ -7,10 +7,35 @@ import errno
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A source or target that is open; whoever gets it closes ``fd``.
+
+    Attributes:
+        fd: The descriptor.
+        kind: What it is.
+        size: Bytes.
+        sector_size: Logical sector size, bytes.
+        path: As the caller named it.
+        identity: Equal for two names of one thing: kind and two numbers (of a device its major
+            and minor, of a file its ``st_dev`` and ``st_ino``).
+    """
+
+    fd: int
+    kind: Literal["file", "block"]
+    size: int
+    sector_size: int
+    path: str
+    identity: tuple[str, int, int]
+    rdev: int = 0
+
 
 if sys.platform == "win32":
     import msvcrt

@@ -32,6 +32,7 @@ SIDEWAYS = {
     ("metadata", "consistency"),
     ("_uses", "_deadline"),
     ("_files", "_win32"),
+    ("_posix", "_files"),
     ("_retries", "_deadline"),
     ("snapshot", "_held"),
     ("snapshot", "_inventory"),

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from vsssnap._arguments import path_text
 from vsssnap._units import MIB
 from vsssnap.blocks.reader import BlockReader, as_reader
-from vsssnap.errors import TargetError, TargetRefusedError, UsageError
+from vsssnap.blocks.target import is_device, open_target, windows_system
+from vsssnap.errors import TargetError, TargetRefusedError
 from vsssnap.formats.base import ImageWriter, WriteOrder
 from vsssnap.formats.raw import RawFormat, RawOptions
 from vsssnap.formats.storage import FileStorage
@@ -34,7 +35,7 @@ from vsssnap.metadata import ImageMetadata
 if TYPE_CHECKING:
     from vsssnap.blocks.extent import Extent
     from vsssnap.blocks.reader import SupportsPread
-    from vsssnap.blocks.target import DeviceWriter
+    from vsssnap.blocks.target import TargetWriter
     from vsssnap.imaging.reports import ProgressCallback
 
 GUARD = MIB
@@ -53,11 +54,12 @@ def restore_image(
     """Write an image's volume to a file or a block device.
 
     A block device must be free: not mounted, not swap, held by nobody; what it holds is lost
-    from the first moment, and what lies behind the image's end stays.
+    from the first moment, and what lies behind the image's end stays.  A volume of Windows is locked
+    and dismounted meanwhile, a disk with every volume on it, for which no file of them may be open.
 
     Args:
         image: An image's path, or any reader.
-        target: A file's name, or a block device.
+        target: A file's name, or a block device as `open_device` takes it.
         verify: Read the target back from the disk and compare it with the image.
         replace: Whether an existing file is replaced when the new one is complete; a block
             device is written without it.
@@ -76,23 +78,12 @@ def restore_image(
     reader = open_image(image) if isinstance(image, str | os.PathLike) else as_reader(image)
     try:
         options = copy or CopyOptions()
-        if _is_block_device(name):
+        if is_device(name):
             return _to_device(reader, name, verify, options, progress)
         return _to_file(reader, name, verify, replace, options, progress)
     finally:
         if opened:
             reader.close()
-
-
-def _is_block_device(name: str) -> bool:
-    if name.startswith("\\\\.\\"):
-        raise UsageError(
-            f"{name}: restoring to a volume is not there on Windows yet", hint="restore to a file"
-        )
-    try:
-        return stat.S_ISBLK(os.stat(name).st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def _to_file(
@@ -132,8 +123,6 @@ def _to_file(
 def _to_device(
     reader: BlockReader, name: str, verify: bool, options: CopyOptions, progress: ProgressCallback | None
 ) -> CopyReport:
-    from vsssnap.blocks.target import open_target
-
     started = time.monotonic()
     _refuse_origin(reader, name)
     device = open_target(name)
@@ -171,7 +160,7 @@ class _DeviceSink(ImageWriter):
 
     write_order = WriteOrder.ANY
 
-    def __init__(self, device: DeviceWriter, size: int) -> None:
+    def __init__(self, device: TargetWriter, size: int) -> None:
         self.size = size
         self._device = device
         first, last = min(GUARD, size), max(min(GUARD, size), size - GUARD)
@@ -221,7 +210,7 @@ class _DeviceSink(ImageWriter):
 
 def _read_back(
     reader: BlockReader,
-    written: BlockReader | DeviceWriter,
+    written: BlockReader | TargetWriter,
     part: tuple[int, int],
     name: str,
     progress: ProgressCallback | None,
@@ -258,6 +247,12 @@ def _drop_cache(fd: int) -> None:
 
 
 def _refuse_origin(reader: BlockReader, name: str) -> None:
+    system = windows_system(name)
+    if system is not None:
+        from vsssnap.blocks import windows
+
+        windows.refuse_origin(system, name, reader.origins)
+        return
     target = os.stat(name)
     for origin in reader.origins:
         try:

@@ -7,14 +7,14 @@ import pytest
 
 from vsssnap import Snapshot
 from vsssnap._win32 import overlapped
-from vsssnap.blocks import windows
+from vsssnap.blocks import windows_device
 from vsssnap.errors import DeviceReadError
 from vsssnap.testing.fake_vss import FakeVolume, FakeVss
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "_PAUSE", 0.001)
+    monkeypatch.setattr(windows_device, "_PAUSE", 0.001)
 
 
 @pytest.fixture(params=[512, 4096])

@@ -72,6 +72,9 @@ library kernel32 {
     BOOL GetVolumeNameForVolumeMountPointW(LPCWSTR, LPWSTR, DWORD);
     BOOL GetVolumePathNamesForVolumeNameW(LPCWSTR, LPWSTR, DWORD, DWORD *);
     BOOL GetVolumeInformationW(LPCWSTR, LPWSTR, DWORD, DWORD *, DWORD *, DWORD *, LPWSTR, DWORD);
+    HANDLE FindFirstVolumeW(LPWSTR, DWORD);
+    BOOL FindNextVolumeW(HANDLE, LPWSTR, DWORD);
+    BOOL FindVolumeClose(HANDLE);
     UINT GetDriveTypeW(LPCWSTR);
     BOOL GetDiskFreeSpaceW(LPCWSTR, DWORD *, DWORD *, DWORD *, DWORD *);
     /* memoryapi.h */

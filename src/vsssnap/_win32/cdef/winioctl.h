@@ -41,3 +41,20 @@ typedef struct {
 typedef struct {
     LONGLONG FileAreaOffset; /* sectors from the start of the volume to cluster 0 */
 } RETRIEVAL_POINTER_BASE;
+
+typedef struct {
+    DWORD DeviceType;
+    DWORD DeviceNumber;
+    DWORD PartitionNumber; /* 0 for the whole disk */
+} STORAGE_DEVICE_NUMBER;
+
+typedef struct {
+    DWORD DiskNumber;
+    LONGLONG StartingOffset;
+    LONGLONG ExtentLength;
+} DISK_EXTENT;
+
+typedef struct {
+    DWORD NumberOfDiskExtents;
+    DISK_EXTENT Extents[1];
+} VOLUME_DISK_EXTENTS;

@@ -6,20 +6,18 @@ changes as the live volume is written.  Which they are says `vsssnap.providers.v
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from vsssnap._win32.devices import RawDevice
 from vsssnap._win32.handles import WindowsCallError
-from vsssnap.blocks.windows import WindowsReader
+from vsssnap.blocks.windows import measure
+from vsssnap.blocks.windows_device import WindowsReader
 from vsssnap.errors import SnapshotError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vsssnap._win32.dll import System
-
-_log = logging.getLogger("vsssnap.vss")
 
 
 class ShadowReader(WindowsReader):
@@ -46,52 +44,13 @@ class ShadowReader(WindowsReader):
         except WindowsCallError as exc:
             raise _not_opened(path, exc) from exc
         try:
-            extended = device.extend()
-            ntfs = device.ntfs()
-            size = device.length()
-            sector_size = ntfs.sector_size if ntfs is not None else device.sector_size()
-            self.tail_captured = True
-            if ntfs is not None:
-                end = ntfs.sectors * sector_size
-                if end < size and not (extended and _is_readable(device, size - sector_size, sector_size)):
-                    size = end
-                self.tail_captured = _has_boot_sector(device, end, size, sector_size)
+            size, sector_size, self.tail_captured = measure(device)
         except BaseException as exc:
             device.close()
             if isinstance(exc, WindowsCallError):
                 raise _not_opened(path, exc) from exc
             raise
         super().__init__(device, size, sector_size, on_failure=on_failure)
-
-
-def _sector(device: RawDevice, offset: int, sector_size: int) -> bytes:
-    found = bytearray(sector_size)
-    with memoryview(found) as view:
-        device.read_into(view, offset, sector_size)
-    return bytes(found)
-
-
-def _is_readable(device: RawDevice, offset: int, sector_size: int) -> bool:
-    """Whether a sector can be read; a device may allow it and not do it."""
-    try:
-        _sector(device, offset, sector_size)
-    except WindowsCallError as exc:
-        _log.info("%s: its last sector cannot be read: %s", device.path, exc)
-        return False
-    return True
-
-
-def _has_boot_sector(device: RawDevice, end: int, size: int, sector_size: int) -> bool:
-    """Whether a boot sector of NTFS lies behind the file system, or at the end of the partition."""
-    try:
-        for offset in sorted({end, size - sector_size}):
-            if end <= offset < size:
-                sector = _sector(device, offset, sector_size)
-                if sector[3:11] == b"NTFS    " and sector[510:512] == b"\x55\xaa":
-                    return True
-    except WindowsCallError as exc:
-        _log.info("%s: what lies behind its file system cannot be read: %s", device.path, exc)
-    return False
 
 
 def _not_opened(path: str, exc: WindowsCallError) -> SnapshotError:

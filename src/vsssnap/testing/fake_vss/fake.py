@@ -10,7 +10,7 @@ from vsssnap._win32 import dll
 from vsssnap.errors import UsageError
 from vsssnap.testing.fake_vss import objects
 from vsssnap.testing.fake_vss.machine import Machine
-from vsssnap.testing.fake_vss.parts import FakeVolume, FakeWriter
+from vsssnap.testing.fake_vss.parts import FakeDisk, FakeVolume, FakeWriter
 
 
 class FakeVss(Machine):
@@ -30,6 +30,7 @@ class FakeVss(Machine):
 
     Attributes:
         volumes: What is mounted.
+        disks: What is plugged in.
         writers: What answers GatherWriterMetadata.
         shadows: The shadow copies that exist, by id.
         faults: What goes wrong.
@@ -70,6 +71,12 @@ class FakeVss(Machine):
             raise UsageError(f"something is mounted at {root}")
         self.volumes.append(volume)
         return volume
+
+    def add_disk(self, number: int, *, size: int = 1 << 20, sector_size: int = 512) -> FakeDisk:
+        """Plug a disk in."""
+        disk = FakeDisk(number, bytearray(size), sector_size)
+        self.disks.append(disk)
+        return disk
 
     def add_writer(self, name: str, **facts: Any) -> FakeWriter:  # noqa: ANN401 - fields of FakeWriter
         """Start a writer; ``facts`` are other fields of `FakeWriter`."""

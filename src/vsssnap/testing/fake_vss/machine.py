@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vsssnap.testing.fake_vss.objects import FakeObject
-    from vsssnap.testing.fake_vss.parts import FakeShadow, FakeVolume, FakeWriter
+    from vsssnap.testing.fake_vss.parts import FakeDisk, FakeShadow, FakeVolume, FakeWriter
     from vsssnap.testing.fake_vss.requester import FakeBackupComponents
 
 CData = Any
@@ -32,6 +32,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.volumes: list[FakeVolume] = []
+        self.disks: list[FakeDisk] = []
         self.writers: list[FakeWriter] = []
         self.shadows: dict[UUID, FakeShadow] = {}
         self.providers: list[UUID] = [SYSTEM_PROVIDER]
@@ -175,6 +176,10 @@ class Machine:
             return None
         return found[1]
 
+    def handle_of(self, handle: CData) -> object:
+        """What a handle of any kind stands for, or None."""
+        return self._handles.get(int(ffi.cast("uintptr_t", handle)), ("", None))[1]
+
     def close_handle(self, handle: CData, *kinds: str) -> int:
         """A handle comes back."""
         with self._lock:
@@ -184,14 +189,15 @@ class Machine:
             return self.refuse(6)
         return 1
 
-    def read_error(self, shadow: FakeShadow, offset: int, length: int) -> int:
-        """The error that a read of a shadow copy fails with, or 0."""
-        with self._lock:
-            if shadow.lose_after is not None:
-                shadow.lose_after -= length
-                shadow.lost = shadow.lost or shadow.lose_after < 0
-        if shadow.lost:
-            return 55  # ERROR_DEV_NOT_EXIST
+    def read_error(self, shadow: FakeShadow | None, offset: int, length: int) -> int:
+        """The error that a read of a device fails with, or 0."""
+        if shadow is not None:
+            with self._lock:
+                if shadow.lose_after is not None:
+                    shadow.lose_after -= length
+                    shadow.lost = shadow.lost or shadow.lose_after < 0
+            if shadow.lost:
+                return 55  # ERROR_DEV_NOT_EXIST
         for start, count, code in self._bad:
             if offset < start + count and start < offset + length:
                 return code

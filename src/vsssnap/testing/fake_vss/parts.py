@@ -49,6 +49,10 @@ class FakeVolume:
         cluster_size: Bytes.
         id: Its GUID.
         storage: Its shadow storage, if it has any.
+        in_use: Whether files of it are open, so that it cannot be locked.
+        readonly: Whether it is write-protected.
+        disk: Number of the disk that it lies on, and its first byte there.
+        locked: Whether somebody has locked it.
     """
 
     roots: tuple[str, ...]
@@ -62,6 +66,10 @@ class FakeVolume:
     first_cluster: int | None = None
     id: UUID = field(default_factory=uuid.uuid4)
     storage: FakeStorage | None = None
+    in_use: bool = False
+    readonly: bool = False
+    disk: tuple[int, int] = (0, 1 << 20)
+    locked: bool = False
 
     def __post_init__(self) -> None:
         if len(self.data) % self.sector_size or not all(root.endswith("\\") for root in self.roots):
@@ -99,6 +107,23 @@ class FakeVolume:
             raise UsageError(f"{len(data)} bytes at {offset} are not inside the volume")
         self.data[offset : offset + len(data)] = data
         return len(data)
+
+
+@dataclass(eq=False)
+class FakeDisk:
+    """A whole disk; what lies on it does not share its bytes.
+
+    Attributes:
+        number: The N of ``PhysicalDriveN``.
+        data: Its bytes.
+        sector_size: Bytes of a logical sector.
+        updated: How often its partitions were read again.
+    """
+
+    number: int
+    data: bytearray
+    sector_size: int = 512
+    updated: int = 0
 
 
 @dataclass(eq=False)
