@@ -163,8 +163,9 @@ class Lab:
 
     def __init__(self, python: VssPython, folder: Path) -> None:
         requirements.require_lab("mkntfs", "ntfscp", "ntfscat", "ntfsfix", root=False)
-        self.live, self.frozen, self.lost = folder / "live.img", folder / "frozen.img", folder / "lost"
-        self.bitmap, self.images, self.log = folder / "bitmap", folder / "images", folder / "log.txt"
+        files = python.build_volsnap(folder)
+        self.live, self.bitmap = files["LIVE"], files["BITMAP"]
+        self.images, self.log = folder / "images", folder / "log.txt"
         self.images.mkdir()
         self.content = random.Random(7).randbytes(3_000_001)
         (folder / "content").write_bytes(self.content)
@@ -176,17 +177,16 @@ class Lab:
         self.bitmap.write_bytes(tool("ntfscat", "-i", "6", str(self.live)))  # $Bitmap
         self.before = self.live.read_bytes()
         self.expected = self._expected(self.before, self.bitmap.read_bytes())
-        self._build_driver(python)
         done = python.run(
             windows(HERE / "imaging.py"),
             windows(python.folder / "volsnap.sys"),
             windows(self.live),
             windows(self.images),
-            windows(self.lost),
+            windows(files["LOST"]),
             VSSSNAP_LAB_LOG=windows(self.log),
             VSSSNAP_LAB_LIVE=windows(self.live),
-            VSSSNAP_LAB_FROZEN=windows(self.frozen),
-            VSSSNAP_LAB_LOST=windows(self.lost),
+            VSSSNAP_LAB_FROZEN=windows(files["FROZEN"]),
+            VSSSNAP_LAB_LOST=windows(files["LOST"]),
         )
         assert not done.returncode, done.stderr
         self.found: dict[str, Any] = json.loads(done.stdout)
@@ -198,13 +198,6 @@ class Lab:
             if not bits[cluster // 8] >> cluster % 8 & 1:
                 made[cluster * 4096 : (cluster + 1) * 4096] = bytes(4096)
         return bytes(made)
-
-    def _build_driver(self, python: VssPython) -> None:
-        names = {"FROZEN": self.frozen, "LIVE": self.live, "BITMAP": self.bitmap, "LOST": self.lost}
-        paths = {name: ("\\??\\" + windows(path)).replace("\\", "\\\\") for name, path in names.items()}
-        python.build_driver(
-            "volsnap.sys", HERE / "volsnap.c", *(f'-D{name}=L"{path}"' for name, path in paths.items())
-        )
 
 
 def tool(name: str, *arguments: str) -> bytes:

@@ -234,7 +234,7 @@ def _refused(
     if code in _NOT_DONE:
         why = f"{name} is no volume or disk ({exc})"
         return TargetRefusedError(why, path=name, call=call, code=code, hint=_NAME_ONE)
-    if code == Win32Error.ERROR_SHARING_VIOLATION or call.endswith("LOCK_VOLUME)"):
+    if code == Win32Error.ERROR_SHARING_VIOLATION or call.endswith(("LOCK_VOLUME)", "DISMOUNT_VOLUME)")):
         why = f"{which} is in use: it cannot be locked ({exc})"
         hint = "close the programs that have files of it open, or choose another"
         return TargetRefusedError(why, path=name, call=call, code=code, hint=hint)

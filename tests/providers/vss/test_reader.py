@@ -47,7 +47,7 @@ def test_one_range_is_read_by_several_calls_at_once(fake_vss: FakeVss, volume: F
     with Snapshot("C:") as s, s.open() as disk:
         fake_vss.most_reads, fake_vss.gathered_reads = 0, overlapped.DEPTH
         assert disk.pread(2 << 20, 100) == volume.data[100 : (2 << 20) + 100]
-    assert fake_vss.most_reads == overlapped.DEPTH
+    assert fake_vss.most_reads == overlapped.DEPTH > 1
 
 
 def test_threads_read_at_once(fake_vss: FakeVss, volume: FakeVolume) -> None:
