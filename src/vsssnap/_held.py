@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from vsssnap.providers.base import AllocationMap, Provider, SnapshotVolume, Taken
     from vsssnap.volumes.base import FileSystem
     from vsssnap.volumes.policy import Exclusion
-
 _log = logging.getLogger("vsssnap.snapshot")
 
 _RELEASE_BUDGET = 60.0  # seconds for giving back what a snapshot holds
@@ -191,17 +190,41 @@ def open_volume(
         given = held.provider.allocation(volume)
         if given is None and unused is UnusedPolicy.READ and not exclude:
             return SnapshotReader(held, inner, metadata, (volume.device,))
-        view = _view(held, inner, given, metadata, unused, exclude, frozen=frozen)
+        left_out = _left_out(held, inner, volume, exclude)
+        view = _view(held, inner, given, left_out, metadata, unused, exclude, frozen=frozen)
     except BaseException:
         inner.close()
         raise
     return SnapshotReader(held, view, view.metadata, (volume.device,))
 
 
+def _left_out(
+    held: Held, inner: BlockReader, volume: SnapshotVolume, exclude: Collection[Exclusion]
+) -> list[tuple[Exclusion, str, Sequence[Extent]]]:
+    """What the provider leaves out, of what is asked for.
+
+    Raises:
+        SnapshotError: it names what lies behind the volume.
+    """
+    asked = {str(kind): kind for kind in exclude}
+    found: list[tuple[Exclusion, str, Sequence[Extent]]] = []
+    for each in held.provider.excluded(volume, frozenset(asked)):
+        behind = [extent for extent in each.extents if extent.end > inner.size]
+        if behind:
+            raise SnapshotError(
+                f"provider {held.provider.name} leaves out {each.path}, which ends at {behind[0].end}: "
+                f"{volume.name} has {inner.size} bytes"
+            )
+        if each.kind in asked:
+            found.append((asked[each.kind], each.path, each.extents))
+    return found
+
+
 def _view(
     held: Held,
     inner: BlockReader,
     given: AllocationMap | None,
+    left_out: Sequence[tuple[Exclusion, str, Sequence[Extent]]],
     metadata: ImageMetadata,
     unused: UnusedPolicy,
     exclude: Collection[Exclusion],
@@ -223,6 +246,7 @@ def _view(
             unused=unused,
             exclude=exclude,
             system_map=known,
+            left_out=left_out,
             metadata=metadata,
             judge=judge,
             owned=True,

@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.com import wide
 from vsssnap._win32.constants import (
+    FILE_FLAG_BACKUP_SEMANTICS,
     FILE_FLAG_NO_BUFFERING,
+    FILE_FLAG_OPEN_REPARSE_POINT,
     FILE_FLAG_OVERLAPPED,
+    FILE_READ_ATTRIBUTES,
+    FILE_SHARE_DELETE,
     FILE_SHARE_READ,
     FILE_SHARE_WRITE,
     GENERIC_READ,
@@ -149,27 +153,29 @@ class OverlappedFile:
         path: As it was opened.
     """
 
-    def __init__(self, system: System, path: str, *, writable: bool = False) -> None:
+    def __init__(
+        self, system: System, path: str, *, writable: bool = False, facts_only: bool = False
+    ) -> None:
         """Open it.
 
         Args:
             system: The libraries.
             path: Without a backslash at its end, which would mean its root folder.
             writable: Whether also for writing.
+            facts_only: Whether neither, but a file that may be asked where it lies.
 
         Raises:
             WindowsCallError: it cannot be opened.
         """
         self._system = system
         self.path = path
+        access = GENERIC_READ | GENERIC_WRITE if writable else GENERIC_READ
+        share, flags = FILE_SHARE_READ | FILE_SHARE_WRITE, FILE_FLAG_NO_BUFFERING
+        if facts_only:
+            access, share = FILE_READ_ATTRIBUTES, share | FILE_SHARE_DELETE
+            flags = FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT
         value = system.kernel32.CreateFileW(
-            wide(path),
-            GENERIC_READ | GENERIC_WRITE if writable else GENERIC_READ,
-            FILE_SHARE_READ | FILE_SHARE_WRITE,
-            ffi.NULL,
-            OPEN_EXISTING,
-            FILE_FLAG_NO_BUFFERING | FILE_FLAG_OVERLAPPED,
-            ffi.NULL,
+            wide(path), access, share, ffi.NULL, OPEN_EXISTING, flags | FILE_FLAG_OVERLAPPED, ffi.NULL
         )
         if value == INVALID_HANDLE:
             raise last(system, f"CreateFileW({path})")

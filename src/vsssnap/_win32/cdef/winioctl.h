@@ -58,3 +58,16 @@ typedef struct {
     DWORD NumberOfDiskExtents;
     DISK_EXTENT Extents[1];
 } VOLUME_DISK_EXTENTS;
+
+typedef struct {
+    LONGLONG StartingVcn;
+} STARTING_VCN_INPUT_BUFFER;
+
+typedef struct {
+    DWORD ExtentCount;
+    LONGLONG StartingVcn;
+    struct {
+        LONGLONG NextVcn;
+        LONGLONG Lcn; /* -1 for a hole */
+    } Extents[1];
+} RETRIEVAL_POINTERS_BUFFER;

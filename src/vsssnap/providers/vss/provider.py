@@ -21,6 +21,7 @@ from vsssnap.errors import (
     SnapshotTimeoutError,
 )
 from vsssnap.providers.base import (
+    LeftOut,
     Offer,
     Provider,
     SnapshotRecord,
@@ -30,6 +31,7 @@ from vsssnap.providers.base import (
 )
 from vsssnap.providers.vss import existing, names, sequence, writers
 from vsssnap.providers.vss.clusters import ClusterMap
+from vsssnap.providers.vss.exclusions import Finder
 from vsssnap.providers.vss.existing import Attached
 from vsssnap.providers.vss.options import VssOptions
 from vsssnap.providers.vss.reader import ShadowReader
@@ -68,6 +70,7 @@ class VssProvider(Provider):
         self._requester: Requester | Attached | None = None
         self._named: list[Named] = []
         self._maps: dict[str, ClusterMap | None] = {}
+        self._left_out: dict[tuple[str, frozenset[str]], tuple[LeftOut, ...]] = {}
         self._mapping = threading.Lock()
 
     def unusable(self) -> str:
@@ -212,6 +215,17 @@ class VssProvider(Provider):
                     return None
             found = self._maps[volume.device]
         return None if found is None else found.extents
+
+    def excluded(self, volume: SnapshotVolume, kinds: frozenset[str], /) -> Sequence[LeftOut]:
+        """The files that Windows names, by where the shadow copy has them; see `Provider`."""
+        if self._requester is None or self._system is None or volume.device not in self._requester.copies:
+            return ()
+        with self._mapping:
+            if (volume.device, kinds) not in self._left_out:
+                device = self._requester.copies[volume.device].device
+                found = Finder(self._system, device, volume.device).find(kinds) if kinds else ()
+                self._left_out[volume.device, kinds] = found
+            return self._left_out[volume.device, kinds]
 
     def alive(self) -> None:
         """See `Provider`.

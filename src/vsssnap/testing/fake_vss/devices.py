@@ -13,6 +13,7 @@ from vsssnap._win32._ffi import ffi
 from vsssnap._win32.constants import (
     FILE_FLAG_NO_BUFFERING,
     FILE_FLAG_OVERLAPPED,
+    FILE_READ_ATTRIBUTES,
     FILE_SHARE_READ,
     FILE_SHARE_WRITE,
     GENERIC_READ,
@@ -21,6 +22,7 @@ from vsssnap._win32.constants import (
     Win32Error,
 )
 from vsssnap._win32.handles import INVALID_HANDLE
+from vsssnap.testing.fake_vss.files import OpenFile, find_file
 
 if TYPE_CHECKING:
     from vsssnap.testing.fake_vss.machine import Machine
@@ -100,6 +102,13 @@ class Devices:
         machine, path = self._machine, str(ffi.string(name))
         writable = bool(access & GENERIC_WRITE)
         code = machine.faults.code("CreateFileW", "call")
+        file = find_file(machine, path) if code is None else None
+        if file is not None:
+            if access != FILE_READ_ATTRIBUTES:
+                machine.ledger.forbid(
+                    f"{path} was opened for {access:#x}: a file of a shadow copy may be in use"
+                )
+            return machine.handle("file", file)
         found = self._find(path, writable=writable) if code is None else None
         if found is None:
             machine.set_error(Win32Error.ERROR_FILE_NOT_FOUND if code is None else code)
@@ -137,7 +146,7 @@ class Devices:
         found = self._machine.handle_of(handle)
         if isinstance(found, OpenDevice) and found.holds and found.volume is not None:
             found.volume.locked = False
-        return self._machine.close_handle(handle, "token", "event", "device")
+        return self._machine.close_handle(handle, "token", "event", "device", "file")
 
     def CreateEventW(self, security: CData, manual: int, initial: int, name: CData) -> CData:
         """An event for overlapped calls."""
@@ -252,6 +261,9 @@ class Devices:
     ) -> int:
         """What may be asked of a volume."""
         del done
+        file = self._machine.handle_of(handle)
+        if isinstance(file, OpenFile):
+            return self._complete(over, *file.pointers(code, source, out, out_size))
         found = self._machine.opened(handle, "device")
         if not isinstance(found, OpenDevice):
             return self._machine.refuse(Win32Error.ERROR_INVALID_HANDLE)
@@ -366,25 +378,3 @@ class Devices:
         ffi.memmove(ffi.cast("char *", out) + head, bytes(given), len(given))
         code = Win32Error.ERROR_MORE_DATA if len(given) < len(bits) else 0
         return self._complete(over, code, head + len(given))
-
-
-class Memory:
-    """The part of kernel32 that gives pages."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def VirtualAlloc(self, address: CData, size: int, kind: int, protect: int) -> CData:
-        """Zeroed pages."""
-        del address, kind, protect
-        memory = ffi.new("char[]", size + 65536)
-        start = -(-int(ffi.cast("uintptr_t", memory)) // 65536) * 65536
-        self._machine.ledger.lend("pages", start, memory)
-        return ffi.cast("void *", start)
-
-    def VirtualFree(self, address: CData, size: int, kind: int) -> int:
-        """All pages of one VirtualAlloc."""
-        if size or kind != 0x8000:
-            self._machine.ledger.forbid("VirtualFree: MEM_RELEASE takes size 0")
-        self._machine.ledger.take_back("pages", int(ffi.cast("uintptr_t", address)))
-        return 1

@@ -31,6 +31,7 @@ class FakeVss(Machine):
     Attributes:
         volumes: What is mounted.
         disks: What is plugged in.
+        registry: Keys below HKEY_LOCAL_MACHINE, each with its values as lines of text.
         writers: What answers GatherWriterMetadata.
         shadows: The shadow copies that exist, by id.
         faults: What goes wrong.

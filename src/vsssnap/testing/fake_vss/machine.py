@@ -11,8 +11,9 @@ from vsssnap._win32._ffi import ffi
 from vsssnap._win32.constants import SnapshotState
 from vsssnap._win32.guids import SYSTEM_PROVIDER
 from vsssnap.testing.fake_vss import objects
-from vsssnap.testing.fake_vss.devices import Devices, Memory
+from vsssnap.testing.fake_vss.devices import Devices
 from vsssnap.testing.fake_vss.faults import FakeFaults
+from vsssnap.testing.fake_vss.files import Files, Memory, Registry
 from vsssnap.testing.fake_vss.ledger import Ledger
 from vsssnap.testing.fake_vss.libraries import Com, Names, Rights, library
 
@@ -33,6 +34,7 @@ class Machine:
     def __init__(self) -> None:
         self.volumes: list[FakeVolume] = []
         self.disks: list[FakeDisk] = []
+        self.registry: dict[str, dict[str, list[str]]] = {}
         self.writers: list[FakeWriter] = []
         self.shadows: dict[UUID, FakeShadow] = {}
         self.providers: list[UUID] = [SYSTEM_PROVIDER]
@@ -61,9 +63,10 @@ class Machine:
         self._lock = threading.RLock()
         self._bad: list[tuple[int, int, int]] = []
         rights, self.kernel32 = Rights(self), SimpleNamespace()
-        for part in (rights, Names(self), Devices(self), Memory(self)):
+        for part in (rights, Names(self), Devices(self), Files(self), Memory(self)):
             vars(self.kernel32).update(vars(library("kernel32", part, self)))
         self.advapi32 = library("advapi32", rights, self)
+        vars(self.advapi32).update(vars(library("advapi32", Registry(self), self)))
         self.ole32, self.oleaut32, self.vssapi = (
             library(name, Com(self), self) for name in ("ole32", "oleaut32", "vssapi")
         )

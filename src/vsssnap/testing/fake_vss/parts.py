@@ -34,6 +34,23 @@ class FakeStorage:
 
 
 @dataclass(eq=False)
+class FakeFile:
+    """A file or an empty folder of a volume.
+
+    Attributes:
+        runs: Its runs of clusters, ``(first, count)``; a hole begins at -1.
+        links: How many names it has.
+        folder: Whether it is a folder.
+        link: Whether it is a reparse point.
+    """
+
+    runs: tuple[tuple[int, int], ...] = ()
+    links: int = 1
+    folder: bool = False
+    link: bool = False
+
+
+@dataclass(eq=False)
 class FakeVolume:
     r"""A volume.
 
@@ -53,6 +70,7 @@ class FakeVolume:
         readonly: Whether it is write-protected.
         disk: Number of the disk that it lies on, and its first byte there.
         locked: Whether somebody has locked it.
+        files: By their paths, such as ``"\pagefile.sys"``; folders are there with what they hold.
     """
 
     roots: tuple[str, ...]
@@ -70,6 +88,7 @@ class FakeVolume:
     readonly: bool = False
     disk: tuple[int, int] = (0, 1 << 20)
     locked: bool = False
+    files: dict[str, FakeFile] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.data) % self.sector_size or not all(root.endswith("\\") for root in self.roots):
