@@ -72,6 +72,8 @@ def test_names_of_devices_are_no_names_of_files(name: str, path: str | None) -> 
 def test_whole_disks_are_known_by_name() -> None:
     assert is_disk(r"\\.\physicaldrive0")
     assert is_disk(r"\\?\GLOBALROOT\Device\Harddisk0\DR0")
+    assert is_disk(r"\\?\GLOBALROOT\Device\Harddisk0\Partition0")
+    assert not is_disk(r"\\?\GLOBALROOT\Device\Harddisk0\Partition1")
     assert not is_disk(r"\\.\C:")
 
 
@@ -221,6 +223,13 @@ def test_a_target_that_is_too_small_or_read_from_is_refused(fake_vss: FakeVss, v
     assert volume.data[: 3 * MIB] == CONTENT
     assert not any(disk.data)
     fake_vss.check()
+
+
+def test_a_volume_without_a_number_is_known_by_its_name(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("E:") as s, s.open() as reader:
+        fake_vss.faults.fail("IOCTL_STORAGE_GET_DEVICE_NUMBER", 1, times=9)  # it lies on several disks
+        with pytest.raises(TargetRefusedError, match="is what is being read"):
+            restore_image(reader, "e:")
 
 
 def test_a_disk_is_written_with_its_volumes_locked(fake_vss: FakeVss, volume: FakeVolume) -> None:

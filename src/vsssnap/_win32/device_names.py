@@ -13,7 +13,8 @@ _DEVICE = re.compile(
     r"\\\\[.?]\\([^\\/]+|GLOBALROOT\\Device\\[^\\/]+(\\(Partition|DR)\d+)?)\\?", re.IGNORECASE | re.ASCII
 )
 _DISK = re.compile(
-    r"\\\\[.?]\\(PhysicalDrive\d+|GLOBALROOT\\Device\\Harddisk\d+\\DR\d+)", re.IGNORECASE | re.ASCII
+    r"\\\\[.?]\\(PhysicalDrive\d+|GLOBALROOT\\Device\\Harddisk\d+\\(DR\d+|Partition0))",
+    re.IGNORECASE | re.ASCII,
 )
 
 

@@ -6,6 +6,7 @@ fails while a file of them is open: what is in use is refused, and nothing was t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -13,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from vsssnap._files import Opened
-from vsssnap._win32 import targets
+from vsssnap._win32 import targets, volumes
 from vsssnap._win32.constants import Win32Error
 from vsssnap._win32.device_names import device_path, is_disk
 from vsssnap._win32.devices import RawDevice
@@ -256,31 +257,36 @@ def refuse_origin(system: System, name: str, origins: Iterable[str]) -> None:
     Raises:
         TargetRefusedError: it is one of ``origins``, or the disk of one.
     """
-    target = _identity(system, _path(name))
+    names, number = _identity(system, _path(name))
     for origin in origins:
         path = device_path(origin)
         if path is None:
             continue  # a file: the volume that holds it cannot be locked while it is open
-        found = _identity(system, path)
-        same = found == target
-        if isinstance(found, tuple) and isinstance(target, tuple):
-            same = same or (found[:2] == target[:2] and 0 in (found[2], target[2]))
+        others, other = _identity(system, path)
+        same = bool(names & others)
+        if number is not None and other is not None:
+            # Partition 0 is the whole disk, which holds every other.
+            same = same or number == other or (number[:2] == other[:2] and 0 in (number[2], other[2]))
         if same:
             raise TargetRefusedError(
                 f"{name} is what is being read", path=name, hint="restore to another device"
             )
 
 
-def _identity(system: System, path: str) -> tuple[int, int, int] | str:
-    """Equal for two names of one device."""
+def _identity(system: System, path: str) -> tuple[set[str], tuple[int, int, int] | None]:
+    """What two paths of one device have in common: a name, or the number of the device."""
+    names = {path.lower()}
+    with contextlib.suppress(WindowsCallError):  # a disk has no volume's name
+        drive = path[4:] if path.endswith(":") else path
+        names.add(volumes.volume_guid_path(system, drive).lower())
     try:
         device = RawDevice(system, path)
     except WindowsCallError:
-        return path.lower()
+        return names, None
     try:
-        return targets.number(device)
+        return names, targets.number(device)
     except WindowsCallError:
-        return path.lower()
+        return names, None  # a volume on several disks, or a shadow copy
     finally:
         device.close()
 
