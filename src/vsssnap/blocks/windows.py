@@ -20,7 +20,7 @@ from vsssnap._win32.device_names import device_path, is_disk
 from vsssnap._win32.devices import RawDevice
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.privileges import is_elevated
-from vsssnap.blocks.windows_device import Held, WindowsReader, WindowsWriter, WritableWindows
+from vsssnap.blocks.windows_device import HeldDevice, WindowsReader, WindowsWriter, WritableWindows
 from vsssnap.errors import (
     DeviceReadError,
     SnapshotBusyError,
@@ -188,7 +188,7 @@ def open_writable(system: System, name: str) -> WritableWindows:
     return WritableWindows(*_held(system, name))
 
 
-def _held(system: System, name: str) -> tuple[Held, str, int, int]:
+def _held(system: System, name: str) -> tuple[HeldDevice, str, int, int]:
     path = _path(name)
     opened: list[RawDevice] = []
     what = name
@@ -220,7 +220,7 @@ def _held(system: System, name: str) -> tuple[Held, str, int, int]:
         except WindowsCallError as exc:
             _log.warning("%s: Windows does not read its partitions again: %s", name, exc)
 
-    held = Held(device, opened[1:], updated if is_disk(path) else None)
+    held = HeldDevice(device, opened[1:], updated if is_disk(path) else None)
     return held, name, size, sector_size
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from vsssnap._win32.devices import RawDevice
 
-__all__ = ["Held", "WindowsReader", "WindowsWriter", "WritableWindows"]
+__all__ = ["HeldDevice", "WindowsReader", "WindowsWriter", "WritableWindows"]
 
 _log = logging.getLogger("vsssnap.device")
 
@@ -48,7 +48,7 @@ _GONE: Final = frozenset(
 """Errors of a device that is not there any more: no sector of it can be read."""
 
 
-class Held:
+class HeldDevice:
     """A device that is written, and what is held so that it can be; closed by its last user."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Held:
         self._users = 1
         self._lock = threading.Lock()
 
-    def share(self) -> Held:
+    def share(self) -> HeldDevice:
         """One more user."""
         with self._lock:
             self._users += 1
@@ -96,7 +96,7 @@ class WindowsReader(BlockReader):
         *,
         metadata: ImageMetadata | None = None,
         on_failure: Callable[[], None] | None = None,
-        held: Held | None = None,
+        held: HeldDevice | None = None,
     ) -> None:
         """Take over an open device; it is closed with the reader, also if the constructor fails.
 
@@ -176,7 +176,7 @@ class WindowsReader(BlockReader):
 class WindowsWriter(TargetWriter):
     """A device that nobody else can write meanwhile."""
 
-    def __init__(self, held: Held, path: str, size: int, sector_size: int) -> None:
+    def __init__(self, held: HeldDevice, path: str, size: int, sector_size: int) -> None:
         """Take over an open device; `close` lets it go."""
         super().__init__(path, size, sector_size)
         self._held = held
@@ -217,7 +217,7 @@ class WindowsWriter(TargetWriter):
 class WritableWindows(Writable, WindowsReader):
     """A device that is read and written."""
 
-    def __init__(self, held: Held, path: str, size: int, sector_size: int) -> None:
+    def __init__(self, held: HeldDevice, path: str, size: int, sector_size: int) -> None:
         """Take over an open device; it is closed with the reader, also if the constructor fails."""
         metadata = ImageMetadata(volume=path, device=held.device.path)
         super().__init__(held.device, size, sector_size, metadata=metadata, held=held)
