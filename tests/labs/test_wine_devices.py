@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import portable
 import requirements
 from vsssnap import verify_image
 from vsssnap._win32.overlapped import DEPTH
@@ -85,6 +87,14 @@ class Lab:
 def lab(python: VssPython, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     requirements.require_lab("mkntfs", "ntfscp", "ntfscat", root=False)
     return Lab(python, tmp_path_factory.mktemp("devices"), request.param)
+
+
+def test_the_fake_devices_are_served_to_the_windows_python_too(python: VssPython, tmp_path: Path) -> None:
+    done = python.wine.pytest(*portable.DEVICES, "-m", "not lab and not long", timeout=280, scratch=tmp_path)
+    assert not done.returncode, done.stdout[-5000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None, done.stdout
+    assert int(passed[1]) > 90, done.stdout
 
 
 def test_a_shadow_copy_is_read_with_sectors_of_any_size(lab: Lab) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import portable
 import requirements
 from vsssnap import open_image, verify_image
 from wine import windows
@@ -30,16 +31,6 @@ WRITER = "Sp\u00e4tzle \U0001f400 Writer"
 COPY = "0badcafe-1234-5678-9abc-def012345678"
 SET = "abcdef01-2345-6789-abcd-ef0102030405"
 SYSTEM_PROVIDER = "b5946137-7b9f-4925-af80-51abd60b20d5"
-
-# Whole files whose tests need nothing of Linux.
-PORTABLE = (
-    "tests/win32/test_build_ffi.py",
-    "tests/win32/test_protocols.py",
-    "tests/win32/test_com.py",
-    "tests/win32/test_operations.py",
-    "tests/testing/test_fake_vss.py",
-    "tests/providers/vss/test_requester.py",
-)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +53,7 @@ def abi(python: VssPython, tmp_path_factory: pytest.TempPathFactory) -> tuple[di
 
 
 def test_the_suite_passes_under_the_real_windows_python(python: VssPython, tmp_path: Path) -> None:
-    done = python.wine.pytest(*PORTABLE, "-m", "not lab and not long", timeout=280, scratch=tmp_path)
+    done = python.wine.pytest(*portable.VSS, "-m", "not lab and not long", timeout=280, scratch=tmp_path)
     assert not done.returncode, done.stdout[-5000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None, done.stdout
