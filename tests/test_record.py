@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import struct
 
 import pytest
@@ -38,3 +40,32 @@ def test_a_record_of_another_size_than_specified_cannot_be_made() -> None:
 
         class Wrong(Record, size=5, byteorder=">"):
             value: U32
+
+
+def test_a_record_takes_its_fields_in_order_or_by_name_all_of_them() -> None:
+    record = Little(b"magic!!!", 7, offset=5, length=4)
+    assert record == Little(magic=b"magic!!!", kind=7, length=4, offset=5)
+    assert (record.magic, record.kind, record.length, record.offset) == (b"magic!!!", 7, 4, 5)
+    for values, named in (
+        ((b"", 1, 2), {}),
+        ((b"", 1, 2, 3, 4), {}),
+        ((b"", 1, 2), {"size": 3}),
+        ((b"", 1, 2, 3), {"kind": 1}),
+    ):
+        with pytest.raises(TypeError, match="Little has the fields magic, kind, length, offset"):
+            Little(*values, **named)  # type: ignore[arg-type]
+
+
+def test_a_record_is_a_value() -> None:
+    record = Little(b"magic!!!", 7, 4, 5)
+    other = dataclasses.replace(record, kind=8)
+    assert (other.kind, record.kind) == (8, 7)
+    assert other != record
+    assert record != (b"magic!!!", 7, 4, 5)
+    assert {record: 1}[Little(b"magic!!!", 7, 4, 5)] == 1
+    assert copy.deepcopy(record) == record
+    assert repr(record) == "Little(magic=b'magic!!!', kind=7, length=4, offset=5)"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        record.kind = 8  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del record.kind

@@ -22,9 +22,8 @@ from vsssnap.blocks.reader import BlockReader as BlockReader
 from vsssnap.blocks.reader import SupportsPread as SupportsPread
 from vsssnap.consistency import Consistency as Consistency
 from vsssnap.disk import DiskReader as DiskReader
+from vsssnap.disk import DiskSnapshot as DiskSnapshot
 from vsssnap.disk import Uncovered as Uncovered
-from vsssnap.disk import as_disk as as_disk
-from vsssnap.disk import from_disk as from_disk
 from vsssnap.disk import new_disk_id as new_disk_id
 from vsssnap.formats.base import Depth as Depth
 from vsssnap.formats.base import Finding as Finding
@@ -33,7 +32,6 @@ from vsssnap.formats.base import ImageWriter as ImageWriter
 from vsssnap.formats.base import SupportsWrite as SupportsWrite
 from vsssnap.imaging.comparing import compare_blocks as compare_blocks
 from vsssnap.imaging.copying import copy_blocks as copy_blocks
-from vsssnap.imaging.copying import save_image as save_image
 from vsssnap.imaging.opening import create_image as create_image
 from vsssnap.imaging.opening import open_device as open_device
 from vsssnap.imaging.opening import open_image as open_image
@@ -43,6 +41,7 @@ from vsssnap.imaging.reports import OnReadError as OnReadError
 from vsssnap.imaging.reports import Progress as Progress
 from vsssnap.imaging.reports import VerifyReport as VerifyReport
 from vsssnap.imaging.restoring import restore_image as restore_image
+from vsssnap.imaging.saving import save_image as save_image
 from vsssnap.imaging.verifying import verify_image as verify_image
 from vsssnap.metadata import ImageMetadata as ImageMetadata
 from vsssnap.metadata import WriterReport as WriterReport
@@ -51,6 +50,8 @@ from vsssnap.snapshot import SnapshotEvent as SnapshotEvent
 from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS as DEFAULT_EXCLUSIONS
 from vsssnap.volumes.policy import Exclusion as Exclusion
 from vsssnap.volumes.policy import UnusedPolicy as UnusedPolicy
+from vsssnap.volumes.wrapping import as_disk as as_disk
+from vsssnap.volumes.wrapping import from_disk as from_disk
 
 __version__ = "0.1.0.dev0"
 

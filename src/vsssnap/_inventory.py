@@ -27,6 +27,8 @@ def list_snapshots() -> list[SnapshotRecord]:
 def purge(*, timeout: float = 600.0) -> list[SnapshotRecord]:
     """Remove what killed runs of this library left: its snapshots whose process is gone.
 
+    Persistent snapshots that were closed are no leftovers; `Snapshot.attach` with ``own=True`` removes one.
+
     Args:
         timeout: Seconds for all of them.
 
@@ -40,7 +42,7 @@ def purge(*, timeout: float = 600.0) -> list[SnapshotRecord]:
     removed: list[SnapshotRecord] = []
     first: VssSnapError | None = None
     for record in list_snapshots():
-        if not record.owned or record.owner_alive:
+        if not record.owned or record.owner_alive or record.kept:
             continue
         try:
             choice.by_name(record.provider).purge(record, deadline)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +14,8 @@ from typing import TYPE_CHECKING
 from vsssnap.errors import QuiesceError, UsageError
 
 if TYPE_CHECKING:
+    import subprocess
+
     from vsssnap._deadline import Deadline
 
 _TICK = 0.05  # seconds between two looks at a running command
@@ -55,9 +55,11 @@ def run(command: Sequence[str], deadline: Deadline, step: str) -> Finished:
         raise UsageError(
             f"{step}: {command!r} is no command", hint='pass a list such as ["systemctl", "stop", "db"]'
         )
-    with contextlib.ExitStack() as stack:
-        import tempfile  # only commands need it, and it costs a tenth of the library's import
+    # Only commands need these, and they cost a tenth of the library's import.
+    import subprocess
+    import tempfile
 
+    with contextlib.ExitStack() as stack:
         # A file, not a pipe: a grandchild that keeps it open can then neither block nor fill it.
         output = stack.enter_context(tempfile.TemporaryFile())
         try:
@@ -114,7 +116,9 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             time.sleep(_TICK)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    from subprocess import TimeoutExpired
+
+    with contextlib.suppress(TimeoutExpired):
         process.wait(5)
 
 
@@ -186,4 +190,6 @@ def _systemd() -> bool:
 
 
 def _classic() -> str:
+    import shutil
+
     return shutil.which("service") or "/usr/sbin/service"

@@ -59,6 +59,11 @@ class Registry(Generic[T]):
         """All driver names, built-ins first, whether or not they load."""
         return list(dict.fromkeys([*self._lent, *self._builtins, *self._entries()]))
 
+    @property
+    def is_lending(self) -> bool:
+        """Whether there are drivers ahead of the built-ins; see `lent`."""
+        return bool(self._lent)
+
     def get(self, name: str) -> type[T]:
         """The driver class of a name.
 

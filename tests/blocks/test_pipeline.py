@@ -80,6 +80,28 @@ def test_ordered_results_come_in_the_items_order_one_at_a_time(workers: int) -> 
     assert got == [(n, n * n) for n in range(200)]
 
 
+def test_unordered_results_come_one_at_a_time_and_wait_for_none() -> None:
+    """A file takes one write at a time (ext4, XFS and btrfs lock it): more would only spin."""
+    inside, others = threading.Lock(), threading.Event()
+    got: list[int] = []
+
+    def work(item: int, buffer: bytearray) -> int:
+        if item == 0:
+            assert others.wait(60), "later items wait for the first"
+        return item
+
+    def done(item: int, result: int) -> None:
+        assert inside.acquire(blocking=False), "two results at once"
+        got.append(item)
+        if len(got) == 99:
+            others.set()
+        inside.release()
+
+    pump(range(100), work, done, buffer_size=1, workers=3)
+    assert sorted(got) == list(range(100))
+    assert got[-1] == 0
+
+
 def test_unordered_results_all_come() -> None:
     got: set[int] = set()
     pump(range(500), lambda item, _: item, lambda _, result: got.add(result), buffer_size=1, workers=4)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import itertools
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sources import BytesReader, Plain, mixed, noise
+from vsssnap import open_device
 from vsssnap.blocks.concat import ConcatReader
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.blocks.reader import BlockReader, as_reader
@@ -187,3 +189,27 @@ def test_closing_under_a_running_read_lets_it_finish() -> None:
     thread.join()
     assert got == [b"xxx"]
     assert released.is_set()
+
+
+def test_several_reads_at_once_are_the_same_reads(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(noise(100_000))
+    ranges = [(0, 10), (99_000, 1000), (5, 50_000), (70_000, 1)]
+    with open_device(path) as device, device.window(100, 99_900) as window:
+        inside = [(at, count) for at, count in ranges if at + count <= window.size]
+        for reader, base, wanted in (
+            (device, 0, ranges),
+            (window, 100, inside),
+            (MemoryReader(noise(100_000)), 0, ranges),
+        ):
+            buffer = memoryview(bytearray(sum(count for _, count in wanted)))
+            parts, done = [], 0
+            for at, count in wanted:
+                parts.append((buffer[done : done + count], at))
+                done += count
+            reader._read_parts(parts)
+            data = noise(100_000)
+            assert buffer == b"".join(data[base + at : base + at + count] for at, count in wanted)
+        device.close()
+        with pytest.raises(ClosedError):
+            window._read_parts([(memoryview(bytearray(1)), 0)])

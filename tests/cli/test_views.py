@@ -256,3 +256,34 @@ def test_a_shadow_copy_of_a_partition_is_drawn_and_taken_out(windows_disk: Path,
             assert any("pointer to the catalog" in note for note in saved.metadata.notes)
     said = vsssnap("save", windows_disk, tmp_path / "b.vsnap", "--partition", "2", "--shadow", "9", status=2)
     assert f"partition 2 of {windows_disk} has no shadow copy 9" in said.stderr
+
+
+def test_a_volume_is_put_into_a_disk_and_compares_equal_to_itself(volume: Path, tmp_path: Path) -> None:
+    options = ("--unused", "read", "--no-exclude")
+    image, bare, other = tmp_path / "c.vhdx", tmp_path / "bare.vhdx", tmp_path / "other.vhd"
+    said = vsssnap("save", volume, image, *options).stdout
+    assert "put into a disk with one partition" in said
+    vsssnap("compare", image, volume)
+    vsssnap("save", volume, other, *options)
+    vsssnap("compare", image, other)  # disks of different ids around the same volume
+    vsssnap("save", volume, bare, *options, "--no-wrap")
+    vsssnap("compare", bare, image)
+    assert read(bare) == volume.read_bytes()
+    vsssnap("restore", image, tmp_path / "back.raw")
+    assert (tmp_path / "back.raw").read_bytes() == volume.read_bytes()
+    vsssnap("restore", image, tmp_path / "disk.raw", "--no-unwrap")
+    assert (tmp_path / "disk.raw").read_bytes() == read(image)
+    vsssnap("compare", image, tmp_path / "disk.raw")
+    vsssnap("convert", image, tmp_path / "c.vsnap")
+    vsssnap("compare", tmp_path / "c.vsnap", volume)
+    vsssnap("convert", bare, tmp_path / "d.vmdk")
+    vsssnap("compare", tmp_path / "d.vmdk", volume)
+    vsssnap("convert", bare, tmp_path / "whole.vsnap", "--wrap")
+    vsssnap("compare", tmp_path / "whole.vsnap", volume)
+
+
+def test_a_wrapped_volume_differs_from_a_disk_with_more_on_it(volume: Path, tmp_path: Path) -> None:
+    image, disk = tmp_path / "c.vhdx", sparse_file(tmp_path / "disk.raw", 10 * MIB)
+    vsssnap("save", volume, image)
+    sfdisk(disk, "label: gpt\nstart=2048,size=16000\n")
+    vsssnap("compare", image, disk, status=1)

@@ -31,9 +31,11 @@ def vsssnap(capsys: pytest.CaptureFixture[str]) -> Any:  # noqa: ANN401 - a func
 def test_writers_are_shown(fake_vss: FakeVss, vsssnap: Any) -> None:  # noqa: ANN401 - a function
     fake_vss.add_writer("System Writer")
     assert "System Writer" in vsssnap("writers")
-    fake_vss.add_writer("ASR Writer", fails_at="identify", code=0x800423F4)
+    failed = fake_vss.add_writer("ASR Writer", fails_at="freeze", code=0x800423F4)
+    for event in ("prepare_backup", "freeze"):  # of somebody's backup before
+        failed.on(event)
     shown = json.loads(vsssnap("writers", "--json", status=1))
-    assert [writer["state"] for writer in shown["writers"]] == ["FAILED_AT_IDENTIFY", "STABLE"]
+    assert [writer["state"] for writer in shown["writers"]] == ["FAILED_AT_FREEZE", "STABLE"]
 
 
 def test_shadow_storage_is_shown_and_resized(fake_vss: FakeVss, vsssnap: Any) -> None:  # noqa: ANN401 - a function

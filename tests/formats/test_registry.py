@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -84,6 +87,25 @@ def test_unknown_name_lists_those_known() -> None:
 @pytest.mark.parametrize("path", ["x.raw", "/a/b.c/X.RAW", "x.guest.dd", ".raw"])
 def test_suffix_chooses_the_format(path: str) -> None:
     assert name_of(registry.by_suffix(path)) == "raw"
+
+
+def test_suffixes_are_those_of_the_drivers() -> None:
+    for name, suffixes in registry._SUFFIXES.items():
+        assert registry.by_name(name).suffixes == suffixes
+    assert set(registry._SUFFIXES) == set(registry._REGISTRY._builtins)
+
+
+def test_name_and_head_load_no_format_but_their_own(tmp_path: Path) -> None:
+    program = """
+import sys, vsssnap
+vsssnap.create_image("a.vsnap", 0).finish()
+vsssnap.open_image("a.vsnap").close()
+print([name for name in ("qcow2", "vhd", "vhdx", "vmdk") if f"vsssnap.formats.{name}" in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.usefixtures("guest")

@@ -26,9 +26,10 @@ from vsssnap.errors import (
 )
 from vsssnap.formats.storage import MemoryStorage
 from vsssnap.formats.vsnap import VsnapOptions
-from vsssnap.imaging.copying import copy_blocks, save_image
+from vsssnap.imaging.copying import copy_blocks
 from vsssnap.imaging.opening import create_image, open_device, open_image
 from vsssnap.imaging.reports import CopyOptions, OnReadError, Progress
+from vsssnap.imaging.saving import save_image
 from vsssnap.metadata import ImageMetadata
 
 DATA, ZERO, HOLE = ExtentKind.DATA, ExtentKind.ZERO, ExtentKind.HOLE

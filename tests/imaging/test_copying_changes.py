@@ -13,8 +13,8 @@ from vsssnap._units import MIB
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import UsageError
 from vsssnap.formats import by_name
-from vsssnap.imaging.copying import save_image
 from vsssnap.imaging.opening import open_image
+from vsssnap.imaging.saving import save_image
 
 SIZE = 8 * MIB + 4096
 

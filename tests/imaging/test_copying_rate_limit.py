@@ -14,8 +14,8 @@ import pytest
 from sources import BytesReader, noise
 from vsssnap._units import MIB
 from vsssnap.errors import UsageError
-from vsssnap.imaging.copying import save_image
 from vsssnap.imaging.reports import CopyOptions, RateLimit
+from vsssnap.imaging.saving import save_image
 
 
 def test_waits_add_up_to_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:

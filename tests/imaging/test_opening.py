@@ -18,8 +18,8 @@ from vsssnap.errors import (
 )
 from vsssnap.formats import FileStorage, MemoryStorage
 from vsssnap.formats.vsnap import VsnapOptions
-from vsssnap.imaging.copying import save_image
 from vsssnap.imaging.opening import open_image
+from vsssnap.imaging.saving import save_image
 from vsssnap.imaging.verifying import verify_image
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")

@@ -12,8 +12,8 @@ from loops import loop_device, sparse_file
 from requirements import require_lab
 from sources import BytesReader
 from vsssnap.errors import TargetError, TargetRefusedError
-from vsssnap.imaging.copying import save_image
 from vsssnap.imaging.partial import PartialFile
+from vsssnap.imaging.saving import save_image
 
 
 def refuse(path: Path, match: str, *, replace: bool = False) -> TargetRefusedError:

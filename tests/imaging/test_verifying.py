@@ -10,8 +10,8 @@ from sources import Plain, mixed
 from vsssnap.errors import ImageNotFoundError, UnknownFormatError, UsageError
 from vsssnap.formats.base import Depth
 from vsssnap.formats.raw import RawOptions
-from vsssnap.imaging.copying import save_image
 from vsssnap.imaging.reports import Progress
+from vsssnap.imaging.saving import save_image
 from vsssnap.imaging.verifying import verify_image
 
 SIZE = 3 * (1 << 20) + 77

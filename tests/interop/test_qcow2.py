@@ -400,7 +400,7 @@ def test_backing_file_that_cannot_be_had_is_an_error(
         open_image(path)
 
 
-def test_chain_without_end_is_an_error(tmp_path: Path) -> None:
+def test_long_chain_of_qemu_is_followed(tmp_path: Path) -> None:
     for number in range(400):
         options = ["-u", "-b", f"{number - 1}", "-F", "qcow2"] if number else []
         if number < 2:
@@ -412,10 +412,8 @@ def test_chain_without_end_is_an_error(tmp_path: Path) -> None:
         data[at : at + len(name)] = name
         data[16:20] = len(name).to_bytes(4, "big")
         (tmp_path / f"{number}").write_bytes(data)
-    with reader_of(tmp_path / "100") as reader:
+    with reader_of(tmp_path / "399") as reader:
         assert reader.readall() == bytes(64 * KIB)
-    with pytest.raises(CorruptImageError, match="too many backing files"):
-        open_image(tmp_path / "399")
 
 
 def test_data_file_that_is_cut_is_an_error(source: tuple[Path, bytes], tmp_path: Path) -> None:
@@ -493,7 +491,7 @@ def test_volume_without_data_is_clean(size: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-@pytest.mark.parametrize("kind", ["qcow2", "raw", "vpc", "vmdk"])
+@pytest.mark.parametrize("kind", ["qcow2", "raw", "vpc", "vhdx", "vmdk"])
 def test_child_of_ours_is_read_by_others(compression: str, kind: str, tmp_path: Path) -> None:
     data = volume_of(4 * MIB, 1)
     base = tmp_path / ("base.vhd" if kind == "vpc" else f"base.{kind}")

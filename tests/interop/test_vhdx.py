@@ -19,8 +19,11 @@ import vhdx_spec
 from requirements import require_program
 from vhdx_images import MIB, SECTOR, Data, Zero, log_entry, map_of, with_log, write
 from vsssnap import create_image, open_image, verify_image
+from vsssnap.errors import CorruptImageError
 from vsssnap.formats import ImageReader
-from vsssnap.formats.vhdx import VhdxOptions
+from vsssnap.formats.vhdx import VhdxFormat, VhdxOptions
+from vsssnap.metadata import ImageMetadata
+from vsssnap.testing.powercut import PowerCut
 
 FILLS = ("empty", "full", "sparse", "alternating")
 
@@ -160,6 +163,35 @@ def test_ours_are_read_by_all(tmp_path: Path, size: int, fill: str, options: Vhd
     data = disk(size, fill)
     save(tmp_path / "a.vhdx", data, options)
     agree(tmp_path / "a.vhdx", "vhdx", data)
+
+
+def test_an_image_cut_off_by_a_power_cut_is_refused_or_whole_for_qemu_too(tmp_path: Path) -> None:
+    """At each of the writes; the log that we left is replayed by qemu into the file."""
+    data = disk(600 * MIB, "empty")
+    for at in (0, 3 * MIB, 599 * MIB):
+        data[at : at + 4096] = disk(4096, "full", seed=at)
+    recorder = PowerCut()
+    writer = VhdxFormat().create(recorder, len(data), options=VhdxOptions(block_size=MIB))
+    for at in (0, 3 * MIB, 599 * MIB):
+        writer.pwrite(memoryview(data)[at : at + MIB], at)
+    writer.finish(ImageMetadata())
+    wanted = oracles.content_of(bytes(data))
+    path = tmp_path / "cut.vhdx"
+    logs = []
+    for cut in recorder.cuts():
+        path.write_bytes(cut.storage.data)
+        try:
+            with open_image(path) as reader:
+                logs.append(reader.info()["log"])
+                assert seen(reader) == wanted, cut.description
+        except CorruptImageError:
+            assert not logs, cut.description  # whole once, whole ever after
+            with pytest.raises(oracles.OracleError):
+                oracles.content("qemu-replay", path, "vhdx")
+            continue
+        kind = "qemu-replay" if logs[-1] == "replayed" else "qemu"
+        assert oracles.content(kind, path, "vhdx") == wanted, cut.description
+    assert set(logs) == {"replayed", "empty"}
 
 
 @pytest.mark.parametrize("size", [512, 3 * MIB + 512])

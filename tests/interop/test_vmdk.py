@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import corpus_images
+import huge
 import oracles
 from requirements import require_program
-from vsssnap import Depth, Extent, ExtentKind, create_image, open_image, save_image, verify_image
+from vsssnap import Depth, Extent, ExtentKind, open_image, save_image, verify_image
 from vsssnap.errors import CorruptImageError
 from vsssnap.formats import PipeStorage
 from vsssnap.formats.vmdk import VmdkOptions
@@ -193,30 +194,15 @@ def test_stream_is_the_disk_of_an_appliance(tmp_path: Path) -> None:
     ],
 )
 def test_largest_volume_is_read_by_others(kind: str, size: int, tmp_path: Path) -> None:
-    dice = random.Random(7)
     path = tmp_path / "huge.vmdk"
-    starts = sorted({0, size - MIB, *(dice.randrange(size // MIB) * MIB for _ in range(20))})
-    stored = {start: dice.randbytes(MIB) for start in starts}
-    writer = create_image(path, size, options=VmdkOptions(kind=kind))  # type: ignore[arg-type]  # one of two
-    for start, data in stored.items():
-        writer.pwrite(memoryview(data), start)
-    writer.finish()
-    spots, wanted = [(size - 512, 512)], [stored[size - MIB][-512:]]
-    for _ in range(200):
-        start, at = dice.choice(starts), dice.randrange(0, MIB - 4096, 512)
-        spots.append((start + at, 4096))
-        wanted.append(stored[start][at : at + 4096])
-    for start in starts[1:]:
-        before = stored.get(start - MIB, bytes(MIB))[-1024:]
-        spots.append((start - 1024, 2048))
-        wanted.append(before + stored[start][:1024])
+    count, spots, wanted = huge.write(path, size, VmdkOptions(kind=kind))  # type: ignore[arg-type]  # one of two
 
     with open_image(path) as image:
         assert image.size == size
         assert [image.pread(length, at) for at, length in spots] == wanted
         if size > 1 << 42:
             kinds = [extent for extent in image.extents() if extent.kind is ExtentKind.DATA]
-            assert sum(extent.length for extent in kinds) == MIB * len(starts)
+            assert sum(extent.length for extent in kinds) == MIB * count
     for family in ("qemu", "libyal", "dissect"):
         assert oracles.spots(family, path, KINDS[kind], spots) == wanted, family
 

@@ -41,14 +41,14 @@ def boot_code(lba: int) -> bytes:
     return bytes(code) + b"\x10\0\x01\0\x00\x7e\0\0" + lba.to_bytes(8, "little")
 
 
-def started(disk: Path) -> str:
-    """What a machine that starts from the disk says."""
+def started(disk: Path, format: str = "raw") -> str:
+    """What a machine that starts from the disk says; QEMU reads the format itself."""
     done = subprocess.run(
         [
             require_program("qemu-system-x86_64"),
             *("-accel", "tcg", "-m", "32", "-nodefaults", "-display", "none", "-no-reboot"),
             *("-serial", "stdio", "-device", "isa-debug-exit,iobase=0x501,iosize=1"),
-            *("-drive", f"file={disk},format=raw,if=ide,snapshot=on"),
+            *("-drive", f"file={disk},format={format},if=ide,snapshot=on"),
         ],
         capture_output=True,
         text=True,
@@ -80,8 +80,13 @@ def test_a_composed_disk_starts_and_finds_the_snapshots_of_its_volumes(label: st
     image, copy = folder / "disk.vsnap", folder / "copy.raw"
     with Snapshot(volume) as s, open_device(disk) as base:
         first = Partitions(base)[1].open()
-        save_image(DiskReader(base, {1: first, 2: s.open()}), image)
+        whole = DiskReader(base, {1: first, 2: s.open()})
+        save_image(whole, image)
+        for suffix in ("vhdx", "vhd", "vmdk", "qcow2"):
+            assert not save_image(whole, folder / f"server.{suffix}").wrapped
     with open_image(image) as saved:
         restore_image(saved, copy)
     assert started(disk) == "what the live disk has\n"
     assert started(copy) == "hello from the snapshot\n"
+    for suffix, format in (("vhdx", "vhdx"), ("vhd", "vpc"), ("vmdk", "vmdk"), ("qcow2", "qcow2")):
+        assert started(folder / f"server.{suffix}", format) == "hello from the snapshot\n"

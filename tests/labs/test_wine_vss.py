@@ -57,7 +57,7 @@ def test_the_suite_passes_under_the_real_windows_python(python: VssPython, tmp_p
     assert not done.returncode, done.stdout[-5000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None, done.stdout
-    assert int(passed[1]) > 150, done.stdout
+    assert int(passed[1]) > 350, done.stdout
 
 
 def test_ids_by_value_bools_and_strings_arrive_whole(abi: tuple[dict[str, Any], list[str]]) -> None:

@@ -14,9 +14,9 @@ from checkout import PACKAGE
 # floor or stays inside its own package.
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(("metadata", "consistency", "_arguments"), 1),
+    **dict.fromkeys(("metadata", "consistency", "_arguments", "_placed"), 1),
     **dict.fromkeys(("_units", "_record", "_crc32c", "_deadline", "_registry", "_uses", "_retries"), 1),
-    **dict.fromkeys(("_win32", "_posix", "_process", "_files"), 2),
+    **dict.fromkeys(("_win32", "_posix", "_process", "_files", "_claims"), 2),
     "blocks": 3,
     **dict.fromkeys(("volumes", "providers", "formats"), 4),
     **dict.fromkeys(("snapshot", "_event", "_held", "_inventory", "_quieted", "_volume"), 5),

@@ -99,3 +99,12 @@ def test_import_loads_nothing_heavy() -> None:
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
     )
     assert set(loaded.stdout.split()) & NOT_LOADED == set()
+
+
+def test_import_loads_no_parser_that_few_need() -> None:
+    script = "import sys, vsssnap; print(*sys.modules); vsssnap.volumes.ShadowVolume"
+    loaded = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
+    )
+    prefixes = ("vsssnap.volumes.shadow", "vsssnap.formats.sidecar", "vsssnap.formats.v", "vsssnap.formats.q")
+    assert [name for name in loaded.stdout.split() if name.startswith(prefixes)] == []

@@ -41,7 +41,13 @@ VSS = (
     "tests/win32/test_com.py",
     "tests/win32/test_operations.py",
     "tests/testing/test_fake_vss.py",
+    "tests/testing/test_fake_vss_components.py",
+    "tests/providers/vss/test_components.py",
+    "tests/providers/vss/test_copies.py",
+    "tests/providers/vss/test_journal.py",
+    "tests/providers/vss/test_provider_components.py",
     "tests/providers/vss/test_requester.py",
+    "tests/providers/vss/test_restore.py",
 )
 """Likewise: the binding and the requester."""
 

@@ -22,6 +22,7 @@ MEMORY = 1 << 30  # bytes of address space
 SLOWEST = 20.0  # seconds that one image may take, on a busy machine
 MIB = 1 << 20
 EDGES = (0, 1, 0x80, 0xFF)
+PARENT = images.write(random.Random(2).randbytes(70 << 10), Qcow2Options(cluster_size=4096))
 
 
 def seeds(folder: str) -> Iterator[bytearray]:
@@ -31,6 +32,9 @@ def seeds(folder: str) -> Iterator[bytearray]:
     for compression in ("none", "zlib", "zstd"):
         for cluster in (512, 4096):
             yield images.write(volume, Qcow2Options(cluster_size=cluster, compression=compression))
+    with images.opened(PARENT) as parent:
+        changed = volume[:5000] + bytes(20000) + volume[25000:]
+        yield images.write(changed, Qcow2Options(cluster_size=4096, backing_name="base"), parent=parent)
     for name in folder.split(",") if folder else ():
         with open(name, "rb") as file:
             yield bytearray(file.read())
@@ -118,7 +122,7 @@ def main(seed: int, count: int, folder: str) -> None:
             started = time.monotonic()
             for recover in (False, True):
                 try:
-                    reader = images.opened(mutant, images.Folder({}), recover=recover)
+                    reader = images.opened(mutant, images.Folder({"base": PARENT}), recover=recover)
                 except (ImageError, KeyError):  # KeyError: a name that the folder does not have
                     continue
                 with reader:

@@ -478,9 +478,7 @@ def limit() -> None:
     signal.signal(signal.SIGPROF, _too_long)
 
 
-def run(
-    folder: Path, image: str, way: str, amount: int, *, recover: bool
-) -> dict[str, int | str | list[str]]:
+def run(folder: Path, image: str, way: str, amount: int, *, mode: str) -> dict[str, int | str | list[str]]:
     """Damage an image and watch.
 
     Args:
@@ -488,7 +486,8 @@ def run(
         image: ``full``, ``child`` (the child is damaged), ``parent`` (its parent is) or ``large``.
         way: One of `WAYS`.
         amount: Bits of each byte, or the number of accidents.
-        recover: Read in recover mode, and do not verify.
+        mode: ``strict``; ``content``: verify to that depth; ``recover``: read in recover mode, and do
+            not verify.
     """
     below, above = folder / "parent.vsnap", folder / "child.vsnap"
     truth = write_large(below) if image == "large" else write_full(below)
@@ -514,10 +513,11 @@ def run(
         try:
             if way == "forgeries":
                 use(str(looked_at), tally)
-            elif recover:
+            elif mode == "recover":
                 read_recovering(str(looked_at), truth, tally)
             else:
-                report = verify_image(looked_at, format="vsnap")
+                depth = Depth.CONTENT if mode == "content" else None
+                report = verify_image(looked_at, format="vsnap", depth=depth)
                 tally.noticed += not report.ok
                 if report.ok:
                     tally.fail("not noticed")
@@ -534,7 +534,7 @@ def run(
 def main(arguments: list[str]) -> None:
     """See the module."""
     folder, image, way, amount, mode = arguments
-    print(json.dumps(run(Path(folder), image, way, int(amount), recover=mode == "recover")))  # noqa: T201 - its answer
+    print(json.dumps(run(Path(folder), image, way, int(amount), mode=mode)))  # noqa: T201 - its answer
 
 
 if __name__ == "__main__":

@@ -314,6 +314,8 @@ def test_a_failed_writer_gets_no_more_events_and_recovers_for_the_next_backup() 
         writer.on(event)
     assert writer.state is WriterState.VSS_WS_FAILED_AT_FREEZE
     writer.on("identify")
+    assert writer.state is WriterState.VSS_WS_FAILED_AT_FREEZE, "anybody may ask, and that changes nothing"
+    writer.on("prepare_backup")
     assert (writer.state, writer.failure) == (WriterState.VSS_WS_STABLE, 0)
 
 

@@ -214,6 +214,21 @@ class WritesIntoItsInput(Box):
         return changed(writer, encode=encode)
 
 
+@breaks("an image reads as its volume")
+class WritesItsInputLater(Box):
+    """What it was given belongs to the copy again when `store` has returned."""
+
+    def wrote(self, writer: ImageWriter) -> ImageWriter:
+        kept: list[Any] = []
+
+        def finish(right: Any, metadata: ImageMetadata) -> None:
+            for encoded in kept:
+                type(writer).store(writer, encoded)
+            right(metadata)
+
+        return changed(writer, store=lambda _, encoded: kept.append(encoded), finish=finish)
+
+
 @breaks("info() holds JSON values only")
 class BytesInInfo(Box):
     def read(self, reader: ImageReader) -> ImageReader:
@@ -386,6 +401,15 @@ class Snap(VsnapFormat):
 
     def read(self, reader: ImageReader) -> ImageReader:
         return reader
+
+
+@breaks("what is neither stored nor marked is in a child as in the parent")
+class HidesTheParent(Snap):
+    def create(self, storage: Storage, size: int, /, **more: Any) -> Any:
+        writer = super().create(storage, size, **more)
+        if more.get("parent") is not None:
+            writer.mark(Extent(0, writer.unit, ExtentKind.ZERO))
+        return writer
 
 
 @breaks("verify() reports damage and never raises it")

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from vsssnap._win32 import protocols
+from vsssnap._win32 import management_protocols, protocols, writer_protocols
 from vsssnap._win32._ffi import ffi
 
 
 def tables() -> Iterator[tuple[type, str]]:
     """Every Protocol with methods, and the structure of function pointers that it describes."""
-    for name, found in vars(protocols).items():
-        if not inspect.isclass(found) or found.__module__ != protocols.__name__:
+    modules = (protocols, writer_protocols, management_protocols)
+    for name, found in (item for module in modules for item in vars(module).items()):
+        if not inspect.isclass(found) or found.__module__ not in {module.__name__ for module in modules}:
             continue
         if any(inspect.isfunction(member) for member in vars(found).values() if member is not None):
             methods = [key for key in vars(found) if not key.startswith("_")]
@@ -45,4 +46,4 @@ def test_protocol_matches_the_declarations(protocol: type, table: str) -> None:
 def test_all_libraries_and_all_called_interfaces_are_compared() -> None:
     compared = {protocol.__name__ for protocol, _ in tables()}
     assert compared >= {"Kernel32", "Advapi32", "Ole32", "Oleaut32", "Vssapi", "IVssBackupComponentsVtbl"}
-    assert sum(len(methods(protocol)) for protocol, _ in tables()) > 60
+    assert sum(len(methods(protocol)) for protocol, _ in tables()) > 90

@@ -20,7 +20,17 @@ from vsssnap.errors import SnapshotError
 
 assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
 
-__all__ = ["Mount", "Swap", "containing", "holders", "mount_id", "of_device", "read", "swap_devices"]
+__all__ = [
+    "Mount",
+    "Swap",
+    "containing",
+    "holders",
+    "members",
+    "mount_id",
+    "of_device",
+    "read",
+    "swap_devices",
+]
 
 _MOUNTINFO = "/proc/self/mountinfo"
 _SWAPS = "/proc/swaps"
@@ -122,20 +132,20 @@ def of_device(rdev: int, mounts: tuple[Mount, ...] | None = None) -> tuple[Mount
     mounts = read() if mounts is None else mounts
     found = [mount for mount in mounts if mount.rdev == rdev]
     # btrfs mounts carry an anonymous number, and their source names one of several devices.
-    members: set[int] | None = None
+    same: set[int] | None = None
     for mount in mounts:
         if mount.rdev == rdev or not mount.source.startswith("/"):
             continue
         if mount.device[0] == 0 and mount.filesystem in ("btrfs", "bcachefs"):
-            members = _btrfs_members(rdev) | {rdev} if members is None else members
+            same = members(rdev) | {rdev} if same is None else same
             source = mount.source.split(":")[0] if mount.filesystem == "bcachefs" else mount.source
-            if _rdev(source) in members:
+            if _rdev(source) in same:
                 found.append(mount)
     return tuple(found)
 
 
-def _btrfs_members(rdev: int) -> set[int]:
-    """All devices of the btrfs that a device is a member of."""
+def members(rdev: int) -> set[int]:
+    """All devices of the mounted btrfs that a device is a member of; none if it is of no such one."""
     try:
         name = os.path.basename(os.readlink(f"/sys/dev/block/{os.major(rdev)}:{os.minor(rdev)}"))
         # Each member is a link to /sys/class/block/NAME, whose "dev" holds the number.

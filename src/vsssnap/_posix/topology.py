@@ -18,7 +18,7 @@ assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
 
 from vsssnap._posix import mounts  # noqa: E402 - only readable on Linux
 
-__all__ = ["disk_of", "flush_neighbours", "partitions", "sysfs", "system_name", "usage"]
+__all__ = ["disk_of", "flush_neighbours", "partitions", "shown_as", "sysfs", "system_name", "usage"]
 
 
 def system_name(rdev: int) -> str:
@@ -65,21 +65,28 @@ def usage(found: os.stat_result) -> str:
         The end of a sentence, or "" if nobody does.
     """
     if not stat.S_ISBLK(found.st_mode):
-        return _shown(found)
+        return shown_as(found)
     table = mounts.read()
     for number in (found.st_rdev, *partitions(found.st_rdev)):
         has = "" if number == found.st_rdev else f"has a partition, {system_name(number)}, that "
         if mounted := mounts.of_device(number, table):
             return f"{has}is mounted at {mounted[0].mount_point}"
-        if reason := _shown(number):
+        if reason := shown_as(number):
             return has + reason
     if held := mounts.holders(found.st_rdev):
         return f"is part of {', '.join(held)}"
     return ""
 
 
-def _shown(what: os.stat_result | int) -> str:
-    """Swap and loop devices on a file or a block device; O_EXCL knows nothing of the latter."""
+def shown_as(what: os.stat_result | int) -> str:
+    """Swap and loop devices on a file or a block device; O_EXCL knows nothing of the latter.
+
+    Args:
+        what: What `os.stat` says of a file, or the number of a device.
+
+    Returns:
+        The end of a sentence, or "" if it is neither.
+    """
     if any(_is(swap.path, what) for swap in mounts.swap_devices()):
         return "is used as swap"
     for entry in sorted(Path("/sys/block").glob("loop*/loop/backing_file")):

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from vsssnap._win32 import writer_metadata
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.com import Reference, check, guid, take_bstr, text_at, uuid_of, wide
-from vsssnap._win32.constants import BackupType, ObjectType, WriterState
+from vsssnap._win32.constants import BackupType, WriterState
 from vsssnap._win32.guids import GUID_NULL
 from vsssnap._win32.hresult import HResult, signed, unsigned
 from vsssnap.errors import ProviderUnavailableError, SnapshotError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from vsssnap._win32.dll import System
     from vsssnap._win32.protocols import CData, IVssBackupComponents
+    from vsssnap._win32.writer_metadata import Component, WriterMetadata
 
 _log = logging.getLogger("vsssnap.vss")
 
@@ -39,6 +41,7 @@ class ShadowCopy:
         volume: The volume GUID path of what was copied, with one.
         attributes: `SnapshotAttributes`.
         state: `SnapshotState`.
+        exposed: The drive, folder or share that shows it, or "".
     """
 
     id: UUID
@@ -49,6 +52,7 @@ class ShadowCopy:
     attributes: int
     created: datetime
     state: int
+    exposed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,22 +74,12 @@ class WriterStatus:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriterMetadata:
-    """What a writer says of itself.
+class BackupComponents:
+    """One requester.  `release` it, whatever happened; that ends its auto-release shadow copies.
 
     Attributes:
-        document: The whole, as XML.
+        unreadable: Writers whose documents could not be read.
     """
-
-    name: str
-    writer_id: UUID
-    instance_id: UUID
-    document: str
-
-
-class BackupComponents:
-    """One requester.  `release` it, whatever happened; that ends its auto-release shadow copies."""
 
     def __init__(self, system: System) -> None:
         """Make the COM object.
@@ -107,6 +101,7 @@ class BackupComponents:
         check(create(out), "CreateVssBackupComponents")
         self._reference = Reference(out[0])
         self._extended: Reference | None = None
+        self.unreadable = 0
 
     def _this(self) -> IVssBackupComponents:
         pointer: IVssBackupComponents = self._reference.pointer
@@ -195,19 +190,26 @@ class BackupComponents:
 
     # Writers.
 
-    def writer_metadata(self) -> list[WriterMetadata]:
+    def writer_metadata(self, *, components: bool = False) -> list[WriterMetadata]:
         """What writers said of themselves; after `gather_writer_metadata`, freed afterwards.
 
         One whose document cannot be read is left out: it must not keep the others from being saved.
+
+        Args:
+            components: Whether their components are read, too.
         """
         this = self._this()
         count = ffi.new("UINT *")
         check(this.lpVtbl.GetWriterMetadataCount(this, count), "GetWriterMetadataCount")
         found = []
         for index in range(count[0]):
+            instance, out = ffi.new("VSS_ID *"), ffi.new("IVssExamineWriterMetadata **")
             try:
-                found.append(self._one_metadata(index))
+                check(this.lpVtbl.GetWriterMetadata(this, index, instance, out), "GetWriterMetadata")
+                with Reference(out[0]) as reference:
+                    found.append(writer_metadata.read(self._system, reference.pointer, components=components))
             except SnapshotError as exc:
+                self.unreadable += 1
                 _log.warning("VSS writer number %d: its document cannot be read: %s", index, exc)
         check(this.lpVtbl.FreeWriterMetadata(this), "FreeWriterMetadata")
         return found
@@ -218,24 +220,21 @@ class BackupComponents:
         this.lpVtbl.FreeWriterMetadata(this)
         this.lpVtbl.FreeWriterStatus(this)
 
-    def _one_metadata(self, index: int) -> WriterMetadata:
-        this = self._this()
-        instance, out = ffi.new("VSS_ID *"), ffi.new("IVssExamineWriterMetadata **")
-        check(this.lpVtbl.GetWriterMetadata(this, index, instance, out), "GetWriterMetadata")
-        with Reference(out[0]) as reference:
-            metadata = reference.pointer
-            writer, name = ffi.new("VSS_ID *"), ffi.new("BSTR *")
-            usage, source = ffi.new("VSS_USAGE_TYPE *"), ffi.new("VSS_SOURCE_TYPE *")
-            check(metadata.lpVtbl.GetIdentity(metadata, instance, writer, name, usage, source), "GetIdentity")
-            title = take_bstr(self._system, name)
-            xml = ffi.new("BSTR *")
-            check(metadata.lpVtbl.SaveAsXML(metadata, xml), "IVssExamineWriterMetadata::SaveAsXML", title)
-            return WriterMetadata(
-                name=title,
-                writer_id=uuid_of(writer),
-                instance_id=uuid_of(instance),
-                document=take_bstr(self._system, xml),
-            )
+    def add_component(self, writer: WriterMetadata, component: Component) -> None:
+        """Add a component to the document; before `start_snapshot_set`, explicit ones alone."""
+        this, instance, cls = self._this(), guid(writer.instance_id), guid(writer.writer_id)
+        path, name = named(component.logical_path, component.name)
+        code = this.lpVtbl.AddComponent(this, instance[0], cls[0], component.kind, path, name)
+        check(code, "AddComponent", f"{writer.name}: {component.name}")
+
+    def set_backup_succeeded(self, writer: WriterMetadata, component: Component, succeeded: bool) -> None:
+        """Say what became of a component that was added; before `backup_complete`."""
+        this, instance, cls = self._this(), guid(writer.instance_id), guid(writer.writer_id)
+        path, name = named(component.logical_path, component.name)
+        code = this.lpVtbl.SetBackupSucceeded(
+            this, instance[0], cls[0], component.kind, path, name, succeeded
+        )
+        check(code, "SetBackupSucceeded", f"{writer.name}: {component.name}")
 
     def writer_status(self) -> list[WriterStatus]:
         """How writers are; after `gather_writer_status`, freed afterwards.
@@ -312,43 +311,14 @@ class BackupComponents:
         out, given = ffi.new("VSS_SNAPSHOT_PROP *"), guid(snapshot_id)
         check(this.lpVtbl.GetSnapshotProperties(this, given[0], out), "GetSnapshotProperties")
         try:
-            return _shadow_copy(out[0])
+            return shadow_copy(out[0])
         finally:
             self._system.vssapi.VssFreeSnapshotPropertiesInternal(out)
 
-    def snapshots(self) -> list[ShadowCopy]:
-        """All shadow copies of the context."""
-        this = self._this()
-        out, nothing = ffi.new("IVssEnumObject **"), guid(GUID_NULL)
-        kinds = (ObjectType.VSS_OBJECT_NONE, ObjectType.VSS_OBJECT_SNAPSHOT)
-        code = unsigned(this.lpVtbl.Query(this, nothing[0], *kinds, out))
-        if code == HResult.VSS_E_OBJECT_NOT_FOUND:
-            return []
-        check(code, "Query")
-        found: list[ShadowCopy] = []
-        with Reference(out[0]) as reference:
-            them = reference.pointer
-            prop, fetched = ffi.new("VSS_OBJECT_PROP *"), ffi.new("ULONG *")
-            while True:
-                check(them.lpVtbl.Next(them, 1, prop, fetched), "IVssEnumObject::Next")
-                if not fetched[0]:
-                    return found
-                try:
-                    found.append(_shadow_copy(prop.Obj.Snap))
-                finally:
-                    snap = ffi.addressof(prop.Obj, "Snap")
-                    self._system.vssapi.VssFreeSnapshotPropertiesInternal(snap)
 
-    def delete_snapshot_set(self, set_id: UUID) -> None:
-        """Delete the shadow copies of a set.
-
-        Raises:
-            SnapshotError: there are none, or one cannot be deleted; those before it are.
-        """
-        this = self._this()
-        deleted, failed, given = ffi.new("LONG *"), ffi.new("VSS_ID *"), guid(set_id)
-        kind = ObjectType.VSS_OBJECT_SNAPSHOT_SET
-        check(this.lpVtbl.DeleteSnapshots(this, given[0], kind, 1, deleted, failed), "DeleteSnapshots")
+def named(logical_path: str, name: str) -> tuple[CData, CData]:
+    """How calls name a component; no logical path is NULL ("Logical Pathing of Components")."""
+    return (wide(logical_path) if logical_path else ffi.NULL), wide(name)
 
 
 def _array(ids: Sequence[UUID]) -> CData:
@@ -375,7 +345,8 @@ def _writer_state(value: int) -> WriterState:
         return WriterState.VSS_WS_UNKNOWN
 
 
-def _shadow_copy(found: CData) -> ShadowCopy:
+def shadow_copy(found: CData) -> ShadowCopy:
+    """What a VSS_SNAPSHOT_PROP says; its strings stay its owner's."""
     return ShadowCopy(
         id=uuid_of(found.m_SnapshotId),
         set_id=uuid_of(found.m_SnapshotSetId),
@@ -384,6 +355,7 @@ def _shadow_copy(found: CData) -> ShadowCopy:
         provider_id=uuid_of(found.m_ProviderId),
         attributes=unsigned(found.m_lSnapshotAttributes),
         created=_time(found.m_tsCreationTimestamp),
+        exposed=text_at(found.m_pwszExposedName),
         state=found.m_eStatus,
     )
 

@@ -59,15 +59,27 @@ def text_at(pointer: CData) -> str:
     return str(ffi.string(pointer)) if pointer else ""
 
 
+def text_of_bstr(system: System, pointer: CData) -> str:
+    """The counted string at an address, which stays its owner's; "" for NULL."""
+    return str(ffi.unpack(pointer, system.oleaut32.SysStringLen(pointer))) if pointer else ""
+
+
 def take_bstr(system: System, slot: CData) -> str:
     """The string that a call put into ``slot`` (a ``BSTR *``), which is freed."""
     pointer, slot[0] = slot[0], ffi.NULL
-    if not pointer:
-        return ""
     try:
-        return str(ffi.unpack(pointer, system.oleaut32.SysStringLen(pointer)))
+        return text_of_bstr(system, pointer)
     finally:
-        system.oleaut32.SysFreeString(pointer)
+        if pointer:
+            system.oleaut32.SysFreeString(pointer)
+
+
+def take_text(system: System, pointer: CData) -> str:
+    """The zero-ended string at an address, which is freed; "" for NULL."""
+    text = text_at(pointer)
+    if pointer:
+        system.ole32.CoTaskMemFree(pointer)
+    return text
 
 
 class Reference:

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.com import Reference, check, guid, text_at, uuid_of, wide
+from vsssnap._win32.com import Reference, check, guid, take_text, uuid_of, wide
 from vsssnap._win32.constants import (
     CLSCTX_LOCAL_SERVER,
     VSS_ASSOC_NO_MAX_SPACE,
     MgmtObjectType,
+    ProtectionFault,
+    ProtectionLevel,
     ProviderType,
     SnapshotContext,
 )
 from vsssnap._win32.guids import CLSIDS, IIDS, SYSTEM_PROVIDER
 from vsssnap._win32.hresult import HResult, signed, unsigned
+from vsssnap.errors import ProviderUnavailableError, SnapshotError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +61,25 @@ class DiffArea:
     used: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protection:
+    """VSS_VOLUME_PROTECTION_INFO.
+
+    Attributes:
+        level: What is given up when shadow storage runs out: the shadow copies, or the volume.
+        offline: Whether the volume was taken offline for that.
+        fault: Why, if it was; a number where it has no name here.
+        status: The HRESULT of what failed, unsigned; 0 for none.
+        unused_storage: Whether shadow storage was left behind on it.
+    """
+
+    level: ProtectionLevel
+    offline: bool
+    fault: ProtectionFault | int
+    status: int
+    unused_storage: bool
+
+
 def create(system: System, class_name: str, interface: str) -> Reference:
     """A COM object of VSS.
 
@@ -72,18 +94,27 @@ def create(system: System, class_name: str, interface: str) -> Reference:
     return Reference(ffi.cast(f"{interface} *", out[0]))
 
 
+def _level(value: int) -> ProtectionLevel:
+    try:
+        return ProtectionLevel(value)
+    except ValueError:
+        raise SnapshotError(
+            f"a protection level of {value} is not known", call="GetVolumeProtectLevel"
+        ) from None
+
+
+def _fault(value: int) -> ProtectionFault | int:
+    try:
+        return ProtectionFault(value)
+    except ValueError:
+        return value
+
+
 def _kind(value: int) -> ProviderType:
     try:
         return ProviderType(value)
     except ValueError:
         return ProviderType.VSS_PROV_UNKNOWN
-
-
-def _take_text(system: System, memory: CData) -> str:
-    text = text_at(memory)
-    if memory:
-        system.ole32.CoTaskMemFree(memory)
-    return text
 
 
 def providers(system: System) -> list[ProviderFacts]:
@@ -100,9 +131,9 @@ def providers(system: System) -> list[ProviderFacts]:
                 found.append(
                     ProviderFacts(
                         id=uuid_of(given.m_ProviderId),
-                        name=_take_text(system, given.m_pwszProviderName),
+                        name=take_text(system, given.m_pwszProviderName),
                         kind=_kind(given.m_eProviderType),
-                        version=_take_text(system, given.m_pwszProviderVersion),
+                        version=take_text(system, given.m_pwszProviderVersion),
                     )
                 )
     return found
@@ -144,8 +175,8 @@ class ShadowStorageManager:
         found = []
         for prop in self._each(out):
             if prop.Type == MgmtObjectType.VSS_MGMT_OBJECT_VOLUME:
-                found.append(_take_text(self._system, prop.Obj.Vol.m_pwszVolumeName))
-                _take_text(self._system, prop.Obj.Vol.m_pwszVolumeDisplayName)
+                found.append(take_text(self._system, prop.Obj.Vol.m_pwszVolumeName))
+                take_text(self._system, prop.Obj.Vol.m_pwszVolumeDisplayName)
         return found
 
     def areas(self, volume: str) -> list[DiffArea]:
@@ -161,8 +192,8 @@ class ShadowStorageManager:
             most = int(area.m_llMaximumDiffSpace)
             found.append(
                 DiffArea(
-                    volume=_take_text(self._system, area.m_pwszVolumeName),
-                    storage=_take_text(self._system, area.m_pwszDiffAreaVolumeName),
+                    volume=take_text(self._system, area.m_pwszVolumeName),
+                    storage=take_text(self._system, area.m_pwszDiffAreaVolumeName),
                     maximum=None if most == VSS_ASSOC_NO_MAX_SPACE else most,
                     allocated=int(area.m_llAllocatedDiffSpace),
                     used=int(area.m_llUsedDiffSpace),
@@ -180,6 +211,67 @@ class ShadowStorageManager:
         this, name, place = self._areas.pointer, wide(volume), wide(storage)
         code = this.lpVtbl.ChangeDiffAreaMaximumSizeEx(this, name, place, maximum, 0)
         check(code, "ChangeDiffAreaMaximumSizeEx", volume)
+
+    def least(self) -> int:
+        """The least that shadow storage can be limited to, in bytes.
+
+        Raises:
+            ProviderUnavailableError: this Windows does not tell.
+        """
+        with self._more(self._snapshots, "IVssSnapshotMgmt2") as reference:
+            this, out = reference.pointer, ffi.new("LONGLONG *")
+            check(this.lpVtbl.GetMinDiffAreaSize(this, out), "GetMinDiffAreaSize")
+            return int(out[0])
+
+    def protection(self, volume: str) -> Protection:
+        """What happens to a volume when its shadow storage runs out.
+
+        Raises:
+            ProviderUnavailableError: there is no such volume, or this Windows is no Windows Server.
+        """
+        with self._more(self._areas, "IVssDifferentialSoftwareSnapshotMgmt3") as reference:
+            this, out = reference.pointer, ffi.new("VSS_VOLUME_PROTECTION_INFO *")
+            check(this.lpVtbl.GetVolumeProtectLevel(this, wide(volume), out), "GetVolumeProtectLevel", volume)
+            found = out[0]
+            return Protection(
+                level=_level(found.m_protectionLevel),
+                offline=bool(found.m_volumeIsOfflineForProtection),
+                fault=_fault(found.m_protectionFault),
+                status=unsigned(found.m_failureStatus),
+                unused_storage=bool(found.m_volumeHasUnusedDiffArea),
+            )
+
+    def protect(self, volume: str, level: ProtectionLevel) -> None:
+        """Decide that; a volume in a faulted state is dismounted if it goes back to ORIGINAL_VOLUME."""
+        with self._more(self._areas, "IVssDifferentialSoftwareSnapshotMgmt3") as reference:
+            this = reference.pointer
+            check(
+                this.lpVtbl.SetVolumeProtectLevel(this, wide(volume), level), "SetVolumeProtectLevel", volume
+            )
+
+    def clear_fault(self, volume: str) -> None:
+        """Put a volume that was taken offline back to use; it is dismounted. Nothing if it was not."""
+        with self._more(self._areas, "IVssDifferentialSoftwareSnapshotMgmt3") as reference:
+            this = reference.pointer
+            check(this.lpVtbl.ClearVolumeProtectFault(this, wide(volume)), "ClearVolumeProtectFault", volume)
+
+    def delete_unused(self, storage: str) -> None:
+        """Delete the shadow storage on a volume that belongs to no volume any more."""
+        with self._more(self._areas, "IVssDifferentialSoftwareSnapshotMgmt3") as reference:
+            this = reference.pointer
+            check(this.lpVtbl.DeleteUnusedDiffAreas(this, wide(storage)), "DeleteUnusedDiffAreas", storage)
+
+    @staticmethod
+    def _more(reference: Reference, name: str) -> Reference:
+        """A further interface of an object."""
+        found = reference.query(name)
+        if found is None:
+            raise ProviderUnavailableError(
+                f"this Windows has no {name}",
+                reasons={"vss": "it manages shadow storage only in part"},
+                hint="Windows Server has it",
+            )
+        return found
 
     def _each(self, out: CData) -> Iterator[CData]:
         """The structures of an enumerator; whoever gets one frees its strings."""

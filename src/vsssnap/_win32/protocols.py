@@ -52,32 +52,13 @@ class IVssEnumObject(Protocol):
     lpVtbl: IVssEnumObjectVtbl
 
 
-class IVssExamineWriterMetadataVtbl(Protocol):
-    """vsbackup.h."""
-
-    def GetIdentity(
-        self,
-        this: IVssExamineWriterMetadata,
-        instance: CData,
-        writer: CData,
-        name: CData,
-        usage: CData,
-        source: CData,
-        /,
-    ) -> int: ...
-    def SaveAsXML(self, this: IVssExamineWriterMetadata, xml: CData, /) -> int: ...
-
-
-class IVssExamineWriterMetadata(Protocol):
-    """What a writer says of itself."""
-
-    lpVtbl: IVssExamineWriterMetadataVtbl
-
-
 class IVssBackupComponentsVtbl(Protocol):
     """vsbackup.h."""
 
+    def GetWriterComponentsCount(self, this: IVssBackupComponents, count: CData, /) -> int: ...
+    def GetWriterComponents(self, this: IVssBackupComponents, index: int, out: CData, /) -> int: ...
     def InitializeForBackup(self, this: IVssBackupComponents, xml: CData, /) -> int: ...
+    def InitializeForRestore(self, this: IVssBackupComponents, xml: CData, /) -> int: ...
     def SetBackupState(
         self, this: IVssBackupComponents, select: bool, bootable: bool, kind: int, partial: bool, /
     ) -> int: ...
@@ -87,6 +68,16 @@ class IVssBackupComponentsVtbl(Protocol):
         self, this: IVssBackupComponents, index: int, instance: CData, out: CData, /
     ) -> int: ...
     def FreeWriterMetadata(self, this: IVssBackupComponents, /) -> int: ...
+    def AddComponent(
+        self,
+        this: IVssBackupComponents,
+        instance: CData,
+        writer: CData,
+        kind: int,
+        path: CData,
+        name: CData,
+        /,
+    ) -> int: ...
     def PrepareForBackup(self, this: IVssBackupComponents, out: CData, /) -> int: ...
     def AbortBackup(self, this: IVssBackupComponents, /) -> int: ...
     def GatherWriterStatus(self, this: IVssBackupComponents, out: CData, /) -> int: ...
@@ -103,6 +94,49 @@ class IVssBackupComponentsVtbl(Protocol):
         failure: CData,
         /,
     ) -> int: ...
+    def SetBackupSucceeded(
+        self,
+        this: IVssBackupComponents,
+        instance: CData,
+        writer: CData,
+        kind: int,
+        path: CData,
+        name: CData,
+        succeeded: bool,
+        /,
+    ) -> int: ...
+    def SetSelectedForRestore(
+        self,
+        this: IVssBackupComponents,
+        writer: CData,
+        kind: int,
+        path: CData,
+        name: CData,
+        selected: bool,
+        /,
+    ) -> int: ...
+    def SetRestoreOptions(
+        self,
+        this: IVssBackupComponents,
+        writer: CData,
+        kind: int,
+        path: CData,
+        name: CData,
+        options: CData,
+        /,
+    ) -> int: ...
+    def SetFileRestoreStatus(
+        self,
+        this: IVssBackupComponents,
+        writer: CData,
+        kind: int,
+        path: CData,
+        name: CData,
+        status: int,
+        /,
+    ) -> int: ...
+    def PreRestore(self, this: IVssBackupComponents, out: CData, /) -> int: ...
+    def PostRestore(self, this: IVssBackupComponents, out: CData, /) -> int: ...
     def SaveAsXML(self, this: IVssBackupComponents, xml: CData, /) -> int: ...
     def BackupComplete(self, this: IVssBackupComponents, out: CData, /) -> int: ...
     def SetContext(self, this: IVssBackupComponents, context: int, /) -> int: ...
@@ -129,12 +163,34 @@ class IVssBackupComponentsVtbl(Protocol):
         self, this: IVssBackupComponents, provider: CData, volume: CData, out: CData, /
     ) -> int: ...
     def DisableWriterClasses(self, this: IVssBackupComponents, ids: CData, count: int, /) -> int: ...
+    def ExposeSnapshot(
+        self,
+        this: IVssBackupComponents,
+        snapshot: CData,
+        folder: CData,
+        attributes: int,
+        name: CData,
+        out: CData,
+        /,
+    ) -> int: ...
 
 
 class IVssBackupComponents(Protocol):
     """One requester."""
 
     lpVtbl: IVssBackupComponentsVtbl
+
+
+class IVssBackupComponentsEx2Vtbl(Protocol):
+    """vsbackup.h; Windows Vista."""
+
+    def UnexposeSnapshot(self, this: IVssBackupComponentsEx2, snapshot: CData, /) -> int: ...
+
+
+class IVssBackupComponentsEx2(Protocol):
+    """The same requester, which can take back an exposure."""
+
+    lpVtbl: IVssBackupComponentsEx2Vtbl
 
 
 class IVssBackupComponentsEx3Vtbl(Protocol):
@@ -159,70 +215,6 @@ class IVssBackupComponentsEx3(Protocol):
     """The same requester, which knows what applications said."""
 
     lpVtbl: IVssBackupComponentsEx3Vtbl
-
-
-class IVssAdminVtbl(Protocol):
-    """vsadmin.h."""
-
-    def QueryProviders(self, this: IVssAdmin, out: CData, /) -> int: ...
-
-
-class IVssAdmin(Protocol):
-    """The service, for administrators."""
-
-    lpVtbl: IVssAdminVtbl
-
-
-class IVssSnapshotMgmtVtbl(Protocol):
-    """vsmgmt.h."""
-
-    def GetProviderMgmtInterface(
-        self, this: IVssSnapshotMgmt, provider: CData, iid: CData, out: CData, /
-    ) -> int: ...
-    def QueryVolumesSupportedForSnapshots(
-        self, this: IVssSnapshotMgmt, provider: CData, context: int, out: CData, /
-    ) -> int: ...
-
-
-class IVssSnapshotMgmt(Protocol):
-    """What can have shadow copies."""
-
-    lpVtbl: IVssSnapshotMgmtVtbl
-
-
-class IVssDifferentialSoftwareSnapshotMgmt2Vtbl(Protocol):
-    """vsmgmt.h; Windows Vista."""
-
-    def QueryDiffAreasForVolume(
-        self, this: IVssDifferentialSoftwareSnapshotMgmt2, volume: CData, out: CData, /
-    ) -> int: ...
-    def ChangeDiffAreaMaximumSizeEx(
-        self,
-        this: IVssDifferentialSoftwareSnapshotMgmt2,
-        volume: CData,
-        storage: CData,
-        maximum: int,
-        volatile: int,
-        /,
-    ) -> int: ...
-
-
-class IVssDifferentialSoftwareSnapshotMgmt2(Protocol):
-    """Shadow storage."""
-
-    lpVtbl: IVssDifferentialSoftwareSnapshotMgmt2Vtbl
-
-
-class IVssEnumMgmtObjectVtbl(Protocol):
-    """vsmgmt.h."""
-
-    def Next(self, this: IVssEnumMgmtObject, count: int, out: CData, fetched: CData, /) -> int: ...
-
-
-class IVssEnumMgmtObject(Protocol):
-    """Volumes or shadow storage, one after the other."""
-
-    lpVtbl: IVssEnumMgmtObjectVtbl
 
 
 class Kernel32(Protocol):
@@ -287,6 +279,8 @@ class Kernel32(Protocol):
     def GetDiskFreeSpaceW(
         self, root: CData, sectors: CData, sector_size: CData, free: CData, clusters: CData, /
     ) -> int: ...
+    def GetVolumePathNameW(self, name: CData, out: CData, size: int, /) -> int: ...
+    def ExpandEnvironmentStringsW(self, text: CData, out: CData, size: int, /) -> int: ...
     def VirtualAlloc(self, address: CData, size: int, kind: int, protect: int, /) -> CData: ...
     def VirtualFree(self, address: CData, size: int, kind: int, /) -> int: ...
 
@@ -347,6 +341,7 @@ class Ole32(Protocol):
 class Oleaut32(Protocol):
     """oleaut32.dll."""
 
+    def SysAllocStringLen(self, text: CData, length: int, /) -> CData: ...
     def SysFreeString(self, text: CData, /) -> None: ...
     def SysStringLen(self, text: CData, /) -> int: ...
 

@@ -86,6 +86,37 @@ def mount_points(system: System, guid_path: str) -> list[str]:
     return [name for name in str(ffi.unpack(out, min(needed[0], _LONG))).split("\0") if name]
 
 
+def expand(system: System, text: str) -> str:
+    """A text with its environment variables replaced; one that is not set stays as it is.
+
+    Raises:
+        WindowsCallError: it becomes too long.
+    """
+    out = ffi.new("WCHAR[]", _LONG)
+    needed = system.kernel32.ExpandEnvironmentStringsW(wide(text), out, _LONG)
+    if not needed:
+        raise last(system, "ExpandEnvironmentStringsW")
+    if needed > _LONG:
+        raise WindowsCallError("ExpandEnvironmentStringsW", Win32Error.ERROR_INSUFFICIENT_BUFFER)
+    return str(ffi.string(out))
+
+
+def volume_of_path(system: System, path: str) -> str:
+    r"""The GUID path of the volume that a file or folder lies on, whether or not that exists.
+
+    Args:
+        system: The libraries.
+        path: Absolute, or with environment variables in it; names at its end may be missing.
+
+    Raises:
+        WindowsCallError: there is no such volume.
+    """
+    out = ffi.new("WCHAR[]", _LONG)
+    if not system.kernel32.GetVolumePathNameW(wide(expand(system, path)), out, _LONG):
+        raise last(system, "GetVolumePathNameW")
+    return volume_guid_path(system, str(ffi.string(out)))
+
+
 def drive_type(system: System, root: str) -> DriveType:
     """What kind of drive a root path is of."""
     try:

@@ -22,7 +22,7 @@ from vsssnap.errors import DeviceReadError, SourceChangedError
 from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vsssnap._files import Opened
 
@@ -98,6 +98,18 @@ class DeviceReader(BlockReader):
     def _read_into(self, view: memoryview, offset: int) -> None:
         self._fill(view, offset)
         self._passed(offset, len(view))
+
+    def _read_parts(self, parts: Sequence[tuple[memoryview, int]]) -> None:
+        with self._gate:  # once for all of them
+            for view, offset in parts:
+                try:
+                    whole = _files.preadinto(self._fd, view, offset) == len(view)
+                except OSError:
+                    whole = False
+                if not whole:
+                    self._fill(view, offset)
+                if not self._is_file:
+                    self._passed(offset, len(view))
 
     def _fill(self, view: memoryview, offset: int) -> None:
         at = 0

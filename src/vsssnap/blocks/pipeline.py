@@ -2,9 +2,10 @@
 
 Every worker does the whole of an item: it takes the next one, reads it into a buffer of its
 own, encodes it there (the bytes stay in that core's cache; measured faster than handing
-buffers from a reader stage to a compressor stage) and stores it.  Where results must go in
-order, whoever finishes the next one in turn also stores all that wait behind it, so no
-thread only writes and the output does not depend on timing.
+buffers from a reader stage to a compressor stage) and stores it.  One worker at a time stores, and
+it takes what the others finish meanwhile: no thread only writes, and none waits for another, as
+they would in the system, which lets one writer into a file.  Where results must go in order,
+they wait for the one that is next, and the output does not depend on timing.
 
 Invariants: an item is taken only by a worker that already holds a buffer, so the item that
 is next in order always has one and the others can never starve it; there are ``workers + 2``
@@ -146,8 +147,9 @@ class _Pump(Generic[T, R]):
         self.stop = False
         self.ended = False
         self.error: tuple[int, BaseException] | None = None
-        self.ready: dict[int, tuple[T, R, bytearray]] = {}
-        self.turn = 0
+        self.ready: dict[int, tuple[int, T, R, bytearray]] = {}  # by the place in which they are stored
+        self.turn = 0  # the next place
+        self.worked = 0  # items that `work` is done with
         self.storing = False
 
     def worker(self) -> None:
@@ -167,19 +169,16 @@ class _Pump(Generic[T, R]):
     def _one(self, number: int, item: T, buffer: bytearray) -> None:
         try:
             result = self.work(item, buffer)
-            if not self.ordered:
-                self.done(item, result)
         except BaseException as exc:
             self.fail(number, exc)
             return
-        if self.ordered:
-            self._store(number, item, result, buffer)
-        else:
-            self._give_back(buffer)
+        self._store(number, item, result, buffer)
 
     def _store(self, number: int, item: T, result: R, buffer: bytearray) -> None:
         with self.lock:
-            self.ready[number] = (item, result, buffer)
+            place = number if self.ordered else self.worked
+            self.worked += 1
+            self.ready[place] = (number, item, result, buffer)
             if self.storing:
                 return  # whoever stores now finds it when its turn comes
             self.storing = True
@@ -189,14 +188,15 @@ class _Pump(Generic[T, R]):
                 if entry is None:
                     self.storing = False
                     return
+            number, item, result, buffer = entry
             try:
-                self.done(entry[0], entry[1])
+                self.done(item, result)
             except BaseException as exc:
-                self.fail(self.turn, exc)
+                self.fail(number, exc)
                 return
             with self.lock:
                 self.turn += 1
-                self.free.append(entry[2])
+                self.free.append(buffer)
                 self.buffer_free.notify()
 
     def _buffer(self) -> bytearray | None:
@@ -263,8 +263,8 @@ def pump(
     Args:
         items: Taken one at a time, in order, by one thread at a time.
         work: Gets an item and a buffer that is its own until ``done`` returned; any thread.
-        done: Gets an item and its result.  If ``ordered``, one call at a time in the items' order,
-            else in the thread that did the work.
+        done: Gets an item and its result; one call at a time, in any thread.  If ``ordered``, in the
+            items' order.
         buffer_size: Bytes of each buffer.
         workers: Threads; None for one a processor.
         ordered: See ``done``.

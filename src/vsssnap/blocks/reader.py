@@ -1,11 +1,12 @@
 """The one reader of the library: a device, a shadow copy, an image and a window are all the same.
 
 `BlockReader` does the argument checks, the clipping at the end, the closing and the file
-interface once.  A driver extends it with at most five small methods, which only ever see
+interface once.  A driver extends it with at most six small methods, which only ever see
 valid, non-empty ranges and run on any thread, several at once:
 
 * ``_read_into(view, offset)``: fill the whole view or raise.
 * ``_read(length, offset)``: the same as new bytes, where a driver can save the copy.
+* ``_read_parts(parts)``: several reads, where a driver can make them cheaper together.
 * ``_extents(offset, length)``: what is known of a range; default all DATA.
 * ``_confirm()``: raise SnapshotLostError if what is read no longer exists.
 * ``_release()``: let the resource go; called once, by the last user.
@@ -23,7 +24,7 @@ from vsssnap.errors import DeviceReadError, UsageError
 from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from typing_extensions import Buffer
 
@@ -89,6 +90,11 @@ class BlockReader(io.RawIOBase):
         with memoryview(buffer) as view:
             self._read_into(view, offset)
         return bytes(buffer)
+
+    def _read_parts(self, parts: Sequence[tuple[memoryview, int]]) -> None:
+        """Fill every view from its offset, all of them inside the volume; for readers on top of this one."""
+        for view, offset in parts:
+            self.preadinto(view, offset)
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         """What is known of a range inside the volume, ascending and gap-free."""

@@ -9,7 +9,7 @@ from vsssnap.blocks.extent import Extent, shift
 from vsssnap.blocks.reader import BlockReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vsssnap.metadata import ImageMetadata
 
@@ -61,6 +61,12 @@ class WindowReader(BlockReader):
 
     def _read(self, length: int, offset: int) -> bytes:
         return self._source.pread(length, self._base + offset)
+
+    def _read_parts(self, parts: Sequence[tuple[memoryview, int]]) -> None:
+        with self._gate:
+            self._source._read_parts(  # noqa: SLF001 - of the same class
+                [(view, self._base + offset) for view, offset in parts]
+            )
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         return shift(self._source.extents(self._base + offset, length), -self._base)

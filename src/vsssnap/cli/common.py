@@ -129,6 +129,12 @@ def image_options(function: FuncT) -> FuncT:
                 default="raise",
                 help="Stop, or mark the failing sectors unreadable and go on; then the exit code is 1.",
             ),
+            click.option(
+                "--wrap/--no-wrap",
+                default=None,
+                help="Put the volume into a disk with one partition, so that it can be mounted.  "
+                "[default: a volume in vhd, vhdx or vmdk]",
+            ),
             copy_options,
         )
     ):

@@ -14,7 +14,7 @@ from vsssnap._units import format_size
 from vsssnap.cli import exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, copy_options, is_block_device
 from vsssnap.cli.tree import contents, lines
-from vsssnap.errors import UsageError
+from vsssnap.errors import CorruptImageError, DeviceReadError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,6 +47,7 @@ vsssnap restore data.vsnap /dev/sdb1 --yes --quiet
 @click.option("--verify", "check", is_flag=True, help="Read the target back and compare it with the image.")
 @click.option("--replace", is_flag=True, help="Replace an existing file once the new one is complete.")
 @click.option("--yes", is_flag=True, help="Do not ask before a block device is overwritten.")
+@click.option("--no-unwrap", is_flag=True, help="Of a volume that was put into a disk write the whole disk.")
 @copy_options
 def restore(
     out: Output,
@@ -57,10 +58,13 @@ def restore(
     check: bool,
     replace: bool,
     yes: bool,
+    no_unwrap: bool,
     workers: int | None,
     rate_limit: int | None,
 ) -> None:
     """Write an image's volume to TARGET, a file or a block device.
+
+    Of a volume that `vsssnap save` put into a disk the volume is written, without the disk.
 
     A file is written sparse and appears when it is complete.  What a block device holds is lost;
     it must not be mounted or in use, and its first and last MiB are written last.
@@ -78,6 +82,7 @@ def restore(
                 replace=replace,
                 copy=CopyOptions(workers=workers, rate_limit=rate_limit),
                 progress=progress,
+                unwrap=not no_unwrap,
             )
     read_back = ", read back and equal" if report.verified else ""
     out.say(f"{image} -> {target}: {format_size(report.size)}{read_back}, {report.seconds:.1f} s")
@@ -279,13 +284,15 @@ vsssnap compare a.raw b.raw --json --limit 0
 def compare(out: Output, *, a: str, b: str, format_a: str | None, format_b: str | None, limit: int) -> int:
     """Compare the volumes in two images or block devices; exit code 1 if they differ.
 
-    It is what they hold that counts, not how: a raw image equals the vsnap image of the same volume.
+    It is what they hold that counts, not how: a raw image equals the vsnap image of the same volume, and
+    the vhdx image in which it was put into a disk.
     """
     from vsssnap import ExtentKind, compare_blocks
 
     with contextlib.ExitStack() as stack:
         left = stack.enter_context(_open(a, format_a))
         right = stack.enter_context(_open(b, format_b))
+        left, right = _alike(left, right)
         sizes = left.size, right.size
         progress = stack.enter_context(out.progress(f"compare {a}"))
         stack.enter_context(interrupts.deferred())
@@ -324,6 +331,19 @@ def compare(out: Output, *, a: str, b: str, format_a: str | None, format_b: str 
     }
     out.document(not count, values)
     return exits.FOUND if count else exits.OK
+
+
+def _alike(a: BlockReader, b: BlockReader) -> tuple[BlockReader, BlockReader]:
+    """Both as volumes, if one is a volume in a disk and the other one is that too, or a bare volume."""
+    from vsssnap import from_disk
+    from vsssnap.volumes.signatures import has_table
+
+    try:
+        inside = from_disk(a), from_disk(b)
+        disks = [volume is whole and has_table(whole) for volume, whole in zip(inside, (a, b), strict=True)]
+    except (CorruptImageError, DeviceReadError):  # no longer what was saved: every byte counts
+        return a, b
+    return (a, b) if any(disks) else inside
 
 
 def _open(path: str, name: str | None) -> BlockReader:

@@ -216,7 +216,7 @@ def _show(out: Output, records: Sequence[SnapshotRecord]) -> None:
                 record.snapshot_id,
                 record.created.isoformat(sep=" ", timespec="seconds") if record.created else "-",
                 "left behind"
-                if record.owned and not record.owner_alive
+                if record.owned and not record.owner_alive and not record.kept
                 else "ours"
                 if record.owned
                 else "foreign",

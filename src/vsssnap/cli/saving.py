@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vsssnap._units import format_size
-from vsssnap.cli import exits, interrupts, shadow
+from vsssnap.cli import disks, exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, image_options
 from vsssnap.cli.naming import without_suffix
 from vsssnap.cli.options import build
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vsssnap.formats.base import ImageReader
     from vsssnap.imaging.reports import CopyReport
     from vsssnap.quiesce import QuiesceManager
+    from vsssnap.snapshot import Snapshot
 
 _LIVE = "copied live, without a snapshot: what was written meanwhile may be in it half, so it may be torn"
 
@@ -84,6 +85,12 @@ vsssnap save /dev/sdb2 yesterday.vsnap --shadow 1
 )
 @click.option("--live", is_flag=True, help="No snapshot: read the device as it is.  The image may be torn.")
 @click.option("--parent", type=PATH, help="The image that this one is an increment of.")
+@click.option(
+    "--uncovered",
+    type=click.Choice(["read", "leave-out"]),
+    help="Of a disk: what becomes of partitions that no snapshot can stand for, such as swap.  "
+    "[default: refuse]",
+)
 @view_options
 @shadow.shadow_options
 @image_options
@@ -93,7 +100,8 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     SOURCE is a device, a mount point or a file.  TARGET is the image's name; "-" is the standard
     output, for formats that stream.  With several sources, all as they were at one instant, TARGET
     is a folder or a name with {name} in it, which stands for the source's last part.  Each image is
-    complete under its name or not there.
+    complete under its name or not there.  A disk whose partitions are in use is taken apart: its
+    volumes are snapshotted together and put back in their places.
 
     Blocks that no file uses are left out, and so are page files and the like, where SOURCE holds a
     file system whose map can be trusted; `--unused read --no-exclude` copies everything.
@@ -127,14 +135,18 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
         if kind is None:
             raise UsageError(f"provider {given['provider']!r} has no options")
         options = build(kind, given["provider_options"], f"provider {given['provider']!r}")
-    snapshot = Snapshot(
-        *given["sources"],
-        provider=given["provider"],
-        require=Consistency[given["require"].upper()],
-        quiesce=_managers(given),
-        timeout=given["timeout"],
-        options=options,
-    )
+    asked = {
+        "provider": given["provider"],
+        "require": Consistency[given["require"].upper()],
+        "quiesce": _managers(given),
+        "timeout": given["timeout"],
+        "options": options,
+    }
+    if len(plans) == 1 and given["partition"] is None and disks.in_use(plans[0].source):
+        return _save_disk(out, plans[0], given, view, asked)
+    if given["uncovered"]:
+        raise UsageError("--uncovered is about a disk whose partitions are in use")
+    snapshot = Snapshot(*given["sources"], **asked)
     with contextlib.ExitStack() as stack:
         parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
         stack.enter_context(interrupts.deferred(snapshot.cancel))
@@ -149,17 +161,30 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
             interrupts.check()
             with view.of_snapshot(snapshot, plan.source) as reader:
                 reports.append(_write(out, reader, plan, given, parent=parent))
-        facts = {
-            "snapshot": {
-                "id": snapshot.id,
-                "provider": snapshot.provider,
-                "consistency": snapshot.consistency,
-                "created": snapshot.created,
-                "volumes": snapshot.volumes,
-                "writers": snapshot.writers,
-            }
-        }
-    return _report(out, reports, facts)
+        facts = _facts(snapshot)
+    return _report(out, reports, {"snapshot": facts})
+
+
+def _facts(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "id": snapshot.id,
+        "provider": snapshot.provider,
+        "consistency": snapshot.consistency,
+        "created": snapshot.created,
+        "volumes": snapshot.volumes,
+        "writers": snapshot.writers,
+    }
+
+
+def _save_disk(out: Output, plan: Plan, given: dict[str, Any], view: Wanted, asked: dict[str, Any]) -> int:
+    from vsssnap import open_image
+
+    with contextlib.ExitStack() as stack:
+        parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
+        reader, snapshot = disks.opened(out, stack, plan.source, given, view, asked)
+        report = _write(out, reader, plan, given, parent=parent)
+        facts = None if snapshot is None else _facts(snapshot)
+    return _report(out, [report], {"snapshot": facts})
 
 
 def _save_reader(
@@ -277,6 +302,7 @@ def _write(
             on_read_error=OnReadError(given["on_read_error"]),
             copy=CopyOptions(workers=given["workers"], rate_limit=given["rate_limit"]),
             progress=progress,
+            wrap=given["wrap"],
         )
     stored = f", {format_size(report.stored)} stored" if report.stored is not None else ""
     seconds = max(report.seconds, 1e-6)
@@ -285,6 +311,8 @@ def _write(
         f"{format_size(report.data)} of it data{stored}, {report.seconds:.1f} s, "
         f"{format_size(report.size / seconds)}/s"
     )
+    if report.wrapped:
+        out.say("  a volume: it was put into a disk with one partition; --no-wrap leaves it bare")
     for extent in report.unreadable:
         out.warn(f"{plan.source}: {extent.length} bytes at {extent.offset} are unreadable and marked so")
     say_left_out(out, reader)

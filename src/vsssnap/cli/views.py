@@ -104,8 +104,8 @@ def partition_of(disk: BlockReader, number: int, path: str) -> BlockReader:
         ImageError: there is no partition table, or it is damaged.
     """
     from vsssnap.blocks.window import WindowReader
-    from vsssnap.disk import unwrapped
     from vsssnap.volumes import Partitions
+    from vsssnap.volumes.wrapping import unwrapped
 
     found = Partitions(disk)[number]
     found.open()  # raises where the disk ends before it does

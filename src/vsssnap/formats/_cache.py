@@ -1,10 +1,26 @@
-"""A cache bounded by bytes, shared by the threads of a reader."""
+"""A cache bounded by bytes, shared by the threads of a reader and by the images of a chain."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 from typing import Any
+
+_NUMBERS = itertools.count()
+
+
+class _Room:
+    """What several caches hold together."""
+
+    __slots__ = ("caches", "items", "lock", "most", "used")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.caches: list[ByteCache] = []
+        self.items: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self.lock = threading.Lock()
+        self.used = 0
 
 
 class ByteCache:
@@ -14,40 +30,58 @@ class ByteCache:
     every hit from waiting for somebody else's disk.
     """
 
-    __slots__ = ("_items", "_lock", "_most", "used")
+    __slots__ = ("_number", "_room")
 
     def __init__(self, most: int) -> None:
         """Hold at most ``most`` bytes; an item above a quarter of it is never kept."""
-        self._most = most
-        self._items: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
-        self._lock = threading.Lock()
-        self.used = 0
+        self._room = _Room(most)
+        self._room.caches.append(self)
+        self._number = next(_NUMBERS)
+
+    def join(self, other: ByteCache) -> None:
+        """Share the room of another cache from now on, and so do those that share this one's.
+
+        Each keeps keys of its own.  Not while another thread uses them; what they hold is forgotten.
+        """
+        joining, room = self._room.caches, other._room
+        if room is not self._room:
+            for cache in joining:
+                cache._room = room  # noqa: SLF001 - of this class
+            room.caches += joining
+
+    @property
+    def used(self) -> int:
+        """Bytes held, with those of the caches that share the room."""
+        return self._room.used
 
     def get(self, key: Any) -> Any:  # noqa: ANN401 - any hashable and what was put under it
         """What was put under ``key``, or None."""
-        with self._lock:
-            item = self._items.get(key)
+        room, key = self._room, (self._number, key)
+        with room.lock:
+            item = room.items.get(key)
             if item is None:
                 return None
-            self._items.move_to_end(key)
+            room.items.move_to_end(key)
             return item[0]
 
     def put(self, key: Any, value: Any, size: int) -> None:  # noqa: ANN401 - see `get`
         """Keep ``value``, which takes ``size`` bytes."""
-        if size > self._most // 4:
+        room, key = self._room, (self._number, key)
+        if size > room.most // 4:
             return
-        with self._lock:
-            old = self._items.pop(key, None)
+        with room.lock:
+            old = room.items.pop(key, None)
             if old is not None:
-                self.used -= old[1]
-            self._items[key] = (value, size)
-            self.used += size
-            while self.used > self._most:
-                _, (_, gone) = self._items.popitem(last=False)
-                self.used -= gone
+                room.used -= old[1]
+            room.items[key] = (value, size)
+            room.used += size
+            while room.used > room.most:
+                _, (_, gone) = room.items.popitem(last=False)
+                room.used -= gone
 
     def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._items.clear()
-            self.used = 0
+        """Forget everything, also what others keep in the same room."""
+        room = self._room
+        with room.lock:
+            room.items.clear()
+            room.used = 0

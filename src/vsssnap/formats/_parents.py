@@ -6,11 +6,11 @@ import ntpath
 import os
 from typing import TYPE_CHECKING, TypeVar
 
-from vsssnap.errors import ImageNotFoundError, ParentMismatchError, UnsupportedFeatureError
+from vsssnap.errors import ImageNotFoundError, ParentMismatchError
 from vsssnap.formats.base import ImageReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from vsssnap.formats.base import ResolveParent
 
@@ -19,9 +19,9 @@ ReaderT = TypeVar("ReaderT", bound=ImageReader)
 
 def find_parent(
     resolve: ResolveParent | None,
-    candidates: Iterable[str],
+    candidates: Sequence[str],
     kind: type[ReaderT],
-    matches: Callable[[ReaderT], bool],
+    problem: Callable[[ReaderT], str],
     child: str,
     wanted: str,
 ) -> ReaderT:
@@ -31,14 +31,13 @@ def find_parent(
         resolve: Opens a file by its path.
         candidates: Paths; relative ones begin at the child's folder.
         kind: The reader that a parent has.
-        matches: Whether an image is the one that the child was made against.
+        problem: Why an image is not the one that the child was made against, or "".
         child: The child's path, for messages.
         wanted: What the parent is, for messages.
 
     Raises:
         ImageNotFoundError: there is no file under any of the names.
         ParentMismatchError: those that are there are other images, or there is no name.
-        UnsupportedFeatureError: the chain is longer than the stack allows.
     """
     if resolve is None:
         raise ParentMismatchError(
@@ -46,32 +45,24 @@ def find_parent(
             path=child,
             hint="open the image by its path",
         )
-    missing: ImageNotFoundError | None = None
-    other = ""
+    other = what = ""
     for candidate in candidates:
         try:
             found = resolve([candidate], format=kind.format)
-        except ImageNotFoundError as exc:
-            missing = missing or exc
+        except ImageNotFoundError:
             continue
-        except RecursionError:
-            raise UnsupportedFeatureError(
-                f"{child}: too many parents behind one another",
-                path=child,
-                feature="long chain",
-                hint="merge some of them",
-            ) from None
-        if isinstance(found, kind) and matches(found):
+        reason = problem(found) if isinstance(found, kind) else f"it is a {found.format} image"
+        if isinstance(found, kind) and not reason:
             return found
-        other = other or found.path or candidate
+        other, what = other or found.path or candidate, what or reason
         found.close()
-    if missing is not None and not other:
-        raise missing
+    if candidates and not other:
+        resolve(candidates, format=kind.format).close()  # raises, and names all that was tried
     raise ParentMismatchError(
         f"{child} was made against {wanted}"
-        + (f", which {other} is not" if other else " and does not say where that is"),
+        + (f", which {other} is not: {what}" if other else " and does not say where that is"),
         path=other or child,
-        hint="put the image back that this one was made against",
+        hint="put the parent back as it was when this image was made; it must not be written since",
     )
 
 
@@ -79,12 +70,13 @@ def spellings(*paths: str) -> list[str]:
     """Paths that another system wrote, in the spellings that may be meant here, each once, in order.
 
     Where paths have slashes, backslashes become such, and a path with a drive means nothing; so the
-    bare names come last: the file may lie beside the child.
+    bare names come last: the file may lie beside the child.  A dot that stands for the child's folder
+    is left out: along a chain the dots would add up.
     """
     found: list[str] = []
     for path in filter(None, paths):
         if os.sep != "\\" and not ntpath.splitdrive(path)[0]:
-            found.append(path.replace("\\", os.sep))
-        found.append(path)
+            found.append(path.replace("\\", os.sep).removeprefix(f".{os.sep}"))
+        found.append(path.removeprefix(f".{os.sep}"))
     found += [bare for path in paths if (bare := ntpath.basename(path))]
     return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""Finding zeros in blocks."""
+"""Finding zeros in blocks, and making them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,16 @@ def is_zero(data: memoryview) -> bool:
         data: Contiguous single bytes.
     """
     is_start = _ZEROS.startswith
+    if len(data) <= PIECE:
+        return is_start(data)
     return all(is_start(data[at : at + PIECE]) for at in range(0, len(data), PIECE))
+
+
+def fill_zero(view: memoryview) -> None:
+    """Make all bytes of a view of single bytes zero, whatever its length."""
+    for at in range(0, len(view), PIECE):
+        part = view[at : at + PIECE]
+        part[:] = _ZEROS[: len(part)] if len(part) < PIECE else _ZEROS
 
 
 def data_runs(data: memoryview) -> Iterator[tuple[int, int]]:

@@ -23,7 +23,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, runtime_checkable
 
 from vsssnap._units import MIB, whole
 from vsssnap.blocks.reader import BlockReader
@@ -51,6 +51,9 @@ __all__ = [
     "WriteOrder",
     "options_of",
 ]
+
+SIDECAR_SUFFIX: Final = ".vsssnap"
+"""What is appended to an image's whole name for its side-car's."""
 
 FORMAT_API = 1
 """The version of this contract; a guest format carries the same number in ``api``."""
@@ -323,6 +326,14 @@ class ImageFormat(ABC):
     def wants_sidecar(self, options: object, /) -> bool:
         """Whether an image with these options gets a side-car for checksums and metadata."""
         return False
+
+    def disk_sector_size(self, options: object, /) -> int | None:
+        """The sector size, in bytes, of the disk that an image with these options is to whoever mounts it.
+
+        None for a format that holds bytes, whatever they are; a volume that is saved in another one
+        is put into a disk first.
+        """
+        return None
 
     @abstractmethod
     def open(

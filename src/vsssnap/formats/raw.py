@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from vsssnap._units import MIB, whole
 from vsssnap.blocks.extent import ExtentKind
 from vsssnap.errors import UsageError
+from vsssnap.formats._storages import owning, require_empty
 from vsssnap.formats._zero import data_runs
 from vsssnap.formats.base import (
     Depth,
@@ -237,11 +238,8 @@ class RawFormat(ImageFormat):
             UsageError: a parent is given, ``storage`` is not empty, or a pipe is to be preallocated.
             TargetError: there is no room.
         """
-        try:
+        with owning(storage):
             return self._begin(storage, whole(size, "size"), options, parent)
-        except BaseException:
-            storage.close()
-            raise
 
     def _begin(self, storage: Storage, size: int, options: object, parent: ImageReader | None) -> ImageWriter:
         chosen = options_of(RawOptions, options, self.name)
@@ -249,8 +247,7 @@ class RawFormat(ImageFormat):
             raise UsageError(
                 "a raw image has no parent", hint='choose a format with parents, such as "vsnap"'
             )
-        if storage.size:
-            raise UsageError(f"{storage.name} is not empty: it has {storage.size} bytes")
+        require_empty(storage)
         if storage.seekable:
             return RawWriter(storage, size, chosen)
         if chosen.preallocate:

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from vsssnap._registry import Registry
-from vsssnap.errors import UnknownFormatError
+from vsssnap.errors import UnknownFormatError, UsageError
 from vsssnap.formats.base import FORMAT_API, ImageFormat, Probe
 
 __all__ = ["available", "by_name", "by_probe", "by_suffix"]
@@ -29,7 +29,19 @@ _REGISTRY: Registry[Any] = Registry(
     },
 )
 
-_PLAIN = (".raw", ".dd")
+_SUFFIXES = {
+    "qcow2": (".qcow2",),
+    "raw": (".raw", ".dd"),
+    "vhd": (".vhd", ".avhd"),
+    "vmdk": (".vmdk",),
+    "vhdx": (".vhdx", ".avhdx"),
+    "vsnap": (".vsnap",),
+}
+"""Suffixes of the built-ins, so that a name is understood without loading all of them."""
+
+_SURE = 100  # the most that a probe may give
+
+_PLAIN = _SUFFIXES["raw"]
 """Suffixes that say raw whatever the content looks like.
 
 A raw image holds what its volume held, so whoever can write the volume's first sector can
@@ -60,18 +72,18 @@ def by_suffix(path: str) -> ImageFormat:
     Raises:
         UnknownFormatError: no format has the suffix.
     """
-    name = os.path.basename(path).lower()
-    drivers = _drivers()
-    fitting = [
-        (len(suffix), driver) for driver in drivers for suffix in driver.suffixes if name.endswith(suffix)
-    ]
+    base = os.path.basename(path).lower()
+    known: dict[str, str] = {}  # of several with one suffix the first: built-ins
+    for name in _REGISTRY.names():
+        for suffix in _suffixes_of(name):
+            known.setdefault(suffix, name)
+    fitting = [suffix for suffix in known if base.endswith(suffix)]
     if fitting:
-        return max(fitting, key=lambda pair: pair[0])[1]  # the first of several: built-ins
-    known = sorted({suffix for driver in drivers for suffix in driver.suffixes})
+        return by_name(known[max(fitting, key=len)])
     raise UnknownFormatError(
         f"{path}: no image format has this suffix",
         path=path,
-        hint=f"name format=, or use one of {', '.join(known)}",
+        hint=f"name format=, or use one of {', '.join(sorted(known))}",
     )
 
 
@@ -84,10 +96,16 @@ def by_probe(seen: Probe, path: str) -> ImageFormat:
     Raises:
         UnknownFormatError: no format recognises it.
     """
-    if seen.name.lower().endswith(_PLAIN):
-        return by_name("raw")
-    scored = [(_score(driver, seen), driver) for driver in _drivers()]
     name = seen.name.lower()
+    if name.endswith(_PLAIN):
+        return by_name("raw")
+    for own, suffixes in _SUFFIXES.items():
+        # Nobody is surer, and of equals the one with the suffix is taken: the others need not be loaded.
+        if name.endswith(suffixes) and not _REGISTRY.is_lending:
+            driver = by_name(own)
+            if _score(driver, seen) == _SURE:
+                return driver
+    scored = [(_score(driver, seen), driver) for driver in _drivers()]
     best, driver = max(scored, key=lambda pair: (pair[0], name.endswith(tuple(pair[1].suffixes))))
     if best <= 0:
         tried = ", ".join(found.name for _, found in scored)
@@ -99,6 +117,13 @@ def by_probe(seen: Probe, path: str) -> ImageFormat:
     return driver
 
 
+def _suffixes_of(name: str) -> tuple[str, ...]:
+    if name in _SUFFIXES and not _REGISTRY.is_lending:
+        return _SUFFIXES[name]
+    driver = _driver(name)
+    return tuple(driver.suffixes) if driver is not None else ()
+
+
 def _score(driver: ImageFormat, seen: Probe) -> int:
     try:
         return driver.probe(seen)
@@ -108,10 +133,15 @@ def _score(driver: ImageFormat, seen: Probe) -> int:
 
 
 def _drivers() -> list[ImageFormat]:
-    found = []
-    for name, driver in _REGISTRY.load().items():
-        try:
-            found.append(driver())
-        except Exception:  # as above
-            _log.warning("format %r cannot be made", name, exc_info=True)
-    return found
+    return [driver for name in _REGISTRY.load() if (driver := _driver(name)) is not None]
+
+
+def _driver(name: str) -> ImageFormat | None:
+    """A driver; None for a guest's that does not load or cannot be made, which must not hinder others."""
+    try:
+        return by_name(name)
+    except UsageError:
+        return None  # `available` says why
+    except Exception:
+        _log.warning("format %r cannot be made", name, exc_info=True)
+        return None

@@ -1,8 +1,7 @@
-"""Copy the blocks of a source into an image or any other target."""
+"""Copy the blocks of a source into a writer."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,92 +12,17 @@ from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.blocks.pipeline import Unit, plan, pump
 from vsssnap.blocks.reader import as_reader
 from vsssnap.errors import CorruptImageError, DeviceReadError, UsageError
-from vsssnap.formats.base import ImageReader, ImageWriter, SupportsWrite, WriteOrder
-from vsssnap.formats.storage import Storage
-from vsssnap.imaging.opening import begin_image
+from vsssnap.formats.base import ImageWriter, SupportsWrite, WriteOrder
 from vsssnap.imaging.reports import CopyOptions, CopyReport, Meter, OnReadError, RateLimit
-from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from vsssnap.blocks.reader import BlockReader, SupportsPread
     from vsssnap.imaging.reports import ProgressCallback
+    from vsssnap.metadata import ImageMetadata
 
 _ZEROS = memoryview(bytes(MIB))
-
-
-def save_image(
-    source: SupportsPread,
-    target: str | os.PathLike[str] | Storage,
-    *,
-    format: str | None = None,
-    options: object = None,
-    parent: ImageReader | None = None,
-    changes: Iterable[Extent] | None = None,
-    metadata: ImageMetadata | None = None,
-    replace: bool = False,
-    on_read_error: OnReadError = OnReadError.RAISE,
-    copy: CopyOptions | None = None,
-    progress: ProgressCallback | None = None,
-) -> CopyReport:
-    """Save a source as an image: complete under its name, or not there at all.
-
-    The image is written to ``<target>.partial``, flushed, and renamed only after the source has
-    confirmed that it still exists, so a lost snapshot never makes a good-looking image.
-
-    Args:
-        source: A reader (``Snapshot.open()``, `open_device`, `open_image`), or anything with
-            ``size`` and ``pread(length, offset)``.
-        target: The image's name, or a `Storage` such as a `PipeStorage` (then with ``format``).
-        format: Name of the format; by default that of the suffix.
-        options: The format's options.
-        parent: The image of which this is an increment.
-        changes: The ranges in which the source may differ from ``parent``, ascending; nothing else is
-            read.  What is named and did not change costs a read, no more.  By default all is compared.
-        metadata: Kept with the image in place of the source's own.
-        replace: Whether an existing image of the name is replaced when this one is complete.
-        on_read_error: What to do when the source cannot be read.
-        copy: How the copy runs.
-        progress: Called with a `Progress` about ten times a second, in this thread.
-
-    Raises:
-        UsageError: ``changes`` without ``parent``, with a side-car, or of ranges that do not ascend
-            inside the volume.
-        TargetRefusedError: the name exists, is a link or is being read; nothing was touched.
-        TargetError: the target's disk is full or failing.
-        DeviceReadError: the source failed.
-        SnapshotLostError: the snapshot was lost.
-        SourceChangedError: the source was written while it had to be still.
-    """
-    reader = as_reader(source)
-    if changes is not None and parent is None:
-        raise UsageError("changes were given without a parent", hint="pass the image they are relative to")
-    on_read_error = _known(on_read_error)
-    if parent is not None:
-        instance(parent, ImageReader, "parent", "open it with open_image")
-    if metadata is not None:
-        instance(metadata, ImageMetadata, "metadata")
-    started = time.monotonic()
-    origins = (*reader.origins, *(parent.origins if parent else ()))
-    writer = begin_image(
-        target, reader.size, format=format, options=options, parent=parent, replace=replace, origins=origins
-    )
-    try:
-        if changes is not None and writer.sidecar:
-            raise UsageError(
-                f"{writer.path}: a side-car has a checksum of every block, and changes= reads only some",
-                hint="leave out changes, or write the image without a side-car",
-            )
-        meter = Meter(progress, reader.size, "copy")
-        counts = transfer(reader, writer, copy or CopyOptions(), on_read_error, meter, changes)
-        meter.enter("finish")
-        writer.finish(metadata if metadata is not None else reader.metadata)
-        meter.enter("done")
-    finally:
-        writer.close()
-    stored = None if isinstance(target, Storage) else os.stat(writer.path).st_size
-    return counts.report(reader.size, writer, started, path=writer.path, format=writer.format, stored=stored)
 
 
 def copy_blocks(
@@ -128,7 +52,7 @@ def copy_blocks(
         SnapshotLostError: the snapshot was lost: throw the copy away.
     """
     reader = as_reader(source)
-    on_read_error = _known(on_read_error)
+    on_read_error = known_policy(on_read_error)
     if not isinstance(writer, ImageWriter | SupportsWrite):
         raise UsageError(
             f"{type(writer).__name__} is no target", hint="it needs size and pwrite(data, offset)"
@@ -151,7 +75,12 @@ def copy_blocks(
     return counts.report(reader.size, sink, started)
 
 
-def _known(value: str) -> OnReadError:
+def known_policy(value: str) -> OnReadError:
+    """An argument ``on_read_error=``.
+
+    Raises:
+        UsageError: it is no `OnReadError`.
+    """
     try:
         return OnReadError(value)
     except ValueError:
@@ -225,6 +154,7 @@ class Counts:
         format: str = "",
         stored: int | None = None,
         verified: bool = False,
+        wrapped: bool = False,
     ) -> CopyReport:
         """What was counted, with what the caller knows of the target."""
         return CopyReport(
@@ -241,6 +171,7 @@ class Counts:
             path=path,
             seconds=time.monotonic() - started,
             verified=verified,
+            wrapped=wrapped,
         )
 
 

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._arguments import path_text
 from vsssnap._units import whole
 from vsssnap.errors import (
-    CorruptImageError,
-    DeviceReadError,
-    ImageError,
-    ImageNotFoundError,
-    SnapshotPermissionError,
     UsageError,
 )
 from vsssnap.formats import registry
-from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, Probe
-from vsssnap.formats.sidecar import SUFFIX as SIDECAR_SUFFIX
-from vsssnap.formats.sidecar import SidecarReader, SidecarWriter, with_sidecar
+from vsssnap.formats.base import SIDECAR_SUFFIX, ImageFormat, ImageReader, ImageWriter
 from vsssnap.formats.storage import FileStorage, Storage
+from vsssnap.imaging.chain import open_chain
 from vsssnap.imaging.partial import PartialFile
 from vsssnap.metadata import ImageMetadata
 
@@ -32,13 +25,6 @@ if TYPE_CHECKING:
     from vsssnap.blocks.reader import BlockReader
 
 __all__ = ["PathWriter", "create_image", "open_device", "open_image"]
-
-_PROBED = 64 << 10  # bytes of head and tail that formats see
-# Without O_NONBLOCK the open of a FIFO, which an image may name as its parent, would wait for a writer.
-_FLAGS = os.O_RDONLY | sum(
-    getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK", "O_NOCTTY")
-)
-_MAX_CHAIN = 4096  # images behind one another; formats that resolve directly never come near
 
 
 def open_device(path: str | os.PathLike[str], *, writable: bool = False) -> BlockReader:
@@ -87,134 +73,7 @@ def open_image(
         UnsupportedFeatureError: it uses what this version does not know.
         ParentMismatchError: its parent on disk is another image.
     """
-    return _open(path_text(path), format, recover, ())
-
-
-def _open(path: str, name: str | None, recover: bool, children: tuple[tuple[int, int], ...]) -> ImageReader:
-    storage = open_storage(path)
-    try:
-        driver = find_format(storage, path, name)
-        found = os.stat(path)
-        chain = (*children, (found.st_dev, found.st_ino))
-    except BaseException:
-        storage.close()
-        raise
-
-    def resolve(candidates: Sequence[str], /, *, format: str | None = None) -> ImageReader:
-        return _open_parent(path, candidates, format, recover, chain)
-
-    try:
-        reader = driver.open(storage, resolve_parent=resolve, recover=recover)
-    except ImageError as exc:
-        exc.path = exc.path or path
-        raise
-    reader.path = path
-    try:
-        _attach_sidecar(reader, path, recover)
-    except BaseException:
-        reader.close()
-        raise
-    return reader
-
-
-def open_storage(path: str) -> FileStorage:
-    """Open an image's file for reading.
-
-    Raises:
-        ImageNotFoundError: there is none.
-        SnapshotPermissionError: the process may not read it.
-        ImageError: it is no regular file.
-    """
-    try:
-        fd = os.open(path, _FLAGS)
-    except FileNotFoundError as exc:
-        raise ImageNotFoundError(
-            f"there is no image {path}", path=path, call="open", code=exc.errno, hint="check the name"
-        ) from None
-    except PermissionError as exc:
-        raise SnapshotPermissionError(
-            f"{path} may not be read by this user",
-            call="open",
-            code=exc.errno,
-            hint="change its mode or user",
-        ) from None
-    except OSError as exc:
-        raise ImageError(
-            f"{path} cannot be opened: {exc.strerror}",
-            path=path,
-            call="open",
-            code=exc.errno,
-            hint="name an image",
-        ) from exc
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise ImageError(f"{path} is no regular file", path=path, hint="open devices with open_device")
-    return FileStorage(fd, path)
-
-
-def find_format(storage: Storage, path: str, name: str | None) -> ImageFormat:
-    """The named format, or the one that recognises the file."""
-    if name is not None:
-        return registry.by_name(name)
-    size = storage.size
-    head = _glance(storage, min(size, _PROBED), 0)
-    tail = _glance(storage, min(size, _PROBED), max(0, size - _PROBED))
-    return registry.by_probe(Probe(head, tail, os.path.basename(path), size), path)
-
-
-def _glance(storage: Storage, length: int, offset: int) -> bytes:
-    """Bytes for the probes; none if they cannot be read: a format may do without its other end."""
-    try:
-        return storage.pread(length, offset)
-    except DeviceReadError:
-        return b""
-
-
-def _open_parent(
-    child: str,
-    candidates: Sequence[str],
-    name: str | None,
-    recover: bool,
-    chain: tuple[tuple[int, int], ...],
-) -> ImageReader:
-    if len(chain) > _MAX_CHAIN:
-        raise CorruptImageError(f"{child}: more than {_MAX_CHAIN} parents behind one another", path=child)
-    # A child that was opened by a link lies where the link leads to, and so do its parents.
-    folders = [os.path.dirname(child), os.path.dirname(os.path.realpath(child))]
-    if os.path.realpath(folders[0]) == folders[1]:
-        del folders[1]
-    tried = dict.fromkeys(os.path.join(folder, candidate) for candidate in candidates for folder in folders)
-    circle = ""
-    for path in tried:
-        try:
-            found = os.stat(path)
-        except (OSError, ValueError):
-            continue
-        if (found.st_dev, found.st_ino) not in chain:
-            return _open(path, name, recover, chain)
-        circle = circle or path
-    if circle:
-        raise CorruptImageError(f"{child}: its parent {circle} is its own descendant", path=child)
-    raise ImageNotFoundError(
-        f"{child}: its parent is not there (looked for {', '.join(tried) or 'no name at all'})",
-        path=child,
-        hint="put the parent beside it",
-    )
-
-
-def _attach_sidecar(reader: ImageReader, path: str, recover: bool) -> None:
-    beside = path + SIDECAR_SUFFIX
-    if not os.path.isfile(beside):
-        return
-    try:
-        reader.attach(SidecarReader.open(open_storage(beside)))
-    except CorruptImageError as exc:
-        exc.path = beside
-        if not recover:
-            exc.hint = (
-                exc.hint or "remove the side-car to use the image without checksums, or pass recover=True"
-            )
-            raise
+    return open_chain(path_text(path), format, recover=recover)
 
 
 class PathWriter(ImageWriter):
@@ -361,6 +220,8 @@ def begin_image(
         files.append(PartialFile(name, replace=replace, origins=origins))
         writer = driver.create(FileStorage(files[-1].take(), name), size, options=options, parent=parent)
         if sidecar:
+            from vsssnap.formats.sidecar import SidecarWriter, with_sidecar
+
             writer = with_sidecar(
                 writer, SidecarWriter(FileStorage(files[0].take(), files[0].path), size, driver.name)
             )

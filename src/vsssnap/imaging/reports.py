@@ -94,6 +94,7 @@ class CopyReport:
         path: The target, or "".
         seconds: Wall time.
         verified: Whether the target was read back and compared.
+        wrapped: Whether the volume was put into a disk, which is what the numbers are about then.
     """
 
     size: int
@@ -109,6 +110,7 @@ class CopyReport:
     path: str = ""
     seconds: float = 0.0
     verified: bool = False
+    wrapped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from vsssnap._arguments import path_text
 from vsssnap._units import MIB
 from vsssnap.blocks.reader import BlockReader, as_reader
 from vsssnap.blocks.target import is_device, open_target, windows_system
-from vsssnap.errors import TargetError, TargetRefusedError
+from vsssnap.errors import CorruptImageError, TargetError, TargetRefusedError
 from vsssnap.formats.base import ImageWriter, WriteOrder
 from vsssnap.formats.raw import RawFormat, RawOptions
 from vsssnap.formats.storage import FileStorage
@@ -31,6 +31,7 @@ from vsssnap.imaging.opening import open_image
 from vsssnap.imaging.partial import PartialFile
 from vsssnap.imaging.reports import CopyOptions, CopyReport, Meter, OnReadError, Progress
 from vsssnap.metadata import ImageMetadata
+from vsssnap.volumes.wrapping import from_disk
 
 if TYPE_CHECKING:
     from vsssnap.blocks.extent import Extent
@@ -50,8 +51,11 @@ def restore_image(
     replace: bool = False,
     copy: CopyOptions | None = None,
     progress: ProgressCallback | None = None,
+    unwrap: bool = True,
 ) -> CopyReport:
     """Write an image's volume to a file or a block device.
+
+    Of a volume that `save_image` or `as_disk` put into a disk that volume is written, not the disk.
 
     A block device must be free: not mounted, not swap, held by nobody; what it holds is lost
     from the first moment, and what lies behind the image's end stays.  A volume of Windows is locked
@@ -65,6 +69,7 @@ def restore_image(
             device is written without it.
         copy: How the copy runs.
         progress: Called with a `Progress` about ten times a second, in this thread.
+        unwrap: False to write the disk around such a volume too.
 
     Raises:
         TargetRefusedError: the target is mounted, in use, too small, a link, the image itself, or
@@ -76,14 +81,25 @@ def restore_image(
     name = path_text(target)
     opened = isinstance(image, str | os.PathLike)
     reader = open_image(image) if isinstance(image, str | os.PathLike) else as_reader(image)
+    whole = reader
     try:
         options = copy or CopyOptions()
+        if unwrap:
+            reader = _unwrapped(reader)
         if is_device(name):
             return _to_device(reader, name, verify, options, progress)
         return _to_file(reader, name, verify, replace, options, progress)
     finally:
         if opened:
-            reader.close()
+            whole.close()
+
+
+def _unwrapped(reader: BlockReader) -> BlockReader:
+    try:
+        return from_disk(reader)
+    except CorruptImageError as exc:
+        exc.hint = f"{exc.hint}; unwrap=False writes the disk as it is"
+        raise
 
 
 def _to_file(

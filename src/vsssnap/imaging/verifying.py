@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from vsssnap._arguments import instance, path_text
 from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError, ParentMismatchError, UsageError
 from vsssnap.formats.base import Depth, Finding, ImageReader
-from vsssnap.formats.sidecar import verify_with_sidecar
-from vsssnap.imaging.opening import find_format, open_image, open_storage
+from vsssnap.imaging.chain import find_format, open_storage
+from vsssnap.imaging.opening import open_image
 from vsssnap.imaging.reports import Meter, VerifyReport
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def _findings(reader: ImageReader, depth: Depth, own: tuple[Depth, ...], meter: 
     try:
         yield from reader.verify(max(d for d in own if d <= depth), settle)
         if reader.sidecar is not None and depth is Depth.CONTENT:
+            from vsssnap.formats.sidecar import verify_with_sidecar
+
             yield from verify_with_sidecar(reader, reader.sidecar, settle)
     except (CorruptImageError, DeviceReadError) as exc:
         # A format should report and go on; what it raises all the same is damage too.

@@ -161,6 +161,7 @@ class SnapshotRecord:
         created: When, if known.
         owned: Whether this library made it, so that `purge` may remove it.
         owner_alive: Whether the process that made it still runs.
+        kept: Whether it was left on purpose: `vsssnap.purge` passes it by.
     """
 
     provider: str
@@ -169,6 +170,7 @@ class SnapshotRecord:
     created: datetime | None = None
     owned: bool = False
     owner_alive: bool = False
+    kept: bool = False
 
 
 class Provider(ABC):

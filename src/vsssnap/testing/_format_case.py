@@ -153,12 +153,15 @@ def feed(writer: ImageWriter, pattern: Pattern, *, seed: int, threads: int, time
     units = [item for item in items if isinstance(item, Unit)]
     dice.shuffle(units)
     encoded: dict[int, Any] = {}
+    buffers: dict[int, bytearray] = {}
 
     def encode(number: int) -> None:
         for unit in units[number::threads]:
+            buffer = buffers[unit.offset] = bytearray(
+                memoryview(pattern.content)[unit.offset : unit.offset + unit.length]
+            )
             # Read-only: a writer that changes what it is given fails here.
-            data = memoryview(pattern.content)[unit.offset : unit.offset + unit.length]
-            encoded[unit.offset] = writer.encode(data, unit.offset)
+            encoded[unit.offset] = writer.encode(memoryview(buffer).toreadonly(), unit.offset)
 
     def put(item: Unit | Extent) -> None:
         if isinstance(item, Extent):
@@ -168,6 +171,9 @@ def feed(writer: ImageWriter, pattern: Pattern, *, seed: int, threads: int, time
         for mark in item.marks:
             writer.mark(mark)
         writer.store(encoded.pop(item.offset))
+        # A copy reads the next block into the same memory: what is kept of this one had to be copied.
+        buffer = buffers.pop(item.offset)
+        buffer[:] = b"\xdd" * len(buffer)
 
     def put_all(number: int) -> None:
         for item in items[number::threads]:

@@ -13,6 +13,7 @@ from vsssnap.blocks.extent import ExtentKind
 from vsssnap.errors import UsageError
 from vsssnap.formats.base import FORMAT_API, ImageFormat, ImageReader, Probe
 from vsssnap.formats.storage import FileStorage, MemoryStorage
+from vsssnap.metadata import ImageMetadata
 from vsssnap.testing import _format_case as case
 from vsssnap.testing._format_damage import DamageCase
 from vsssnap.testing.powercut import PowerCut
@@ -68,6 +69,8 @@ def check_format(
             check.round_trips(chosen, sizes)
     with during("creating what cannot be"):
         check.refusals()
+    with during("writing and reading a child"):
+        check.child()
     with during("writing to a stream"):
         check.stream()
     with during("writing to a file"):
@@ -241,6 +244,29 @@ class _FormatCheck(DamageCase):
                 self.clauses.raises(
                     UsageError, lambda: fmt.create(MemoryStorage(), size, parent=parent), clause, "a parent"
                 )
+
+    def child(self) -> None:
+        """A child of which only the end is written."""
+        if "parents" not in self.fmt.features:
+            return
+        size, unit = len(self.sample.content), self.unit
+        end = random.Random(self.seed).randbytes(size - unit)  # noqa: S311 - repeatable, not secret
+        storage = MemoryStorage(name="checked child")
+        with self.fmt.open(MemoryStorage(self.image, "checked parent")) as parent:
+            writer = self.fmt.create(storage, size, parent=parent)
+            at = unit // writer.unit * writer.unit
+            writer.pwrite(memoryview(self.sample.content[at:unit] + end), at)
+            writer.finish(ImageMetadata())
+            writer.close()
+
+        def resolve(candidates: Sequence[str], /, *, format: str | None = None) -> ImageReader:
+            return self.fmt.open(MemoryStorage(self.image, "checked parent"))
+
+        with self.fmt.open(storage, resolve_parent=resolve) as reader:
+            clause = "what is neither stored nor marked is in a child as in the parent"
+            self.clauses.same(
+                case.read_all(reader), self.sample.content[:unit] + end, clause, "its end is new"
+            )
 
     def stream(self) -> None:
         if "streaming" not in self.fmt.features:

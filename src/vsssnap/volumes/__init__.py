@@ -1,5 +1,9 @@
 """What lies on a disk or volume, read through a `BlockReader`: partitions, file systems, shadow copies."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from vsssnap.volumes.base import FileSystem as FileSystem
 from vsssnap.volumes.detect import filesystem as filesystem
 from vsssnap.volumes.partitions import Partition as Partition
@@ -8,13 +12,41 @@ from vsssnap.volumes.partitions import Scheme as Scheme
 from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS as DEFAULT_EXCLUSIONS
 from vsssnap.volumes.policy import Exclusion as Exclusion
 from vsssnap.volumes.policy import UnusedPolicy as UnusedPolicy
-from vsssnap.volumes.shadow import BlockSource as BlockSource
-from vsssnap.volumes.shadow import ShadowAttributes as ShadowAttributes
-from vsssnap.volumes.shadow import ShadowFlags as ShadowFlags
-from vsssnap.volumes.shadow import ShadowHealth as ShadowHealth
-from vsssnap.volumes.shadow import ShadowReader as ShadowReader
-from vsssnap.volumes.shadow import ShadowStore as ShadowStore
-from vsssnap.volumes.shadow import ShadowVolume as ShadowVolume
-from vsssnap.volumes.shadow import SourceExtent as SourceExtent
-from vsssnap.volumes.shadow import UnusedBlocks as UnusedBlocks
 from vsssnap.volumes.viewing import view_of as view_of
+
+if TYPE_CHECKING:
+    from vsssnap.volumes.shadow import BlockSource as BlockSource
+    from vsssnap.volumes.shadow import ShadowAttributes as ShadowAttributes
+    from vsssnap.volumes.shadow import ShadowFlags as ShadowFlags
+    from vsssnap.volumes.shadow import ShadowHealth as ShadowHealth
+    from vsssnap.volumes.shadow import ShadowReader as ShadowReader
+    from vsssnap.volumes.shadow import ShadowStore as ShadowStore
+    from vsssnap.volumes.shadow import ShadowVolume as ShadowVolume
+    from vsssnap.volumes.shadow import SourceExtent as SourceExtent
+    from vsssnap.volumes.shadow import UnusedBlocks as UnusedBlocks
+
+else:
+    _OF_SHADOW = frozenset(
+        {
+            "BlockSource",
+            "ShadowAttributes",
+            "ShadowFlags",
+            "ShadowHealth",
+            "ShadowReader",
+            "ShadowStore",
+            "ShadowVolume",
+            "SourceExtent",
+            "UnusedBlocks",
+        }
+    )
+
+    def __getattr__(name: str) -> object:
+        """Names of `vsssnap.volumes.shadow`, a tenth of the library's import, when they are asked for."""
+        if name not in _OF_SHADOW:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module("vsssnap.volumes.shadow"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_OF_SHADOW})

@@ -56,21 +56,29 @@ _HEAD = 68 * _KIB  # all of them lie in it
 _ZFS = (128 * _KIB, 256 * _KIB, (b"\x0c\xb1\xba\0\0\0\0\0", b"\0\0\0\0\0\xba\xb1\x0c"))
 
 
+def has_table(reader: BlockReader) -> bool:
+    """Whether a reader begins with a partition table, damaged ones included.
+
+    Raises:
+        DeviceReadError: it cannot be read there.
+    """
+    try:
+        table = Partitions(reader)
+    except UnknownFormatError:  # boot sectors of file systems, and all that is no table
+        return False
+    except CorruptImageError:
+        return True
+    return bool(len(table)) or table.scheme is Scheme.GPT
+
+
 def others(volume: BlockReader) -> Iterator[str]:
     """Names of what else a volume seems to hold.
 
     Raises:
         DeviceReadError: the volume cannot be read.
     """
-    try:
-        table = Partitions(volume)
-    except UnknownFormatError:
-        pass
-    except CorruptImageError:
+    if has_table(volume):
         yield "a partition table"
-    else:
-        if len(table) or table.scheme is Scheme.GPT:
-            yield "a partition table"
     head = volume.pread(_HEAD, 0)
     yield from dict.fromkeys(name for at, magic, name in _SIGNATURES if head.startswith(magic, at))
     first, end, magics = _ZFS

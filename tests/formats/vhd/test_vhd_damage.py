@@ -69,3 +69,15 @@ def sealed(image: bytes) -> list[Change]:
 def test_damaged_structures_give_right_bytes_or_an_image_error(child: bool, every: bool) -> None:
     files, name, data = sample(child=child)
     assert problems("vhd", files, name, data, changes(files[name], every=every)) == []
+
+
+def test_damaged_parents_give_right_bytes_or_an_image_error() -> None:
+    files, name, data = sample(child=True)
+    parent = files["parent.vhd"]
+    changes = [*cuts(len(parent), 20), *flips(parent, 512, 1536, step=23)]
+    changes += [*flips(parent, 0, 85, step=3), *flips(parent, len(parent) - 512, len(parent) - 427)]
+    changes += [
+        Change(f"entry is {value:#x}", ((1536, value.to_bytes(4, "big")),), silent=True)
+        for value in (0, 1, 3, 4, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
+    ]
+    assert problems("vhd", files, name, data, changes, target="parent.vhd") == []

@@ -7,8 +7,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from image_models import reads_as
 from vhd_images import opened, resolver, sample
-from vsssnap import Extent, ExtentKind, ImageMetadata
+from vsssnap import Depth, Extent, ExtentKind, ImageMetadata
 from vsssnap.errors import ImageError
 from vsssnap.formats import ImageReader, MemoryStorage
 from vsssnap.formats.vhd import VhdFormat, VhdOptions
@@ -33,9 +34,11 @@ steps = st.lists(writes | marks | bytes_marks, max_size=10)
 Step = tuple[str, int, int, int]
 
 
-def apply(writer_steps: list[Step], storage: MemoryStorage, parent: ImageReader | None) -> bytes:
-    """Write an image step by step; gives what it must hold."""
-    model = bytearray(SIZE)
+def apply(
+    writer_steps: list[Step], storage: MemoryStorage, parent: ImageReader | None, below: bytes
+) -> bytes:
+    """Write an image step by step; gives what it must hold if its parent holds ``below``."""
+    model = bytearray(below)
     options = VhdOptions(block_size=BLOCK)
     writer = FORMAT.create(storage, SIZE, options=options, parent=parent)
     for what, at, length, value in writer_steps:
@@ -61,29 +64,16 @@ def test_chain_reads_as_the_last_model(links: list[list[Step]], dice: random.Ran
     """The last write or mark of a byte counts, in a first image and in its children."""
     files: dict[str, bytearray] = {}
     parent: ImageReader | None = None
-    model = b""
+    model = bytes(SIZE)
     for number, link in enumerate(links):
         storage = MemoryStorage(name=f"{number}.vhd")
-        model = apply(link, storage, parent)
+        model = apply(link, storage, parent, model)
         files[f"{number}.vhd"] = storage.data
         if parent is not None:
             parent.close()
         parent = opened(files, f"{number}.vhd")
     assert parent is not None
-    with parent as image:
-        assert image.pread(SIZE, 0) == model
-        at = 0
-        for extent in image.extents():
-            assert extent.offset == at
-            at = extent.end
-            if extent.reads_as_zero:
-                assert not model[extent.offset : extent.end].strip(b"\0")
-        assert at == SIZE
-        for _ in range(5):
-            first = dice.randrange(SIZE)
-            length = dice.randrange(SIZE - first) + 1
-            assert image.pread(length, first) == model[first : first + length]
-        assert list(image.verify(image.depths()[0], lambda _: None)) == []
+    reads_as(parent, model, dice, Depth.STRUCTURE)
 
 
 def test_child_after_a_power_cut_is_refused_or_whole() -> None:

@@ -7,6 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from image_models import reads_as
 from vsssnap import Depth, Extent, ExtentKind, ImageMetadata
 from vsssnap.formats import MemoryStorage
 from vsssnap.formats.vmdk import VmdkFormat, VmdkOptions
@@ -28,23 +29,6 @@ steps = st.lists(
 Step = tuple[str, int, int, int]
 
 
-def look(storage: MemoryStorage, model: bytes, dice: random.Random, depth: Depth) -> None:
-    with FORMAT.open(storage) as image:
-        assert image.pread(SIZE, 0) == model
-        at = 0
-        for extent in image.extents():
-            assert extent.offset == at
-            at = extent.end
-            if extent.reads_as_zero:
-                assert not model[extent.offset : extent.end].strip(b"\0")
-        assert at == SIZE
-        for _ in range(5):
-            first = dice.randrange(SIZE)
-            length = dice.randrange(SIZE - first) + 1
-            assert image.pread(length, first) == model[first : first + length]
-        assert list(image.verify(depth, lambda _: None)) == []
-
-
 @given(steps, st.integers(0, 1 << 32))
 def test_last_write_or_mark_of_a_byte_counts(todo: list[Step], seed: int) -> None:
     model, dice = bytearray(SIZE), random.Random(seed)
@@ -60,7 +44,7 @@ def test_last_write_or_mark_of_a_byte_counts(todo: list[Step], seed: int) -> Non
             writer.mark(Extent(at, length, KINDS[value]))
         model[at : at + length] = data
     writer.finish(NOTHING)
-    look(storage, bytes(model), dice, Depth.STRUCTURE)
+    reads_as(FORMAT.open(storage), bytes(model), dice, Depth.STRUCTURE)
 
 
 @given(st.sets(st.integers(0, SIZE // GRAIN), max_size=8), st.integers(0, 1 << 32))
@@ -77,4 +61,4 @@ def test_stream_holds_the_grains_that_it_was_given(grains: set[int], seed: int) 
         writer.pwrite(memoryview(data), at)
         model[at : at + length] = data
     writer.finish(NOTHING)
-    look(storage, bytes(model), dice, Depth.CONTENT)
+    reads_as(FORMAT.open(storage), bytes(model), dice, Depth.CONTENT)

@@ -371,8 +371,8 @@ def test_broken_off_child_is_recovered_over_its_parent() -> None:
 
 
 def test_names_of_ancestors_follow_the_folders(tmp_path: Path) -> None:
-    from vsssnap.imaging.copying import save_image
     from vsssnap.imaging.opening import open_image
+    from vsssnap.imaging.saving import save_image
 
     (tmp_path / "full").mkdir()
     (tmp_path / "daily").mkdir()

@@ -57,6 +57,13 @@ def test_a_flipped_bit_in_any_byte_is_noticed(tmp_path: Path) -> None:
     assert result["right"]
 
 
+@pytest.mark.parametrize("image", ["full", "child"])
+def test_a_flipped_bit_is_noticed_at_the_deepest_depth_too(image: str, tmp_path: Path) -> None:
+    """There each payload is read once, with the chunks or with the frames: none may fall between."""
+    result = damaged(tmp_path, image, "fields", 1, "content")
+    check(result, result["damages"])
+
+
 @pytest.mark.parametrize("image", ["child", "parent"])
 def test_a_flipped_bit_anywhere_in_a_chain_is_noticed(image: str, tmp_path: Path) -> None:
     """Every third byte; all of them take minutes and are for the long run."""

@@ -22,8 +22,8 @@ from vsssnap.errors import DeviceReadError, ImageError
 from vsssnap.formats import MemoryStorage, PipeStorage
 from vsssnap.formats.base import Depth
 from vsssnap.formats.vsnap import VsnapOptions
-from vsssnap.imaging.copying import save_image
 from vsssnap.imaging.reports import CopyOptions, OnReadError
+from vsssnap.imaging.saving import save_image
 from vsssnap.metadata import ImageMetadata
 from vsssnap.testing.powercut import PowerCut
 from vsssnap.testing.strategies import contents, sparse_extents

@@ -20,7 +20,7 @@ from vsssnap.errors import CorruptImageError, DeviceReadError
 from vsssnap.formats import MemoryStorage
 from vsssnap.formats.base import Depth
 from vsssnap.formats.vsnap import VsnapOptions
-from vsssnap.imaging.copying import save_image
+from vsssnap.imaging.saving import save_image
 from vsssnap.testing.powercut import PowerCut
 
 CHUNK = 1 << 16

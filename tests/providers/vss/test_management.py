@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vsssnap import vss
+from vsssnap import Snapshot, vss
 from vsssnap.errors import (
     InsufficientStorageError,
     ProviderUnavailableError,
@@ -19,10 +19,13 @@ MIB = 1 << 20
 
 
 def test_writers_are_listed_with_how_they_are(fake_vss: FakeVss) -> None:
+    fake_vss.add_volume("C:\\")
     fake_vss.add_writer("System Writer")
-    fake_vss.add_writer("ASR Writer", fails_at="identify", code=0x800423F3)
+    fake_vss.add_writer("ASR Writer", fails_at="freeze", code=0x800423F3)
+    with Snapshot("C:"):
+        pass
     assert [(report.name, report.state) for report in vss.list_writers()] == [
-        ("ASR Writer", "FAILED_AT_IDENTIFY"),
+        ("ASR Writer", "FAILED_AT_FREEZE"),
         ("System Writer", "STABLE"),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -18,7 +19,6 @@ from vsssnap import (
     Snapshot,
     list_snapshots,
     open_image,
-    purge,
     save_image,
 )
 from vsssnap.errors import (
@@ -118,6 +118,13 @@ def test_an_image_keeps_what_a_restore_needs(fake_vss: FakeVss, volume: FakeVolu
         assert [found.name for found in metadata.writers] == ["SqlServerWriter"]
         assert metadata.documents[f"vss/writers/{writer.instance_id}.xml"] == writer.document.encode()
         assert metadata.documents["vss/backup-components.xml"].startswith(b"<BACKUP_COMPONENTS")
+        (shadow,) = json.loads(metadata.documents["vss/shadow-copies.json"])
+        assert shadow["volume"] == metadata.device == volume.guid_path
+        assert shadow["set_id"] == metadata.snapshot_id
+        assert shadow["attributes"] == ["differential"]
+        assert shadow["provider_id"] == "b5946137-7b9f-4925-af80-51abd60b20d5"
+        assert metadata.created is not None
+        assert metadata.created.isoformat() == shadow["created"]
 
 
 def test_several_volumes_are_of_one_instant(fake_vss: FakeVss, volume: FakeVolume) -> None:
@@ -396,14 +403,6 @@ def test_one_that_is_gone_cannot_be_attached(fake_vss: FakeVss, volume: FakeVolu
         Snapshot.attach("11111111-2222-3333-4444-555555555555", provider="vss")
     with pytest.raises(SnapshotError, match="has no snapshot"):
         Snapshot.attach("no id", provider="vss")
-
-
-def test_what_others_made_is_listed_and_never_purged(fake_vss: FakeVss, volume: FakeVolume) -> None:
-    with Snapshot("C:", persistent=True) as s:
-        pass
-    assert purge() == []
-    assert len(fake_vss.shadows) == 1
-    Snapshot.attach(s.id, own=True).close()
 
 
 def test_a_process_that_is_not_elevated_sees_none(fake_vss: FakeVss, volume: FakeVolume) -> None:

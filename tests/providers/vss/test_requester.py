@@ -339,6 +339,13 @@ def test_without_writers_none_is_asked(vss: FakeVss) -> None:
     for forbidden in ("GatherWriterMetadata", "PrepareForBackup", "GatherWriterStatus", "BackupComplete"):
         assert called(vss, forbidden) == 0
     assert called(vss, "SetContext") == 1
+    assert called(vss, "AbortBackup") == 0, "it ended well: a lasting shadow copy must not be aborted"
+
+
+def test_a_body_that_raises_aborts_also_without_writers(vss: FakeVss) -> None:
+    with pytest.raises(ZeroDivisionError), Snapshot("C:", options=VssOptions(writers=False)):
+        raise ZeroDivisionError
+    assert called(vss, "AbortBackup") == 1
 
 
 # Time and cancelling.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,8 +11,10 @@ import pytest
 from volsnap_model import BLOCK, Disk, Volsnap, model_of, without_header
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.blocks.reader import BlockReader
-from vsssnap.errors import ChangesUnknownError, UsageError
-from vsssnap.volumes import ShadowVolume, UnusedBlocks
+from vsssnap.errors import ChangesUnknownError, DeviceReadError, UsageError
+from vsssnap.volumes import Exclusion, FileSystem, ShadowVolume, UnusedBlocks
+from vsssnap.volumes._runs import Runs, of_bytes
+from vsssnap.volumes.shadow import changes
 
 ZEROS = bytes(BLOCK)
 
@@ -233,3 +235,55 @@ def test_wrong_arguments_are_usage_errors() -> None:
     for bad in ([Extent(BLOCK, BLOCK), Extent(0, BLOCK)], ["everything"]):
         with pytest.raises(UsageError, match="ascending extents"):
             list(volume.changed_extents(1, allocated=bad))  # type: ignore[arg-type]  # that is the test
+
+
+class Files(FileSystem):
+    """A file system that uses every third block, and has a page file in the blocks 3 to 5."""
+
+    name = "ntfs"
+
+    def __init__(self, volume: BlockReader, doubt: str = "") -> None:
+        super().__init__(volume)
+        self.doubt = doubt
+        self.size = volume.size
+        self.block_size = BLOCK
+        self._blocks = volume.size // BLOCK
+
+    def _page(self, first: int, count: int) -> Runs:
+        return of_bytes(bytes(number % 3 == 0 for number in range(first, first + count)), count)
+
+    def excluded(
+        self, exclude: Collection[Exclusion], /
+    ) -> Sequence[tuple[Exclusion, str, Sequence[Extent]]]:
+        assert set(exclude) == set(Exclusion)
+        where = [Extent(3 * BLOCK, 3 * BLOCK, ExtentKind.EXCLUDED)]
+        return [(Exclusion.PAGE_FILE, "pagefile.sys", where)]
+
+
+def test_the_present_file_system_tells_what_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Volsnap(4)
+    model.snapshot()
+    volume = ShadowVolume(model.export().reader())
+    free = {block for block in range(model.last + 1) if block not in model.copies[0].truth}
+    monkeypatch.setattr(changes, "filesystem", Files)
+    used = {*range(0, model.last, 3), model.last} - {3, 4, 5}
+    found = numbers(volume.changed_extents(1), ExtentKind.DATA)
+    assert found == ({0} | free) & used
+    assert found < {0} | free
+
+
+def test_a_map_with_a_doubt_says_nothing_of_what_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Volsnap(4)
+    model.snapshot()
+    volume = ShadowVolume(model.export().reader())
+    free = {block for block in range(model.last + 1) if block not in model.copies[0].truth}
+
+    def doubtful(reader: BlockReader) -> Files:
+        return Files(reader, doubt="the volume is marked dirty")
+
+    def unreadable(reader: BlockReader) -> Files:
+        raise DeviceReadError("bad sector")
+
+    for found in (doubtful, unreadable, lambda reader: None):
+        monkeypatch.setattr(changes, "filesystem", found)
+        assert numbers(volume.changed_extents(1), ExtentKind.DATA) == {0} | free

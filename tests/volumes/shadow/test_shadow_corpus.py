@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import hashlib
 import struct
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import shadow_corpus
+from foreign import ntfs_bitmap
 from requirements import require_corpus
+from vsssnap import Extent, restore_image
 from vsssnap.blocks.reader import BlockReader
 from vsssnap.volumes import BlockSource, ShadowStore, ShadowVolume, UnusedBlocks
 
@@ -173,8 +177,10 @@ def test_changed_blocks_hold_all_that_differ(name: str) -> None:
     for change in shadow_corpus.golden()[name]["cbt"]:
         newer = None if change["to"] == "current" else change["to"]
         differing = set(change["read_diff_blocks"])
-        listed = _numbers(volume, change["frm"], newer, exact=False)
-        exact = _numbers(volume, change["frm"], newer, exact=True)
+        # Of the present volume all, whatever its file system says.
+        used = [Extent(0, volume.stores[0].size)] if newer is None else None
+        listed = _numbers(volume, change["frm"], newer, exact=False, allocated=used)
+        exact = _numbers(volume, change["frm"], newer, exact=True, allocated=used)
         assert differing <= exact <= listed
         # Beyond the truth there is only what was not protected, so that nobody knows what it held.
         level = volume.stores[change["frm"] - 1]._level
@@ -186,10 +192,43 @@ def test_changed_blocks_hold_all_that_differ(name: str) -> None:
             assert len(listed) <= change["descriptor_blocks"] + 10
 
 
-def _numbers(volume: ShadowVolume, older: int, newer: int | None, *, exact: bool) -> set[int]:
+@pytest.mark.parametrize("name", ["plaso_vsstest", "vss_2_stor(local)", "vss_1_vol+vss_2_stor"])
+def test_the_present_files_tell_which_changes_matter(name: str, tmp_path: Path) -> None:
+    volume = volume_of(name)
+    raw = tmp_path / "volume.img"
+    restore_image(volume._reader, raw)
+    bitmap, unit = ntfs_bitmap(raw), _cluster(raw)
+    raw.unlink()
+    for change in shadow_corpus.golden()[name]["cbt"]:
+        if change["to"] != "current":
+            continue
+        found = _numbers(volume, change["frm"], None, exact=False)
+        # What differs and was left out is free by the bitmap, as ntfscat reads it.
+        for block in set(change["read_diff_blocks"]) - found:
+            clusters = range(block * BLOCK // unit, max(1, BLOCK // unit) + block * BLOCK // unit)
+            assert not any(bitmap[each // 8] >> each % 8 & 1 for each in clusters), block
+        # Without what nobody protected and nobody uses now: free space, page files, the storage itself.
+        assert len(found) <= change["descriptor_blocks"] + 10
+
+
+def _cluster(volume: Path) -> int:
+    """Bytes of a cluster, by the boot sector."""
+    with volume.open("rb") as file:
+        head = file.read(16)
+    return int.from_bytes(head[11:13], "little") * head[13]
+
+
+def _numbers(
+    volume: ShadowVolume,
+    older: int,
+    newer: int | None,
+    *,
+    exact: bool,
+    allocated: Sequence[Extent] | None = None,
+) -> set[int]:
     return {
         block
-        for extent in volume.changed_extents(older, newer, exact=exact)
+        for extent in volume.changed_extents(older, newer, exact=exact, allocated=allocated)
         if extent.kind == "data"
         for block in range(extent.offset // BLOCK, -(-extent.end // BLOCK))
     }

@@ -156,3 +156,34 @@ def test_many_copies_take_sixteen_bytes_each() -> None:
     assert list(table.blocks[:3]) == [0, 8, 16]
     assert kept < 24 * count
     assert peak < 64 * count  # a dictionary of all of them takes more than 150 each
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        (0, 0, 0, NOT_USED),  # nothing, but it is one that must be looked at
+        (3, 0, 62, REGULAR),  # right as it is
+        (7, 0, 4000, REGULAR),  # outside of the storage
+        (9, 1 << 20, 0, FORWARD),
+        (70_000, 0, 50, 0x88),  # in another part of the volume
+    ],
+)
+def test_a_block_of_copies_alone_is_read_as_one_by_one(last: tuple[int, int, int, int]) -> None:
+    plain = [(at * 37 % 47, at % 3, 10 + at % 50, 0x88 * (at % 2)) for at in range(1, 508)]
+    table = table_of(*plain, last)
+    expected = {original: place for original, _, place, _ in plain}
+    original, _, place, flags = last
+    if flags & FORWARD:
+        expected.pop(original, None)
+    elif not flags & NOT_USED:
+        expected[original] = place if place < 64 else original  # of a lost one its own place
+    assert copies(table) == expected
+    lost = {block for block, source in zip(table.blocks, table.sources, strict=True) if source & KIND == LOST}
+    assert lost == ({7} if place == 4000 else set())
+
+
+@pytest.mark.parametrize("wrong", [(1, 0, 0), (LIMIT, 0, 0), (LIMIT + BLOCK, 0, 0)])
+def test_a_bad_descriptor_among_copies_is_found(wrong: tuple[int, int, int]) -> None:
+    good = (BLOCK, 0, 20 * BLOCK, 0, 0)
+    with pytest.raises(CorruptImageError, match="descriptor 3"):
+        read_table(storage_of([good] * 3 + [(*wrong[:2], 20 * BLOCK, 0, 0), good]), BLOCK, OWN, LIMIT)

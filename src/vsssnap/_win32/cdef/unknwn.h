@@ -14,6 +14,7 @@ library ole32 {
 };
 
 library oleaut32 {
+    BSTR SysAllocStringLen(const WCHAR *, UINT);
     void SysFreeString(BSTR);
     UINT SysStringLen(BSTR);
 };

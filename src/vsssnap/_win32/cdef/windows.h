@@ -107,6 +107,9 @@ library kernel32 {
     BOOL FindVolumeClose(HANDLE);
     UINT GetDriveTypeW(LPCWSTR);
     BOOL GetDiskFreeSpaceW(LPCWSTR, DWORD *, DWORD *, DWORD *, DWORD *);
+    BOOL GetVolumePathNameW(LPCWSTR, LPWSTR, DWORD);
+    /* processenv.h */
+    DWORD ExpandEnvironmentStringsW(LPCWSTR, LPWSTR, DWORD);
     /* memoryapi.h */
     void *VirtualAlloc(void *, size_t, DWORD, DWORD);
     BOOL VirtualFree(void *, size_t, DWORD);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +20,13 @@ if TYPE_CHECKING:
     from vsssnap.blocks.cow.engine import CowEngine
     from vsssnap.blocks.cow.store import ShadowStore
     from vsssnap.blocks.extent import Extent
+
+
+def new_id() -> str:
+    """A fresh id of a snapshot."""
+    import uuid  # which asks the system what it is: a tenth of the library's import
+
+    return str(uuid.uuid4())
 
 
 class CowSnapshot:
@@ -44,7 +50,7 @@ class CowSnapshot:
         self._pid = os.getpid()
         self.name = engine.name
         self.size = engine.backing.size
-        self.snapshot_id = snapshot_id or str(uuid.uuid4())
+        self.snapshot_id = snapshot_id or new_id()
         self.created = created if created is not None else datetime.now(UTC)
         self._uses = UseGate(f"the snapshot of {self.name}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import uuid
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -13,7 +12,7 @@ from vsssnap._deadline import Deadline
 from vsssnap._units import KIB, MIB, format_size, is_power_of_two, whole
 from vsssnap.blocks.cow.backing import FileBacking, ObjectBacking, SupportsBlockIO
 from vsssnap.blocks.cow.engine import CowEngine, WhenFull
-from vsssnap.blocks.cow.snapshot import CowSnapshot
+from vsssnap.blocks.cow.snapshot import CowSnapshot, new_id
 from vsssnap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -285,7 +284,7 @@ class CowInstant:
                 held.enter_context(engine.uses)
                 engine.gate.hold(deadline, f"wait for writes to {engine.name}")
                 held.callback(engine.gate.let_go)
-            snapshot_id, created = str(uuid.uuid4()), datetime.now(UTC)
+            snapshot_id, created = new_id(), datetime.now(UTC)
             ready, self._ready = self._ready, []
             for engine, store in ready:
                 engine.chain.add(store)

@@ -7,7 +7,8 @@ import uuid
 from typing import TYPE_CHECKING, ClassVar
 
 from vsssnap._units import whole
-from vsssnap.errors import CorruptImageError, UsageError
+from vsssnap.errors import UsageError
+from vsssnap.formats._storages import owning, require_empty
 from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, Probe, ResolveParent, options_of
 from vsssnap.formats.qcow2 import structs
 from vsssnap.formats.qcow2.header import Lineage, name_check, room_for
@@ -43,15 +44,8 @@ class Qcow2Format(ImageFormat):
         self, storage: Storage, /, *, resolve_parent: ResolveParent | None = None, recover: bool = False
     ) -> Qcow2Reader:
         """See `ImageFormat`."""
-        try:
+        with owning(storage):
             return open_image(storage, resolve_parent, recover=recover)
-        except CorruptImageError as exc:
-            storage.close()
-            exc.path = exc.path or storage.name
-            raise
-        except BaseException:
-            storage.close()
-            raise
 
     def create(
         self, storage: Storage, size: int, /, *, options: object = None, parent: ImageReader | None = None
@@ -62,23 +56,14 @@ class Qcow2Format(ImageFormat):
             UsageError: ``storage`` is a pipe or not empty, or the size, an option or the parent is none
                 that QCOW2 can hold.
         """
-        try:
+        with owning(storage):
             return _begin(storage, whole(size, "size"), options, parent)
-        except BaseException:
-            storage.close()
-            raise
 
 
 def _begin(storage: Storage, size: int, options: object, parent: ImageReader | None) -> ImageWriter:
     chosen = options_of(Qcow2Options, options, Qcow2Format.name)
     chosen.check(size)
-    if not storage.seekable:
-        raise UsageError(
-            f"{storage.name} cannot seek, and the header of a QCOW2 image is written last",
-            hint="save to a file, or choose a format that streams, such as vsnap",
-        )
-    if storage.size:
-        raise UsageError(f"{storage.name} is not empty: it has {storage.size} bytes")
+    require_empty(storage, seekable="and the header of a QCOW2 image is written last")
     identity = chosen.identity or uuid.uuid4()
     if parent is None:
         if chosen.backing_name is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from vsssnap.errors import ParentMismatchError, UnknownFormatError, UnsupportedFeatureError
 from vsssnap.formats.qcow2 import structs
-from vsssnap.formats.qcow2.header import Layout, corrupt, name_check, parse, unsupported
+from vsssnap.formats.qcow2.header import Layout, name_check, parse, unsupported
 from vsssnap.formats.qcow2.reader import Files, Qcow2Reader
 
 if TYPE_CHECKING:
@@ -28,28 +28,18 @@ def open_image(storage: Storage, resolve_parent: ResolveParent | None, *, recove
     """Open an image; its storage is the caller's until this returns.
 
     Raises:
-        CorruptImageError: it breaks a rule, or its chain is too long.
+        CorruptImageError: it breaks a rule.
         UnsupportedFeatureError: it uses what cannot be read.
         ParentMismatchError: its backing file is another image, or there is no way to open it.
         ImageNotFoundError: its backing or data file is not there.
     """
     layout = parse(storage, recover=recover)
-    data: ImageReader | None = None
-    parent: ImageReader | None = None
-    try:
-        if layout.external:
-            data = _data_file(storage, layout, resolve_parent)
-        if layout.backing:
-            parent = _backing(storage, layout, resolve_parent)
-        complete = not layout.features.incompatible_features & structs.CORRUPT
-        return Qcow2Reader(Files(storage, layout, data, parent), complete=complete)
-    except BaseException as exc:
-        for reader in (data, parent):
-            if reader is not None:
-                reader.close()
-        if isinstance(exc, RecursionError):
-            raise corrupt(storage, "too many backing files behind one another") from None
-        raise
+    data = _data_file(storage, layout, resolve_parent) if layout.external else None
+    complete = not layout.features.incompatible_features & structs.CORRUPT
+    reader = Qcow2Reader(Files(storage, layout, data), complete=complete)
+    if layout.backing:
+        reader.link(resolve_parent, lambda: _backing(storage, layout, resolve_parent))
+    return reader
 
 
 def _data_file(storage: Storage, layout: Layout, resolve_parent: ResolveParent | None) -> ImageReader:

@@ -79,7 +79,7 @@ class PackedClusters:
         self._storage = storage
         self._bits = cluster_bits
         self._kind = kind
-        self._cache = ByteCache(_KEPT)
+        self.cache = ByteCache(_KEPT)
 
     def decoded(
         self, clusters: Sequence[tuple[int, int]], offset: int, length: int
@@ -116,10 +116,10 @@ class PackedClusters:
 
     def _kept(self, entry: int, place: int, most: int) -> bytes:
         """A cluster of which only a part is wanted: the rest may be next."""
-        plain: bytes | None = self._cache.get(entry)
+        plain: bytes | None = self.cache.get(entry)
         if plain is None:
             plain = self._decoded(self._storage.pread(most, place), place)
-            self._cache.put(entry, plain, len(plain) + 200)
+            self.cache.put(entry, plain, len(plain) + 200)
         return plain
 
     def _together(self, waiting: list[tuple[int, int, int]]) -> Iterator[tuple[int, bytes]]:

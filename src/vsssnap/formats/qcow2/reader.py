@@ -6,12 +6,13 @@ Source: QEMU, docs/interop/qcow2.txt.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from vsssnap._units import MIB
-from vsssnap.blocks.extent import Extent, ExtentKind, coalesce
+from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import CorruptImageError, DeviceReadError, UsageError
-from vsssnap.formats.base import Depth, ImageReader
+from vsssnap.formats._layers import LayeredReader, close_in_turn
+from vsssnap.formats._zero import fill_zero
+from vsssnap.formats.base import Depth
 from vsssnap.formats.qcow2 import structs
 from vsssnap.formats.qcow2.bitmaps import Qcow2Bitmap, bitmaps, dirty_extents
 from vsssnap.formats.qcow2.header import check_l1, corrupt
@@ -24,23 +25,22 @@ from vsssnap.formats.qcow2.verify import verify
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from vsssnap.formats.base import Finding
+    from vsssnap.formats.base import Finding, ImageReader
     from vsssnap.formats.qcow2.header import Layout
     from vsssnap.formats.storage import Storage
 
-_ZEROS: Final = bytes(MIB)
+Place = tuple[Kind, int, int]
+"""What a run is, where it begins in the disk, and where in the file (of PACKED: its L2 entry)."""
 
 
 class Files:
     """The files of an image, shared by its reader and those of its snapshots; the last one closes them."""
 
-    def __init__(
-        self, storage: Storage, layout: Layout, data: ImageReader | None, parent: ImageReader | None
-    ) -> None:
+    def __init__(self, storage: Storage, layout: Layout, data: ImageReader | None) -> None:
         self.storage = storage
         self.layout = layout
         self.data = data
-        self.parent = parent
+        self.parent: ImageReader | None = None
         self.tables = Tables(storage, layout.cluster_size)
         self.packed = PackedClusters(storage, layout.fields.cluster_bits, layout.compression)
         self._users = 0
@@ -60,17 +60,15 @@ class Files:
         try:
             self.storage.close()
         finally:
-            for reader in (self.data, self.parent):
-                if reader is not None:
-                    reader.close()
+            close_in_turn(self.parent)
+            close_in_turn(self.data)
 
 
-class Qcow2Reader(ImageReader):
+class Qcow2Reader(LayeredReader):
     """A QCOW2 image, or one of the snapshots inside it; any number of threads at once.
 
     Attributes:
         layout: Its header.
-        parent: The backing file's reader, or None; closed with this one.
     """
 
     format: ClassVar[str] = "qcow2"
@@ -87,6 +85,7 @@ class Qcow2Reader(ImageReader):
             size, l1_offset = snapshot.size, snapshot.l1_offset
         self._map = ClusterMap(files.storage, layout, files.tables, l1_offset)
         self.path = files.storage.name
+        self.caches = (files.tables.cache, files.packed.cache)
         files.hold()
         super().__init__(size)
 
@@ -96,16 +95,50 @@ class Qcow2Reader(ImageReader):
     @property
     def plain(self) -> bool:  # type: ignore[override]  # here it has to be looked for
         """Whether no cluster is compressed, here or in a backing file; reads tables up to the first one."""
+        image: ImageReader | None = self
+        while isinstance(image, Qcow2Reader):
+            if image._is_packed():  # noqa: SLF001 - of this class
+                return False
+            image = image.parent
+        return image is None or image.plain
+
+    def _is_packed(self) -> bool:
         try:
             with self._gate:
-                own = all(kind is not Kind.PACKED for kind, *_ in self._map.walk(0, self.size))
+                return any(kind is Kind.PACKED for kind, *_ in self._map.walk(0, self.size))
         except (CorruptImageError, DeviceReadError):
-            return False
-        return own and (not isinstance(self.parent, ImageReader) or self.parent.plain)
+            return True  # nobody knows
+
+    def _take(self, parent: ImageReader) -> None:
+        self.parent = self._files.parent = parent
 
     # Reading.
 
+    def _own(self, offset: int, end: int) -> Iterator[tuple[int, int, Place | None]]:
+        for kind, start, length, host in self._map.walk(offset, end - offset):
+            place = None if kind is Kind.ABSENT else (kind, start, host)
+            yield max(start, offset), min(start + length, end), place
+
+    def _fetch(self, view: memoryview, first: int, place: Place) -> None:
+        kind, start, host = place
+        if kind is Kind.STORED:
+            self._stored(view, host + first - start)
+        elif kind is Kind.ZERO:
+            fill_zero(view)
+        else:
+            for at, plain in self._files.packed.decoded([(start, host)], first, len(view)):
+                view[:] = _part(plain, first - at, first - at + len(view))
+
+    def _load(self, length: int, first: int, place: Place) -> bytes:
+        kind, start, host = place
+        if kind is Kind.STORED and self._files.data is None:
+            return self._files.storage.pread(length, host + first - start)
+        return super()._load(length, first, place)
+
     def _read_into(self, view: memoryview, offset: int) -> None:
+        if self.parent is not None:
+            super()._read_into(view, offset)
+            return
         end = offset + len(view)
         packed: list[tuple[int, int]] = []
         for kind, start, length, host in self._map.walk(offset, len(view)):
@@ -116,20 +149,20 @@ class Qcow2Reader(ImageReader):
             part = view[first - offset : last - offset]
             if kind is Kind.STORED:
                 self._stored(part, host + first - start)
-            elif kind is Kind.ABSENT and self.parent is not None:
-                self._behind(self.parent, part, first)
             else:
-                _clear(part)
+                fill_zero(part)
         for at, plain in self._files.packed.decoded(packed, offset, len(view)):
             first, last = max(at, offset), min(at + len(plain), end)
             view[first - offset : last - offset] = _part(plain, first - at, last - at)
 
     def _read(self, length: int, offset: int) -> bytes:
+        if self.parent is not None:
+            return super()._read(length, offset)
         parts = list(self._parts(offset, length))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _parts(self, offset: int, length: int) -> Iterator[bytes]:
-        """The same as new bytes, which saves two copies; neighbours that are compressed go together."""
+        """As new bytes, which saves two copies, if it stands alone; compressed neighbours go together."""
         end = offset + length
         packed: list[tuple[int, int]] = []
         for kind, start, count, host in self._map.walk(offset, length):
@@ -145,8 +178,6 @@ class Qcow2Reader(ImageReader):
                 part = bytearray(last - first)
                 self._stored(memoryview(part), host + first - start)
                 yield bytes(part)
-            elif kind is Kind.ABSENT and self.parent is not None:
-                yield self.parent.pread(last - first, first).ljust(last - first, b"\0")
             else:
                 yield bytes(last - first)
         yield from self._unpacked(packed, offset, length)
@@ -166,31 +197,14 @@ class Qcow2Reader(ImageReader):
                 host,
             )
 
-    @staticmethod
-    def _behind(parent: ImageReader, view: memoryview, offset: int) -> None:
-        """What the backing file has; zeros behind its end."""
-        _clear(view[parent.preadinto(view, offset) :])
-
     # States.
 
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        return coalesce(self._pieces(offset, offset + length))
-
-    def _pieces(self, offset: int, end: int) -> Iterator[Extent]:
-        for kind, start, length, host in self._map.walk(offset, end - offset):
-            first, last = max(start, offset), min(start + length, end)
-            count = last - first
-            if kind is Kind.PACKED:
-                yield Extent(first, count)
-            elif kind is Kind.STORED:
-                yield from self._stored_extents(first, count, host + first - start)
-            elif kind is Kind.ABSENT and self.parent is not None:
-                shown = max(0, min(count, self.parent.size - first))
-                yield from self.parent.extents(first, shown)
-                if shown < count:
-                    yield Extent(first + shown, count - shown, ExtentKind.ZERO)
-            else:
-                yield Extent(first, count, ExtentKind.ZERO)
+    def _tell(self, first: int, stop: int, place: Place) -> Iterator[Extent]:
+        kind, start, host = place
+        if kind is Kind.STORED:
+            yield from self._stored_extents(first, stop - first, host + first - start)
+        else:
+            yield Extent(first, stop - first, ExtentKind.ZERO if kind is Kind.ZERO else ExtentKind.DATA)
 
     def _stored_extents(self, first: int, count: int, host: int) -> Iterator[Extent]:
         """Stored clusters may be holes of the file: preallocated and never written."""
@@ -292,12 +306,9 @@ class Qcow2Reader(ImageReader):
 
     # Facts.
 
-    @property
-    def origins(self) -> tuple[str, ...]:
-        """The image's file, its data file, and those of its backing files."""
-        own = (self.path,) if self.path else ()
+    def _paths(self) -> tuple[str, ...]:
         data = self._files.data.origins if self._files.data is not None else ()
-        return (*own, *data, *(self.parent.origins if self.parent is not None else ()))
+        return (*super()._paths(), *data)
 
     @property
     def is_snapshot(self) -> bool:
@@ -311,7 +322,7 @@ class Qcow2Reader(ImageReader):
             "stored_size": self._files.storage.size,
             "complete": self._complete,
             "identity": layout.lineage.identity.hex if layout.lineage is not None else "",
-            "parents": [_shown(layout.backing)] if layout.backing else [],
+            "parents": [_printable(layout.backing)] if layout.backing else [],
             "features": layout.feature_words(),
             "version": layout.fields.version,
             "cluster_size": layout.cluster_size,
@@ -319,17 +330,17 @@ class Qcow2Reader(ImageReader):
             "compression": structs.COMPRESSION_NAMES[layout.compression],
         }
         if layout.backing:
-            facts["backing_format"] = _shown(layout.backing_format)
+            facts["backing_format"] = _printable(layout.backing_format)
         if layout.external:
-            facts["data_file"] = _shown(layout.data_file)
+            facts["data_file"] = _printable(layout.data_file)
         if self._snapshot is not None:
-            facts["snapshot"] = _shown(self._snapshot.id)
+            facts["snapshot"] = _printable(self._snapshot.id)
             return facts
         try:
             facts["snapshots"] = [
                 {
-                    "id": _shown(item.id),
-                    "name": _shown(item.name),
+                    "id": _printable(item.id),
+                    "name": _printable(item.name),
                     "created": item.created.isoformat(),
                     "size": item.size,
                 }
@@ -337,7 +348,7 @@ class Qcow2Reader(ImageReader):
             ]
             facts["bitmaps"] = [
                 {
-                    "name": _shown(item.name),
+                    "name": _printable(item.name),
                     "granularity": item.granularity,
                     "enabled": item.enabled,
                     "problem": item.problem,
@@ -367,12 +378,6 @@ def _part(plain: bytes, first: int, last: int) -> bytes:
     return plain if first == 0 and last >= len(plain) else plain[first:last]
 
 
-def _clear(view: memoryview) -> None:
-    for at in range(0, len(view), len(_ZEROS)):
-        count = min(len(_ZEROS), len(view) - at)
-        view[at : at + count] = _ZEROS[:count] if count < len(_ZEROS) else _ZEROS
-
-
-def _shown(text: str) -> str:
+def _printable(text: str) -> str:
     """Text that JSON can hold: names may be no UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -43,7 +43,7 @@ class Tables:
 
     def __init__(self, storage: Storage, cluster_size: int) -> None:
         self._storage = storage
-        self._cache = ByteCache(_KEPT)
+        self.cache = ByteCache(_KEPT)
         self.page_size = min(PAGE, cluster_size)
 
     def pages(self, offset: int, first: int, last: int) -> Iterator[tuple[int, array[int], int, int]]:
@@ -72,11 +72,11 @@ class Tables:
         return self._page(offset + base * 8, (index - base + 1) * 8)[index - base]
 
     def _page(self, offset: int, least: int) -> array[int]:
-        found: array[int] | None = self._cache.get(offset)
+        found: array[int] | None = self.cache.get(offset)
         if found is not None and len(found) * 8 >= least:
             return found
         # A table may end with the file, in the middle of a page.
         length = max(least, min(self.page_size, self._storage.size - offset))
         found = words(self._storage.pread(length, offset))
-        self._cache.put(offset, found, len(found) * 8 + 200)
+        self.cache.put(offset, found, len(found) * 8 + 200)
         return found

@@ -14,6 +14,5 @@ from __future__ import annotations
 from vsssnap.formats.sidecar.checking import verify_with_sidecar as verify_with_sidecar
 from vsssnap.formats.sidecar.reader import SidecarReader as SidecarReader
 from vsssnap.formats.sidecar.states import States as States
-from vsssnap.formats.sidecar.structs import SUFFIX as SUFFIX
 from vsssnap.formats.sidecar.writer import SidecarWriter as SidecarWriter
 from vsssnap.formats.sidecar.writer import with_sidecar as with_sidecar

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from vsssnap.blocks.extent import Extent, ExtentKind, coalesce
 from vsssnap.errors import CorruptImageError, DeviceReadError
+from vsssnap.formats.base import SIDECAR_SUFFIX
 from vsssnap.formats.sidecar.reader import matches
-from vsssnap.formats.sidecar.structs import NO_DIGEST, SUFFIX
+from vsssnap.formats.sidecar.structs import NO_DIGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,7 +79,7 @@ class BlockGuard:
                 path=self._path,
                 structure="block",
                 hint="restore the image from another copy; if it was changed on purpose,"
-                f" move its side-car (*{SUFFIX}) away",
+                f" move its side-car (*{SIDECAR_SUFFIX}) away",
             )
 
     def over(self, extents: Iterator[Extent]) -> Iterator[Extent]:

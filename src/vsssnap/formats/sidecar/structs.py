@@ -13,9 +13,6 @@ import xxhash
 from vsssnap._record import U32, U64, Bytes8, Bytes16, Bytes32, Record
 from vsssnap._units import KIB, MAX_SIZE, MIB
 
-SUFFIX: Final = ".vsssnap"
-"""What is appended to an image's whole name."""
-
 HEADER_MAGIC: Final = b"VSSSIDE\x1a"
 FOOTER_MAGIC: Final = b"VSSSEND\x1a"
 VERSION: Final = 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from vsssnap._units import whole
 from vsssnap.errors import UsageError
 from vsssnap.formats._parents import find_parent, spellings
+from vsssnap.formats._storages import owning, require_empty
 from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, Probe, ResolveParent, options_of
 from vsssnap.formats.vhd import structs
 from vsssnap.formats.vhd.locators import parent_name, texts
@@ -50,6 +51,10 @@ class VhdFormat(ImageFormat):
         """By option."""
         return options_of(VhdOptions, options, self.name).sidecar
 
+    def disk_sector_size(self, options: object, /) -> int:
+        """Disks have sectors of 512 bytes."""
+        return 512
+
     def open(
         self, storage: Storage, /, *, resolve_parent: ResolveParent | None = None, recover: bool = False
     ) -> VhdReader:
@@ -58,31 +63,24 @@ class VhdFormat(ImageFormat):
         Raises:
             ImageNotFoundError: the parent is not there.
         """
-        try:
-            layout = read_layout(storage, recover=recover)
-            parent = None
-            if layout.header is not None and layout.footer.disk_type == structs.DIFFERENCING:
-                parent = _parent(storage, layout.header, resolve_parent)
-            return VhdReader(storage, layout, parent)
-        except BaseException:
-            storage.close()
-            raise
+        with owning(storage):
+            reader = VhdReader(storage, read_layout(storage, recover=recover))
+        header = reader.layout.header
+        if header is not None and reader.layout.footer.disk_type == structs.DIFFERENCING:
+            reader.link(resolve_parent, lambda: _parent(storage, header, resolve_parent))
+        return reader
 
     def create(
         self, storage: Storage, size: int, /, *, options: object = None, parent: ImageReader | None = None
     ) -> ImageWriter:
         """See `ImageFormat`."""
-        try:
+        with owning(storage):
             return self._begin(storage, whole(size, "size"), options, parent)
-        except BaseException:
-            storage.close()
-            raise
 
     def _begin(self, storage: Storage, size: int, options: object, parent: ImageReader | None) -> ImageWriter:
         chosen = options_of(VhdOptions, options, self.name)
         check_size(size)
-        if storage.size:
-            raise UsageError(f"{storage.name} is not empty: it has {storage.size} bytes")
+        require_empty(storage)
         fixed = chosen.check(seekable=storage.seekable, child=parent is not None)
         if fixed:
             return (FixedWriter if storage.seekable else FixedStream)(storage, size, chosen)
@@ -108,7 +106,7 @@ def _parent(storage: Storage, header: Header, resolve: ResolveParent | None) -> 
         resolve,
         spellings(located.get(structs.RELATIVE, ""), located.get(structs.ABSOLUTE, ""), name),
         VhdReader,
-        lambda found: found.identity == header.parent_identity,
+        lambda found: "" if found.identity == header.parent_identity else f"it is {found.identity.hex()}",
         storage.name,
         f"image {header.parent_identity.hex()} ({name or 'no name'})",
     )

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vsssnap._units import MIB
-from vsssnap.blocks.extent import Extent, ExtentKind, coalesce, shift
+from vsssnap.blocks.extent import Extent, ExtentKind, shift
 from vsssnap.errors import DeviceReadError
 from vsssnap.formats._cache import ByteCache
-from vsssnap.formats.base import Depth, Finding, ImageReader
+from vsssnap.formats._layers import LayeredReader, close_in_turn
+from vsssnap.formats.base import Depth, Finding
 from vsssnap.formats.vhd import structs
 from vsssnap.formats.vhd.locators import parent_name, texts
 from vsssnap.formats.vhd.opening import footer_at
@@ -25,91 +26,53 @@ Piece = tuple[int, int, int | None]
 """A range of the volume, from and to, and where it lies in the file; None if it is not there."""
 
 _CACHE: Final = 4 * MIB  # bytes of bitmaps that are kept; a full one takes next to nothing
-_ZEROS: Final = bytes(MIB)
 _FULL: Final = b""  # stands for a bitmap of ones alone
 _LOST: Final = -1  # where a range lies whose place in the file is behind its end
 
 
-class VhdReader(ImageReader):
+class VhdReader(LayeredReader):
     """A VHD image, with its parents if it is differencing; any number of threads at once.
 
     Attributes:
         layout: What its structures say.
-        parent: The image behind it, which is closed with it; None if it is not differencing.
     """
 
     format: ClassVar[str] = "vhd"
     plain = True
 
-    def __init__(self, storage: Storage, layout: Layout, parent: VhdReader | None = None) -> None:
-        """Own ``storage`` and ``parent``."""
+    def __init__(self, storage: Storage, layout: Layout) -> None:
+        """Own ``storage``."""
         super().__init__(layout.size)
         self.layout = layout
-        self.parent: VhdReader | None = parent
         self.path = storage.name
         self._storage = storage
         self._bitmaps = ByteCache(_CACHE)
+        self.caches = (self._bitmaps,)
 
     @property
     def identity(self) -> bytes:
         """The unique id by which a child knows it."""
         return self.layout.footer.identity
 
-    @property
-    def origins(self) -> tuple[str, ...]:
-        """The image's file and those of its parents."""
-        paths = [self.path]
-        below = self.parent
-        while below is not None:
-            paths.append(below.path)
-            below = below.parent
-        return tuple(path for path in paths if path)
-
     # Reading.
 
-    def _read_into(self, view: memoryview, offset: int) -> None:
-        # A loop, not a call for each link: a chain may be longer than the stack is deep.
-        todo = [(self, offset, offset + len(view))]
-        while todo:
-            image, low, high = todo.pop()
-            if image is not self and image.sidecar is not None:
-                image.sidecar.states.require_readable(low, high - low)
-            for first, end, at in image._pieces(low, high):  # noqa: SLF001 - of this class
-                part = view[first - offset : end - offset]
-                if at is not None:
-                    if at == _LOST:
-                        raise image._unread(first, end)  # noqa: SLF001
-                    image._storage.preadinto(part, at)  # noqa: SLF001
-                    continue
-                below = image.parent
-                split = min(end, max(first, below.size)) if below is not None else first
-                if below is not None and first < split:
-                    todo.append((below, first, split))
-                for start in range(split - first, len(part), MIB):
-                    part[start : start + MIB] = _ZEROS[: len(part) - start]
+    def _fetch(self, view: memoryview, first: int, place: int) -> None:
+        if place == _LOST:
+            raise self._unread(first, first + len(view))
+        self._storage.preadinto(view, place)
 
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        return coalesce(self._known(offset, offset + length))
+    def _load(self, length: int, first: int, place: int) -> bytes:
+        if place == _LOST:
+            raise self._unread(first, first + length)
+        return self._storage.pread(length, place)
 
-    def _known(self, offset: int, end: int) -> Iterator[Extent]:
-        for first, stop, at in self._pieces(offset, end):
-            if at is not None:
-                if at == _LOST:
-                    yield Extent(first, stop - first, ExtentKind.UNREADABLE)
-                else:  # as sparse as its file
-                    yield from shift(self._storage.extents(at, stop - first), first - at)
-                continue
-            below = self.parent
-            split = min(stop, max(first, below.size)) if below is not None else first
-            if below is not None and first < split:
-                known = below._known(first, split)  # noqa: SLF001 - of this class
-                if below.sidecar is not None:
-                    known = below.sidecar.states.over(known, first, split - first)
-                yield from known
-            if split < stop:
-                yield Extent(split, stop - split, ExtentKind.ZERO)
+    def _tell(self, first: int, stop: int, place: int) -> Iterator[Extent]:
+        if place == _LOST:
+            yield Extent(first, stop - first, ExtentKind.UNREADABLE)
+        else:  # as sparse as its file
+            yield from shift(self._storage.extents(place, stop - first), first - place)
 
-    def _pieces(self, offset: int, end: int) -> Iterator[Piece]:
+    def _own(self, offset: int, end: int) -> Iterator[Piece]:
         """Ranges of the volume and where each lies in the file, None if it is not there."""
         header = self.layout.header
         if header is None:
@@ -235,13 +198,8 @@ class VhdReader(ImageReader):
         progress(4 * len(layout.table))  # the table was looked at when the image was opened
 
     def _release(self) -> None:
-        self._bitmaps.clear()
         self._storage.close()
-        below = self.parent
-        while below is not None:  # one after the other, for the reason above
-            image, below = below, below.parent
-            image.parent = None
-            image.close()
+        close_in_turn(self.parent)
 
 
 def _time(stamp: int) -> str:

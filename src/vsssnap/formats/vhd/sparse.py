@@ -7,9 +7,8 @@ readers do not look at them and others go wrong where they are mixed.  The place
 under a lock; bytes are written outside of it, so several threads write at once.  The file is
 sparse: a new block is all zero, and what is zero in it is never written.
 
-In a differencing image every sector is *settled* sooner or later: stored or marked by the caller,
-or, at the end, taken for zero.  A settled sector that differs from the parent has its bit set; one
-that is equal to it is left to the parent.
+In a differencing image a sector that was stored or marked and differs from the parent has its bit
+set; one that is equal to it, or of which nobody spoke, is left to the parent.
 
 Until `finish` the file has neither header nor footer.  Table and header are written and flushed with
 the blocks; then the two footers, either of which makes the image whole.
@@ -28,7 +27,6 @@ from typing import TYPE_CHECKING, Final
 from vsssnap._units import MIB, round_up
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import DeviceReadError, UsageError
-from vsssnap.formats._ranges import Ranges
 from vsssnap.formats._zero import PIECE, data_runs
 from vsssnap.formats.base import ImageWriter, WriteOrder
 from vsssnap.formats.raw import check_inside
@@ -77,9 +75,8 @@ class SparseWriter(ImageWriter):
         self._table = array("I", [UNUSED]) * -(-size // self._block)
         self._bitmap = bitmap_size(self._block)
         self._place(round_up(FOOTER_SIZE + HEADER_SIZE + 4 * len(self._table), SECTOR))
-        self._lock = threading.Lock()  # of _table, _next, _settled and _unsaid
+        self._lock = threading.Lock()  # of _table, _next and _unsaid
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
-        self._settled = Ranges()  # sectors; only with a parent
         self._unsaid = dict.fromkeys(_UNSAID, 0)
 
     def _place(self, end_of_table: int) -> None:
@@ -128,9 +125,6 @@ class SparseWriter(ImageWriter):
         """Put down what is to be stored; sectors that were stored before are written again."""
         data, offset, found = encoded
         end = offset + len(data)
-        if self._parent is not None:
-            with self._lock:
-                self._settled.add(offset // SECTOR, end // SECTOR)
         index = 0
         for first, stop in self._blocks(offset, end):
             wanted = 0
@@ -229,18 +223,13 @@ class SparseWriter(ImageWriter):
             if self._at(at) + SECTOR <= self._storage.size:  # else zeros that were never written
                 self._storage.preadinto(memoryview(sector), self._at(at))
         elif self._parent is not None:
-            with self._lock:
-                left = at // SECTOR in self._settled
-            if left:
-                self._parent.preadinto(sector, at)
+            self._parent.preadinto(sector, at)
         sector[first - at : end - at] = bytes(end - first)
         self.store(self.encode(memoryview(sector), at))
 
     def _zero(self, first: int, end: int) -> None:
         """Make a range of whole sectors zero."""
         if self._parent is not None:
-            with self._lock:
-                self._settled.add(first // SECTOR, end // SECTOR)
             for extent in self._parent.extents(first, end - first):
                 if not extent.reads_as_zero:
                     low = extent.offset - extent.offset % SECTOR
@@ -267,11 +256,6 @@ class SparseWriter(ImageWriter):
 
     def finish(self, metadata: ImageMetadata, /) -> None:
         """See `ImageWriter`; a VHD has no room for ``metadata``."""
-        if self._parent is not None:
-            with self._lock:
-                rest = list(self._settled.gaps(0, self.size // SECTOR))
-            for first, end in rest:
-                self._zero(first * SECTOR, end * SECTOR)
         self._storage.pwrite(self._header() + self._packed_table() + self._texts, FOOTER_SIZE)
         self._storage.flush()
         self._storage.pwrite(self._footer, self._next)

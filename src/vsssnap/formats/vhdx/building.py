@@ -3,8 +3,11 @@
 Source: [MS-VHDX] 2.1 to 2.6.  The order is the one that Windows uses: header section, log of
 1 MiB (empty), metadata region of 1 MiB, BAT region, payload.
 
-The headers are the complete mark.  They are written last, after all else was flushed; without a
-valid one every reader must refuse the file (2.2.2).
+The headers are the complete mark: without a valid one every reader must refuse the file (2.2.2).
+The first one is written when all else is safe but the BAT, of which the log has a copy; so from
+then on the image is whole, by the replay of the log at first (2.3).  When the BAT is safe too, two
+headers follow that say that the log is empty.  The log has a fixed size: of a BAT that is larger
+(a disk above 252 GiB with blocks of 2 MiB), the rest is written before the first header.
 """
 
 from __future__ import annotations
@@ -15,12 +18,12 @@ from typing import TYPE_CHECKING, Final
 
 from vsssnap._units import MIB, round_up
 from vsssnap.errors import UsageError
-from vsssnap.formats.vhdx import structs
+from vsssnap.formats.vhdx import logwriter, structs
 from vsssnap.formats.vhdx.layout import checksum_of
 from vsssnap.formats.vhdx.structs import Header, MetadataEntry, MetadataHeader, RegionEntry, RegionHeader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from vsssnap.formats.storage import Storage
     from vsssnap.formats.vhdx.layout import Geometry, Layout
@@ -30,6 +33,7 @@ CREATOR: Final = "vsssnap"
 LOG_OFFSET: Final = MIB
 LOG_LENGTH: Final = MIB
 METADATA_OFFSET: Final = 2 * MIB
+_NO_LOG: Final = uuid.UUID(int=0)
 _MAX_INHERITED: Final = 64 * MIB  # bytes of unknown items that a child takes over
 
 
@@ -40,6 +44,7 @@ class Identity:
     file: uuid.UUID
     data: uuid.UUID
     disk: uuid.UUID
+    log: uuid.UUID
 
     @classmethod
     def make(cls, fixed: uuid.UUID | None, parent: Layout | None) -> Identity:
@@ -47,7 +52,8 @@ class Identity:
         data = fixed or uuid.uuid4()
         file = uuid.uuid5(fixed, "file") if fixed else uuid.uuid4()
         disk = uuid.uuid5(fixed, "disk") if fixed else uuid.uuid4()
-        return cls(file, data, parent.disk_id if parent else disk)
+        log = uuid.uuid5(fixed, "log") if fixed else uuid.uuid4()
+        return cls(file, data, parent.disk_id if parent else disk, log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +103,55 @@ class Head:
         head = RegionHeader(structs.REGION_MAGIC, 0, len(entries), 0).pack()
         return _sealed(b"".join((head, *entries)).ljust(structs.REGION_TABLE_SIZE, b"\0"))
 
-    def complete(self, storage: Storage) -> None:
-        """Flush all else, write both headers, flush."""
+    def complete(self, storage: Storage, bat: Iterable[bytes]) -> None:
+        """Write the BAT and the headers, so that the image is whole at one instant; flushed.
+
+        Args:
+            storage: The file, at its full length and with all else in it.
+            bat: The BAT's entries, in pieces of any length.
+        """
+        logged = self._write_rest(storage, bat)
+        storage.pwrite(logwriter.entries(self.identity.log, logged, storage.size), LOG_OFFSET)
         storage.flush()
-        for sequence, offset in enumerate(structs.HEADERS, 1):
-            header = Header(
-                structs.HEADER_MAGIC,
-                0,
-                sequence,
-                self.identity.file.bytes_le,
-                self.identity.data.bytes_le,
-                bytes(16),
-                0,
-                1,
-                LOG_LENGTH,
-                LOG_OFFSET,
-            )
-            storage.pwrite(_sealed(header.pack().ljust(structs.HEADER_SIZE, b"\0")), offset)
+        first, second = structs.HEADERS
+        self._write_header(storage, first, 1, self.identity.log)
+        for offset, sector in logged:
+            storage.pwrite(sector, offset)
+        storage.flush()
+        # Each is flushed before the next one, so that there is a valid one at any time.
+        self._write_header(storage, second, 2, _NO_LOG)
+        self._write_header(storage, first, 3, _NO_LOG)
+
+    def _write_rest(self, storage: Storage, bat: Iterable[bytes]) -> list[logwriter.Sector]:
+        """Write what of the BAT the log has no room for; give the rest as sectors."""
+        most, size = logwriter.MOST * structs.LOG_SECTOR, structs.LOG_SECTOR
+        begin = bytearray()
+        at = self.bat_offset
+        for piece in bat:
+            rest = piece[max(0, most - len(begin)) :]
+            begin += piece[: len(piece) - len(rest)]
+            if rest.count(0) < len(rest):  # the file is all zero there
+                storage.pwrite(rest, at + len(piece) - len(rest))
+            at += len(piece)
+        begin += bytes(-len(begin) % size)
+        sectors = [(self.bat_offset + n, bytes(begin[n : n + size])) for n in range(0, len(begin), size)]
+        # A log must hold an entry, and an entry something to write.
+        return [one for one in sectors if any(one[1])] or sectors[:1]
+
+    def _write_header(self, storage: Storage, offset: int, sequence: int, log: uuid.UUID) -> None:
+        header = Header(
+            structs.HEADER_MAGIC,
+            0,
+            sequence,
+            self.identity.file.bytes_le,
+            self.identity.data.bytes_le,
+            log.bytes_le,
+            0,
+            1,
+            LOG_LENGTH,
+            LOG_OFFSET,
+        )
+        storage.pwrite(_sealed(header.pack().ljust(structs.HEADER_SIZE, b"\0")), offset)
         storage.flush()
 
 

@@ -171,7 +171,10 @@ class VhdxChildWriter(VhdxWriter):
         data = bytearray(self._parent.pread(self._sector, start))
         place = self._places.get(start // self._geometry.block_size)
         if place and self._is_set(start):
-            data[:] = self._storage.pread(self._sector, place + start % self._geometry.block_size)
+            where = place + start % self._geometry.block_size
+            # Behind the end are zeros that were never written.
+            whole = where + self._sector <= self._storage.size
+            data[:] = self._storage.pread(self._sector, where) if whole else bytes(self._sector)
         data[at - start : stop - start] = bytes(stop - at)
         self._put(memoryview(data), start)
         self._set_bits(start, self._sector, 1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar
 
 from vsssnap._units import whole
-from vsssnap.errors import UnsupportedFeatureError, UsageError
+from vsssnap.errors import UsageError
+from vsssnap.formats._storages import owning, require_empty
 from vsssnap.formats.base import ImageFormat, ImageReader, Probe, ResolveParent, options_of
 from vsssnap.formats.vhdx import layout, locator, structs
 from vsssnap.formats.vhdx.building import head_of
@@ -17,13 +17,6 @@ from vsssnap.formats.vhdx.writer import VhdxWriter
 
 if TYPE_CHECKING:
     from vsssnap.formats.storage import Storage
-
-MAX_CHAIN: Final = 64
-"""Images behind one another; each is a call deeper, and Hyper-V makes at most 50 checkpoints."""
-
-_MOST_OPENED: Final = 4 * MAX_CHAIN  # files in all: a child may name several, and each of them again
-
-_HERE = threading.local()  # `depth` and `opened`: how many images this thread is opening, and has opened
 
 
 class VhdxFormat(ImageFormat):
@@ -44,29 +37,22 @@ class VhdxFormat(ImageFormat):
         """By option."""
         return options_of(VhdxOptions, options, self.name).sidecar
 
+    def disk_sector_size(self, options: object, /) -> int:
+        """Disks have the logical sectors of the options."""
+        given = options_of(VhdxOptions, options, self.name)
+        return given.sector(512, given.logical_sector_size, "logical")
+
     def open(
         self, storage: Storage, /, *, resolve_parent: ResolveParent | None = None, recover: bool = False
     ) -> VhdxReader:
         """See `ImageFormat`; the log is replayed in memory, the file is not changed."""
-        depth = getattr(_HERE, "depth", 0)
-        _HERE.opened = _HERE.opened + 1 if depth else 1
-        _HERE.depth = depth + 1
-        try:
-            if depth >= MAX_CHAIN or _HERE.opened > _MOST_OPENED:
-                raise UnsupportedFeatureError(  # noqa: TRY301 - the storage is closed below
-                    f"{storage.name}: {depth} images behind one another, or too many tried",
-                    path=storage.name,
-                    feature="length of the chain",
-                    hint=f"merge some of them: at most {MAX_CHAIN} are read",
-                )
+        with owning(storage):
             found = layout.load(storage, recover=recover)
-            parent = open_parent(found, found.locator, resolve_parent) if found.locator else None
-            return VhdxReader(found, parent)
-        except BaseException:
-            storage.close()
-            raise
-        finally:
-            _HERE.depth = depth
+            reader = VhdxReader(found)
+        known = found.locator
+        if known is not None:
+            reader.link(resolve_parent, lambda: open_parent(found, known, resolve_parent))
+        return reader
 
     def create(
         self,
@@ -84,22 +70,13 @@ class VhdxFormat(ImageFormat):
                 is a pipe or not empty.
             TargetError: there is no room.
         """
-        try:
+        with owning(storage):
             chosen = options_of(VhdxOptions, options, self.name)
             return _begin(storage, whole(size, "size"), chosen, parent)
-        except BaseException:
-            storage.close()
-            raise
 
 
 def _begin(storage: Storage, size: int, options: VhdxOptions, parent: ImageReader | None) -> VhdxWriter:
-    if not storage.seekable:
-        raise UsageError(
-            f"{storage.name} cannot seek, a VHDX needs a file",
-            hint="choose a format that streams, such as vsnap",
-        )
-    if storage.size:
-        raise UsageError(f"{storage.name} is not empty: it has {storage.size} bytes")
+    require_empty(storage, seekable="a VHDX needs a file")
     if parent is None:
         head = head_of(options.geometry(size, None), options)
         return VhdxWriter(storage, head, fixed=options.fixed, preallocate=options.preallocate)

@@ -11,6 +11,7 @@ import heapq
 from typing import TYPE_CHECKING, NoReturn
 
 from vsssnap.errors import UsageError
+from vsssnap.formats._zero import fill_zero
 from vsssnap.formats.storage import Storage
 from vsssnap.formats.vhdx.structs import LOG_SECTOR
 
@@ -18,15 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vsssnap.blocks.extent import Extent
-
-_ZEROS = memoryview(bytes(1 << 20))
-
-
-def fill_zero(view: memoryview) -> None:
-    """Make all bytes of a view zero, whatever its length."""
-    for at in range(0, len(view), len(_ZEROS)):
-        part = view[at : at + len(_ZEROS)]
-        part[:] = _ZEROS[: len(part)]
 
 
 class Patches:

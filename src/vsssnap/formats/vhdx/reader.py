@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from vsssnap.blocks.extent import Extent, ExtentKind, coalesce, shift
-from vsssnap.errors import ImageNotFoundError, ParentMismatchError
-from vsssnap.formats.base import Depth, Finding, ImageReader
-from vsssnap.formats.vhdx.overlay import fill_zero
+from vsssnap.blocks.extent import Extent, ExtentKind, shift
+from vsssnap.formats._layers import LayeredReader, close_in_turn
+from vsssnap.formats._parents import find_parent
+from vsssnap.formats._zero import fill_zero
+from vsssnap.formats.base import Depth, Finding
 from vsssnap.formats.vhdx.tables import NOTHING, PARENT, ZEROS, Tables
 
 if TYPE_CHECKING:
@@ -26,66 +27,52 @@ if TYPE_CHECKING:
 _KINDS = {ZEROS: ExtentKind.ZERO, NOTHING: ExtentKind.HOLE}
 
 
-class VhdxReader(ImageReader):
-    """A VHDX image; owns its storage and its parent.
+class VhdxReader(LayeredReader):
+    """A VHDX image; owns its storage.
 
     Attributes:
         layout: The head of its file.
-        parent: What a differencing disk shows where it holds nothing, or None.
+        tables: What lies where in it.
     """
 
     format = "vhdx"
     plain = True
 
-    def __init__(self, layout: Layout, parent: VhdxReader | None) -> None:
-        """Take over a file whose head was read, and its parent."""
+    def __init__(self, layout: Layout) -> None:
+        """Take over a file whose head was read."""
         super().__init__(layout.geometry.size, sector_size=layout.geometry.sector_size)
         self.layout = layout
-        self.parent = parent
         self._storage = layout.storage
+        self.path = layout.storage.name
         self.tables = Tables(layout)
+        self.caches = (self.tables.cache,)
 
-    def _read_into(self, view: memoryview, offset: int) -> None:
-        for piece in self.tables.pieces(offset, len(view)):
-            part = view[piece.offset - offset : piece.offset - offset + piece.length]
-            if piece.where >= 0:
-                self._storage.preadinto(part, piece.where)
-            elif piece.where == PARENT:
-                # A child may have been made longer than its parent.
-                fill_zero(part[self._parent().preadinto(part, piece.offset) :])
-            else:
-                fill_zero(part)
+    def _own(self, offset: int, end: int) -> Iterator[tuple[int, int, tuple[int, int] | None]]:
+        for piece in self.tables.pieces(offset, end - offset):
+            place = None if piece.where == PARENT else (piece.where, piece.offset)
+            yield piece.offset, piece.offset + piece.length, place
 
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        return coalesce(self._known(offset, length))
+    def _fetch(self, view: memoryview, first: int, place: tuple[int, int]) -> None:
+        where, start = place
+        if where >= 0:
+            self._storage.preadinto(view, where + first - start)
+        else:
+            fill_zero(view)
 
-    def _known(self, offset: int, length: int) -> Iterator[Extent]:
-        for piece in self.tables.pieces(offset, length):
-            if piece.where >= 0:
-                found = self._storage.extents(piece.where, piece.length)
-                yield from shift(found, piece.offset - piece.where)
-            elif piece.where == PARENT:
-                there = max(0, min(piece.length, self._parent().size - piece.offset))
-                yield from self._parent().extents(piece.offset, there)
-                yield Extent(piece.offset + there, piece.length - there, ExtentKind.ZERO)
-            else:
-                yield Extent(piece.offset, piece.length, _KINDS[piece.where])
+    def _load(self, length: int, first: int, place: tuple[int, int]) -> bytes:
+        where, start = place
+        return self._storage.pread(length, where + first - start) if where >= 0 else bytes(length)
 
-    def _parent(self) -> VhdxReader:
-        assert self.parent is not None  # noqa: S101 - `open_parent` is asked before a child is made
-        return self.parent
+    def _tell(self, first: int, stop: int, place: tuple[int, int]) -> Iterator[Extent]:
+        where, start = place
+        if where >= 0:
+            yield from shift(self._storage.extents(where + first - start, stop - first), start - where)
+        else:
+            yield Extent(first, stop - first, _KINDS[where])
 
     def _release(self) -> None:
-        try:
-            if self.parent is not None:
-                self.parent.close()
-        finally:
-            self._storage.close()
-
-    @property
-    def origins(self) -> tuple[str, ...]:
-        """The image's file and those of its parents."""
-        return (*super().origins, *(self.parent.origins if self.parent is not None else ()))
+        self._storage.close()
+        close_in_turn(self.parent)
 
     @property
     def name(self) -> str:
@@ -105,7 +92,7 @@ class VhdxReader(ImageReader):
             "stored_size": self._storage.size,
             "complete": layout.complete,
             "identity": self.data_write_id.hex,
-            "parents": [self.parent.name] if self.parent is not None else [],
+            "parents": self._parents(),
             "features": [kind, *(["log"] if layout.log != "empty" else [])],
             "type": kind,
             "block_size": geometry.block_size,
@@ -115,6 +102,11 @@ class VhdxReader(ImageReader):
             "creator": layout.creator,
             "log": layout.log,
         }
+
+    def _parents(self) -> list[str]:
+        if isinstance(self.parent, VhdxReader):
+            return [self.parent.name]
+        return list(self.layout.locator.candidates()[:1]) if self.layout.locator is not None else []
 
     def depths(self) -> tuple[Depth, ...]:
         """A VHDX has no checksums of its payload."""
@@ -134,46 +126,15 @@ def open_parent(layout: Layout, locator: Locator, resolve: ResolveParent | None)
         ParentMismatchError: what is there is another image, or nothing can be opened from here.
         ImageNotFoundError: nothing is there.
     """
-    name = layout.storage.name
     wanted = " or ".join(sorted(map(str, locator.linkage)))
-    if resolve is None:
-        raise ParentMismatchError(
-            f"{name} needs its parent {wanted} and there is no way to open it",
-            path=name,
-            hint="open the image by its path",
-        )
-    candidates = locator.candidates()
-    mismatch: ParentMismatchError | None = None
-    for candidate in candidates:
-        try:
-            found = resolve((candidate,), format="vhdx")
-        except ImageNotFoundError as exc:
-            if exc.path not in ("", name):
-                raise  # it is there, and its own parent is not
-            continue
-        problem = _mismatch(found, layout, locator)
-        if not problem:
-            assert isinstance(found, VhdxReader)  # noqa: S101 - `_mismatch` says so
-            return found
-        mismatch = mismatch or ParentMismatchError(
-            f"{name}: {found.path or candidate} {problem}",
-            path=name,
-            hint="put the parent back as it was when this image was made; it must not be written since",
-        )
-        found.close()
-    if mismatch is not None:
-        raise mismatch
-    other = resolve(candidates, format="vhdx")  # raises, and names all that was tried
-    other.close()
-    raise ParentMismatchError(f"{name}: its parent {wanted} appeared while it was opened", path=name)
 
+    def problem(found: VhdxReader) -> str:
+        if found.data_write_id not in locator.linkage:
+            return f"it has the content {found.data_write_id}"
+        if found.sector_size != layout.geometry.sector_size:
+            return f"it has sectors of {found.sector_size} bytes, its child of {layout.geometry.sector_size}"
+        return ""
 
-def _mismatch(found: ImageReader, layout: Layout, locator: Locator) -> str:
-    if not isinstance(found, VhdxReader):
-        return f"is a {found.format} image"
-    if found.data_write_id not in locator.linkage:
-        wanted = " or ".join(sorted(map(str, locator.linkage)))
-        return f"has the content {found.data_write_id}, its child was made against {wanted}"
-    if found.sector_size != layout.geometry.sector_size:
-        return f"has sectors of {found.sector_size} bytes, its child of {layout.geometry.sector_size}"
-    return ""
+    return find_parent(
+        resolve, locator.candidates(), VhdxReader, problem, layout.storage.name, f"the content {wanted}"
+    )

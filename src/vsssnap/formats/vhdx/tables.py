@@ -1,20 +1,19 @@
 """The BAT and the sector bitmaps, read page by page and looked up; what lies where.
 
 Source: [MS-VHDX] 2.4 and 2.5.  A BAT may have half a GiB (64 TiB in blocks of 1 MiB), so tables
-are read in pages of 64 KiB when they are needed, and the last `PAGES` pages are kept.
+are read in pages of 64 KiB when they are needed, and some MiB of those used last are kept.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vsssnap._units import KIB
+from vsssnap._units import KIB, MIB
+from vsssnap.formats._cache import ByteCache
 from vsssnap.formats.vhdx import structs
 from vsssnap.formats.vhdx.layout import Layout, corrupt
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from vsssnap.formats.storage import Storage
 
 PAGE: Final = 64 * KIB
-PAGES: Final = 64
+_KEPT: Final = 4 * MIB  # bytes of pages
 _BITS: Final = tuple(bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256))
 
 
@@ -32,22 +31,15 @@ class Pages:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._lock = threading.Lock()
-        self._pages: OrderedDict[int, bytes] = OrderedDict()
+        self.cache = ByteCache(_KEPT)
 
     def page(self, number: int) -> bytes:
         """A page; the file's last one may be short."""
-        with self._lock:
-            found = self._pages.get(number)
-            if found is not None:
-                self._pages.move_to_end(number)
-                return found
-        at = number * PAGE
-        found = self._storage.pread(max(0, min(PAGE, self._storage.size - at)), at)
-        with self._lock:
-            self._pages[number] = found
-            if len(self._pages) > PAGES:
-                self._pages.popitem(last=False)
+        found: bytes | None = self.cache.get(number)
+        if found is None:
+            at = number * PAGE
+            found = self._storage.pread(max(0, min(PAGE, self._storage.size - at)), at)
+            self.cache.put(number, found, len(found) + 100)
         return found
 
     def read(self, length: int, offset: int) -> bytes:
@@ -98,6 +90,7 @@ class Tables:
         self._geometry = layout.geometry
         self._storage = layout.storage
         self._pages = Pages(layout.storage)
+        self.cache = self._pages.cache
         self._absent = PARENT if layout.geometry.has_parent else ZEROS
 
     def entries(self, first: int, count: int) -> array[int]:

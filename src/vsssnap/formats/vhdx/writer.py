@@ -180,28 +180,25 @@ class VhdxWriter(ImageWriter):
             self._holes[first:last] = bytes(last - first)
 
     def finish(self, metadata: ImageMetadata, /) -> None:
-        """Write the head and the BAT, flush, then the headers; ``metadata`` has no room."""
+        """Write the head, then BAT and headers as `Head.complete` does; ``metadata`` has no room."""
         self._settle()
         self._storage.truncate(self._places.end)
         self._head.write(self._storage)
-        self._write_bat()
-        self._head.complete(self._storage)
+        self._head.complete(self._storage, self._bat())
 
     def _settle(self) -> None:
         """What has to be done before the BAT is known."""
 
-    def _write_bat(self) -> None:
+    def _bat(self) -> Iterator[bytes]:
+        """All entries of the BAT in order: a chunk's payload blocks, then its sector bitmap."""
         geometry = self._geometry
-        at = self._head.bat_offset
-        for chunk in range(-(-geometry.blocks // geometry.ratio)):
-            start = chunk * geometry.ratio
+        for start in range(0, geometry.blocks, geometry.ratio):
             stop = min(start + geometry.ratio, geometry.blocks)
             for first in range(start, stop, _GROUP):
-                entries = self._entries(first, min(first + _GROUP, stop))
-                self._storage.pwrite(entries, at + geometry.entry_of(first) * 8)
-            number = self._bitmap_entry(chunk)
-            if number:
-                self._storage.pwrite(number.to_bytes(8, "little"), at + geometry.bitmap_entry_of(start) * 8)
+                yield self._entries(first, min(first + _GROUP, stop))
+            if geometry.bitmap_entry_of(start) < geometry.entries:
+                yield bytes((start + geometry.ratio - stop) * 8)
+                yield self._bitmap_entry(start // geometry.ratio).to_bytes(8, "little")
 
     def _entries(self, first: int, last: int) -> bytes:
         if not self._places.any(first, last) and not self._has_states(first, last):

@@ -6,7 +6,6 @@ import zlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from vsssnap._units import MIB
 from vsssnap.blocks.extent import Extent, shift
 from vsssnap.errors import CorruptImageError
 from vsssnap.formats._cache import ByteCache
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from vsssnap.formats.vmdk.source import Source
 
-_CACHE: Final = 8 * MIB  # bytes of decoded grains that are kept
 _PAGE: Final = 512  # bytes of a page of bits, of 256 MiB of a file in common grains
 
 Place = tuple[int, int, int]
@@ -37,10 +35,12 @@ class Backing(ABC):
         kind: As the descriptor says it.
         source: Its file; None if it has none.
         damage: What was passed over when it was opened.
+        caches: Of tables, and of decoded grains, as far as it has them.
     """
 
     kind: str
     compressed = False
+    caches: tuple[ByteCache, ...] = ()
 
     def __init__(self, size: int, source: Source | None = None) -> None:
         self.size = size
@@ -114,6 +114,7 @@ class SparseBacking(Backing):
         self.tables = tables
         if isinstance(tables, HostedTables):
             self.damage += [Finding(*found) for found in tables.damage]
+        self.caches = (tables.cache,)
 
     def places(self, first: int, end: int) -> Iterator[Place]:
         """See `Backing`; grains that lie behind one another are one place."""
@@ -174,7 +175,8 @@ class StreamBacking(SparseBacking):
         super().__init__(source, size, tables)
         self._markers = bool(header.flags & structs.MARKERS)
         self._start = header.overhead * SECTOR
-        self._grains = ByteCache(_CACHE)
+        self._grains = ByteCache(0)  # see `Tables`
+        self.caches = (tables.cache, self._grains)
 
     def places(self, first: int, end: int) -> Iterator[Place]:
         """See `Backing`; the place is that of the whole grain."""

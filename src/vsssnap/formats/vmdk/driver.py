@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from vsssnap._units import whole
 from vsssnap.errors import UsageError
 from vsssnap.formats._parents import find_parent, spellings
+from vsssnap.formats._storages import owning, require_empty
 from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, Probe, ResolveParent, options_of
 from vsssnap.formats.vmdk import structs
 from vsssnap.formats.vmdk.opening import is_descriptor, open_disk
@@ -17,6 +18,7 @@ from vsssnap.formats.vmdk.stream import StreamWriter
 
 if TYPE_CHECKING:
     from vsssnap.formats.storage import Storage
+    from vsssnap.formats.vmdk.descriptor import Descriptor
 
 
 class VmdkFormat(ImageFormat):
@@ -44,6 +46,10 @@ class VmdkFormat(ImageFormat):
         """By option."""
         return options_of(VmdkOptions, options, self.name).sidecar
 
+    def disk_sector_size(self, options: object, /) -> int:
+        """Disks have sectors of 512 bytes."""
+        return 512
+
     def open(
         self, storage: Storage, /, *, resolve_parent: ResolveParent | None = None, recover: bool = False
     ) -> VmdkReader:
@@ -52,49 +58,43 @@ class VmdkFormat(ImageFormat):
         Raises:
             ImageNotFoundError: the parent or a file of an extent is not there.
         """
-        try:
+        with owning(storage):
             disk = open_disk(storage, resolve_parent, recover=recover)
-            parent = None
-            try:
-                descriptor = disk.descriptor
-                if descriptor is not None and descriptor.parent_cid != structs.NO_PARENT:
-                    parent_cid = descriptor.parent_cid
-                    parent = find_parent(
-                        resolve_parent,
-                        spellings(descriptor.hint),
-                        VmdkReader,
-                        lambda found: found.cid == parent_cid,
-                        storage.name,
-                        f"the content {parent_cid:08x} ({descriptor.hint or 'no name'})",
-                    )
-                return VmdkReader(storage, disk, parent, recover=recover)
-            except BaseException:
-                for backing in disk.backings:
-                    backing.close()
-                raise
-        except BaseException:
-            storage.close()
-            raise
+            reader = VmdkReader(storage, disk, recover=recover)
+        descriptor = disk.descriptor
+        if descriptor is not None and descriptor.parent_cid != structs.NO_PARENT:
+            reader.link(resolve_parent, lambda: _parent(storage.name, descriptor, resolve_parent))
+        return reader
 
     def create(
         self, storage: Storage, size: int, /, *, options: object = None, parent: ImageReader | None = None
     ) -> ImageWriter:
         """See `ImageFormat`."""
-        try:
-            chosen = options_of(VmdkOptions, options, self.name)
-            size = whole(size, "size")
-            if parent is not None:
-                raise UsageError(  # noqa: TRY301 - the storage is closed below, whatever is wrong
-                    "VMDK images with a parent are read, not written",
-                    hint='choose a format with parents, such as "vsnap"',
-                )
-            kind = chosen.check(seekable=storage.seekable)
-            if storage.size:
-                raise UsageError(  # noqa: TRY301 - as above
-                    f"{storage.name} is not empty: it has {storage.size} bytes"
-                )
-            writer = SparseWriter if kind == "monolithicSparse" else StreamWriter
-            return writer(storage, size, chosen)
-        except BaseException:
-            storage.close()
-            raise
+        with owning(storage):
+            return _begin(storage, whole(size, "size"), options, parent)
+
+
+def _begin(storage: Storage, size: int, options: object, parent: ImageReader | None) -> ImageWriter:
+    chosen = options_of(VmdkOptions, options, VmdkFormat.name)
+    if parent is not None:
+        raise UsageError(
+            "VMDK images with a parent are read, not written",
+            hint='choose a format with parents, such as "vsnap"',
+        )
+    kind = chosen.check(seekable=storage.seekable)
+    require_empty(storage)
+    writer = SparseWriter if kind == "monolithicSparse" else StreamWriter
+    return writer(storage, size, chosen)
+
+
+def _parent(child: str, descriptor: Descriptor, resolve: ResolveParent | None) -> VmdkReader:
+    """The image whose content id a descriptor names."""
+    wanted = descriptor.parent_cid
+    return find_parent(
+        resolve,
+        spellings(descriptor.hint),
+        VmdkReader,
+        lambda found: "" if found.cid == wanted else f"it has the content {found.cid:08x}",
+        child,
+        f"the content {wanted:08x} ({descriptor.hint or 'no name'})",
+    )

@@ -6,9 +6,12 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vsssnap._units import MIB
-from vsssnap.blocks.extent import Extent, ExtentKind, coalesce, shift
+from vsssnap.blocks.extent import Extent, ExtentKind, shift
 from vsssnap.errors import CorruptImageError, DeviceReadError
-from vsssnap.formats.base import Depth, Finding, ImageReader
+from vsssnap.formats._cache import ByteCache
+from vsssnap.formats._layers import LayeredReader, close_in_turn
+from vsssnap.formats._zero import fill_zero
+from vsssnap.formats.base import Depth, Finding
 from vsssnap.formats.vmdk.backing import SparseBacking
 from vsssnap.formats.vmdk.structs import NO_PARENT
 from vsssnap.formats.vmdk.tables import ABSENT, BEYOND
@@ -20,26 +23,24 @@ if TYPE_CHECKING:
     from vsssnap.formats.vmdk.backing import Backing
     from vsssnap.formats.vmdk.opening import Opened
 
-_ZEROS: Final = bytes(MIB)
+_TABLES: Final = 8 * MIB  # bytes of tables that are kept: those of 128 GiB in common images
+_GRAINS: Final = 8 * MIB  # bytes of decoded grains that are kept
 
-Piece = tuple[int, int, int, "Backing", int]
-"""A range of the volume, from and to, its place (see `Tables.places`), its extent, and where that begins."""
+Piece = tuple[int, int, tuple[int, "Backing", int] | None]
+"""A range of the volume, from and to: its place (see `Tables.places`), its extent, and where that begins."""
 
 
-class VmdkReader(ImageReader):
+class VmdkReader(LayeredReader):
     """A VMDK image with its extents and parents; any number of threads at once.
 
     Attributes:
         disk: What was opened.
-        parent: The image behind it, which is closed with it; None if it has none.
     """
 
     format: ClassVar[str] = "vmdk"
 
-    def __init__(
-        self, storage: Storage, disk: Opened, parent: VmdkReader | None = None, *, recover: bool = False
-    ) -> None:
-        """Own ``storage``, the files of ``disk``, and ``parent``.
+    def __init__(self, storage: Storage, disk: Opened, *, recover: bool = False) -> None:
+        """Own ``storage`` and the files of ``disk``.
 
         With ``recover`` what the image has lost is UNREADABLE, else it is damage when it is met.
         """
@@ -50,10 +51,13 @@ class VmdkReader(ImageReader):
             size += backing.size
         super().__init__(size)
         self.disk = disk
-        self.parent: VmdkReader | None = parent
         self.path = storage.name
         self._storage = storage
         self._recover = recover
+        self.caches = (ByteCache(_TABLES), ByteCache(_GRAINS))
+        for backing in disk.backings:
+            for own, shared in zip(backing.caches, self.caches, strict=False):
+                own.join(shared)
         self.plain = not any(backing.compressed for backing in disk.backings)
 
     @property
@@ -61,40 +65,13 @@ class VmdkReader(ImageReader):
         """The content id by which a child knows it; NO_PARENT if it has none."""
         return self.disk.descriptor.cid if self.disk.descriptor is not None else NO_PARENT
 
-    @property
-    def origins(self) -> tuple[str, ...]:
-        """The image's files and those of its parents."""
-        paths = [self.path]
-        image: VmdkReader | None = self
-        while image is not None:
-            paths += [image.path, *(b.source.name for b in image.disk.backings if b.source is not None)]
-            image = image.parent
-        return tuple(dict.fromkeys(path for path in paths if path))
+    def _paths(self) -> tuple[str, ...]:
+        own = (self.path, *(b.source.name for b in self.disk.backings if b.source is not None))
+        return tuple(path for path in own if path)
 
     # Reading.
 
-    def _read_into(self, view: memoryview, offset: int) -> None:
-        # A loop, not a call for each link: a chain may be longer than the stack is deep.
-        todo = [(self, offset, offset + len(view))]
-        while todo:
-            image, low, high = todo.pop()
-            if image is not self and image.sidecar is not None:
-                image.sidecar.states.require_readable(low, high - low)
-            for first, end, place, backing, start in image._pieces(low, high):  # noqa: SLF001 - of this class
-                part = view[first - offset : end - offset]
-                if place >= 0:
-                    backing.fill(part, first - start, place)
-                    continue
-                if place == BEYOND:
-                    raise image._unread(first, end)  # noqa: SLF001
-                below = image.parent if place == ABSENT else None
-                split = min(end, max(first, below.size)) if below is not None else first
-                if below is not None and first < split:
-                    todo.append((below, first, split))
-                for at in range(split - first, len(part), MIB):
-                    part[at : at + MIB] = _ZEROS[: len(part) - at]
-
-    def _pieces(self, offset: int, end: int) -> Iterator[Piece]:
+    def _own(self, offset: int, end: int) -> Iterator[Piece]:
         number = bisect_right(self._starts, offset) - 1
         while offset < end:
             backing, start = self.disk.backings[number], self._starts[number]
@@ -102,30 +79,26 @@ class VmdkReader(ImageReader):
             for first, last, place in backing.places(offset - start, stop - start):
                 if place == BEYOND and not self._recover:
                     raise self._damaged(backing, start + first)
-                yield start + first, start + last, place, backing, start
+                yield start + first, start + last, None if place == ABSENT else (place, backing, start)
             offset = stop
             number += 1
 
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        return coalesce(self._known(offset, offset + length))
+    def _fetch(self, view: memoryview, first: int, place: tuple[int, Backing, int]) -> None:
+        at, backing, start = place
+        if at >= 0:
+            backing.fill(view, first - start, at)
+        elif at == BEYOND:
+            raise self._unread(first, first + len(view))
+        else:
+            fill_zero(view)
 
-    def _known(self, offset: int, end: int) -> Iterator[Extent]:
-        for first, stop, place, backing, start in self._pieces(offset, end):
-            if place >= 0:
-                yield from shift(backing.known(first - start, stop - start, place), start)
-                continue
-            if place == BEYOND:
-                yield Extent(first, stop - first, ExtentKind.UNREADABLE)
-                continue
-            below = self.parent if place == ABSENT else None
-            split = min(stop, max(first, below.size)) if below is not None else first
-            if below is not None and first < split:
-                known = below._known(first, split)  # noqa: SLF001 - of this class
-                if below.sidecar is not None:
-                    known = below.sidecar.states.over(known, first, split - first)
-                yield from known
-            if split < stop:
-                yield Extent(split, stop - split, ExtentKind.ZERO)
+    def _tell(self, first: int, stop: int, place: tuple[int, Backing, int]) -> Iterator[Extent]:
+        at, backing, start = place
+        if at >= 0:
+            yield from shift(backing.known(first - start, stop - start, at), start)
+        else:
+            kind = ExtentKind.UNREADABLE if at == BEYOND else ExtentKind.ZERO
+            yield Extent(first, stop - first, kind)
 
     def _unread(self, first: int, end: int) -> DeviceReadError:
         return DeviceReadError(
@@ -204,8 +177,4 @@ class VmdkReader(ImageReader):
         for backing in self.disk.backings:
             backing.close()
         self._storage.close()
-        below = self.parent
-        while below is not None:  # one after the other, for the reason above
-            image, below = below, below.parent
-            image.parent = None
-            image.close()
+        close_in_turn(self.parent)

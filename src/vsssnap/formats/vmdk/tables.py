@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from array import array
 from typing import TYPE_CHECKING, Final
 
-from vsssnap._units import MIB
 from vsssnap.errors import CorruptImageError
 from vsssnap.formats._cache import ByteCache
 from vsssnap.formats.vmdk import structs
@@ -34,7 +33,6 @@ BEYOND: Final = -3
 """The place of a grain whose entry names none in the file."""
 
 _MOST_TABLES: Final = 1 << 22  # in an extent: 64 TiB have as many of 16 MiB
-_CACHE: Final = 8 * MIB  # bytes of tables that are kept: those of 128 GiB in common images
 
 
 class Tables(ABC):
@@ -44,6 +42,7 @@ class Tables(ABC):
         size: Bytes of the volume that they speak of.
         grain: Bytes of a grain.
         span: Bytes of the volume that one table speaks of.
+        cache: The tables read last.
     """
 
     code: str  # of `array`, of an entry
@@ -59,7 +58,7 @@ class Tables(ABC):
         self.grain = grain
         self.span = grain * entries
         self._entries = entries
-        self._cache = ByteCache(_CACHE)
+        self.cache = ByteCache(0)  # it keeps nothing until it joins a reader's
         if self.count > _MOST_TABLES:
             raise self.broken("header", 0, f"{self.count} grain tables are more than {_MOST_TABLES}")
 
@@ -112,11 +111,11 @@ class Tables(ABC):
 
     def table(self, number: int) -> array[int] | int:
         """One table, or ABSENT or ZERO if none is there."""
-        found: array[int] | int | None = self._cache.get(number)
+        found: array[int] | int | None = self.cache.get(number)
         if found is None:
             found = self.load(number)
             size = 64 if isinstance(found, int) else 64 + len(found) * found.itemsize
-            self._cache.put(number, found, size)
+            self.cache.put(number, found, size)
         return found
 
     def used(self, number: int) -> int:

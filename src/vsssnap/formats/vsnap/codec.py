@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import xxhash
 import zstandard
@@ -37,6 +37,17 @@ def _sha256(data: Buffer) -> bytes:
     return hashlib.sha256(data).digest()
 
 
+class Hasher(Protocol):
+    """A digest that is fed bytes."""
+
+    def update(self, data: Buffer, /) -> object:
+        """Feed some."""
+
+    def digest(self) -> bytes:
+        """Of all so far."""
+
+
+HASHERS: Final[dict[int, Callable[[], Hasher]]] = {structs.BLAKE3: blake3, structs.SHA256: hashlib.sha256}
 DIGESTS: Final[dict[int, Digest]] = {structs.BLAKE3: _blake3, structs.SHA256: _sha256}
 DIGEST_NAMES: Final = {structs.BLAKE3: "blake3", structs.SHA256: "sha256"}
 

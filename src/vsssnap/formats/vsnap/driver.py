@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from vsssnap.errors import CorruptImageError, UsageError
+from vsssnap.errors import UsageError
+from vsssnap.formats._storages import owning
 from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, Probe, ResolveParent, options_of
 from vsssnap.formats.vsnap.opening import open_recovering, open_strict
 from vsssnap.formats.vsnap.options import VsnapOptions
@@ -44,31 +45,21 @@ class VsnapFormat(ImageFormat):
         self, storage: Storage, /, *, resolve_parent: ResolveParent | None = None, recover: bool = False
     ) -> ImageReader:
         """See `ImageFormat`."""
-        try:
+        with owning(storage):
             if recover:
                 return open_recovering(storage, resolve_parent)
             return open_strict(storage, resolve_parent)
-        except CorruptImageError as exc:
-            storage.close()
-            exc.path = exc.path or storage.name
-            raise
-        except BaseException:
-            storage.close()
-            raise
 
     def create(
         self, storage: Storage, size: int, /, *, options: object = None, parent: ImageReader | None = None
     ) -> ImageWriter:
         """See `ImageFormat`."""
-        try:
+        with owning(storage):
             chosen = options_of(VsnapOptions, options, self.name)
             if parent is not None and not isinstance(parent, VsnapReader):
                 name = getattr(parent, "format", type(parent).__name__)
-                raise UsageError(  # noqa: TRY301 - the storage is closed below, whatever is wrong
+                raise UsageError(
                     f"a {name} image cannot be the parent of a vsnap image",
                     hint="save a full vsnap image first",
                 )
             return VsnapWriter(storage, size, chosen, parent)
-        except BaseException:
-            storage.close()
-            raise

@@ -123,8 +123,8 @@ def parse_data(frame: Frame, geometry: Geometry, path: str) -> DataFrame:
             frame.offset,
             path,
         )
-    table = tuple(_SEGMENT.iter_unpack(body[at:]))
-    ends = (0, *accumulate(length for length, _ in table))
+    lengths, checks = zip(*_SEGMENT.iter_unpack(body[at:]), strict=True)
+    ends = (0, *accumulate(lengths))
     result = DataFrame(
         chunk,
         head.origin,
@@ -133,12 +133,15 @@ def parse_data(frame: Frame, geometry: Geometry, path: str) -> DataFrame:
         head.plain_length,
         geometry.segment_size,
         ends,
-        tuple(check for _, check in table),
+        checks,
         frame.box_end,
     )
-    if ends[-1] != frame.head.outer_length or any(
-        not 0 < length <= most_stored(result.plain(index)) for index, (length, _) in enumerate(table)
-    ):
+    # All segments but the last are full.
+    largest = most_stored(geometry.segment_size)
+    fits = (
+        min(lengths) > 0 and max(lengths) <= largest and lengths[-1] <= most_stored(result.plain(count - 1))
+    )
+    if ends[-1] != frame.head.outer_length or not fits:
         raise corrupt(
             f"segments of {ends[-1]} bytes in a payload of {frame.head.outer_length}",
             "data frame",

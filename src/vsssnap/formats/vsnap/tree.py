@@ -95,9 +95,14 @@ class Tree:
 
     def leaf(self, number: int) -> Page | int:
         """A leaf, or the state of everything in it."""
-        found = self.reference(0, number)
-        flat = self.flat(found)
-        return self.page(found, 0, number) if flat is None else flat
+        key = ("leaf", number)
+        known: Page | int | None = self._cache.get(key)
+        if known is None:
+            found = self.reference(0, number)
+            flat = self.flat(found)
+            known = self.page(found, 0, number) if flat is None else flat
+            self._cache.put(key, known, 100 if isinstance(known, int) else known.memory)
+        return known
 
     def entry(self, chunk: int) -> Entry:
         """The entry of a chunk.

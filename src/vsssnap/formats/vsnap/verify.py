@@ -13,7 +13,7 @@ from vsssnap.blocks.pipeline import mapped
 from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError
 from vsssnap.formats.base import Depth, Finding
 from vsssnap.formats.vsnap import merkle, structs
-from vsssnap.formats.vsnap.codec import DIGESTS
+from vsssnap.formats.vsnap.codec import HASHERS
 from vsssnap.formats.vsnap.layout import parse_header
 from vsssnap.formats.vsnap.metadata_frames import read_metadata
 from vsssnap.formats.vsnap.opening import read_copy, same_footer, same_header
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from vsssnap.formats.vsnap.chain import OpenFile
+    from vsssnap.formats.vsnap.codec import Hasher
     from vsssnap.formats.vsnap.frames import Frame
     from vsssnap.formats.vsnap.index import Entry
     from vsssnap.formats.vsnap.payload import DataFrame
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     Report = Callable[[int], None]
     _Payload = tuple[DataFrame, int]  # and its damaged cells
+
+_ZEROS = 64 << 10  # bytes of zeros that are hashed at once
 
 
 def verify(reader: VsnapReader, depth: Depth, progress: Report) -> Iterator[Finding]:
@@ -54,16 +57,15 @@ def verify(reader: VsnapReader, depth: Depth, progress: Report) -> Iterator[Find
         yield from _named(file, reader, _ends(file))
     yield from _metadata(reader)
     stored = depth >= Depth.STORED
-    content = depth >= Depth.CONTENT
+    checked = _Checked(reader) if depth >= Depth.CONTENT else None
     if isinstance(reader.tree, Tree):
-        yield from _Walk(
-            reader, reader.tree, content=content, progress=_nothing if stored and not content else progress
-        ).run()
+        shown = _nothing if stored and checked is None else progress
+        yield from _Walk(reader, reader.tree, checked=checked, progress=shown).run()
     if stored:
         total = sum(file.size for file in files)
-        report = _nothing if content else _scaled(progress, reader.size, total)
+        report = _nothing if checked is not None else _scaled(progress, reader.size, total)
         for file in files:
-            yield from _named(file, reader, _stored(file, report))
+            yield from _named(file, reader, _stored(file, report, checked))
 
 
 def _named(file: OpenFile, reader: VsnapReader, found: Iterator[Finding]) -> Iterator[Finding]:
@@ -131,13 +133,83 @@ def _metadata(reader: VsnapReader) -> Iterator[Finding]:
         yield _finding(exc, "metadata")
 
 
-class _Walk:
-    """All pages that can be reached, with their values; with ``content``, all chunks too."""
+class _Checked:
+    """Digests of chunks as they are read; knows which frames were read whole, so that each is read once."""
 
-    def __init__(self, reader: VsnapReader, tree: Tree, *, content: bool, progress: Report) -> None:
+    def __init__(self, reader: VsnapReader) -> None:
+        self._reader = reader
+        self._grid = reader.geometry
+        self._hasher = HASHERS[self._grid.digest]
+        self._zeros = memoryview(bytes(min(self._grid.chunk_size, _ZEROS)))
+        # A file has one data frame of a chunk at most, so a bit tells; 8 MiB for 64 TiB of chunks of 1 MiB.
+        # Threads that set bits of one byte at once may lose one, and that frame is read again.
+        self._whole: dict[bytes, bytearray] = {}
+
+    def has(self, file: OpenFile, chunk: int) -> bool:
+        """Whether every stored byte of a file's frame of a chunk was compared, and agreed."""
+        bits = self._whole.get(file.image_id)
+        return bits is not None and bool(bits[chunk >> 3] & 1 << (chunk & 7))
+
+    def digest(self, chunk: int, entry: Entry) -> bytes:
+        """The digest of a chunk's bytes as they are read.
+
+        Raises:
+            CorruptImageError: it is damaged.
+            DeviceReadError: it cannot be read.
+        """
+        if len(entry.pieces) == 1:
+            (piece,) = entry.pieces
+            file = self._reader.chain[piece.file]
+            if piece.box_length + piece.outer_length <= 2 * self._grid.chunk_size:
+                frame, stored = file.whole_data_frame(piece.offset, piece.box_length, piece.outer_length)
+                if frame.chunk == chunk and frame.states.data == piece.cells == entry.states.data:
+                    found = self._of_frame(chunk, frame, stored, file.storage.name)
+                    bits = self._whole.get(file.image_id)
+                    if bits is None:
+                        fresh = bytearray(-(-self._grid.chunk_count // 8))
+                        bits = self._whole.setdefault(file.image_id, fresh)
+                    bits[chunk >> 3] |= 1 << (chunk & 7)
+                    return found
+        hasher = self._hasher()
+        hasher.update(self._reader.read_chunk(chunk))
+        return hasher.digest()
+
+    def _of_frame(self, chunk: int, frame: DataFrame, stored: memoryview, path: str) -> bytes:
+        """As the chunk would be put together, without a copy of it."""
+        hasher, size, length = self._hasher(), self._grid.cell_size, self._grid.length(chunk)
+        at = index = skip = 0
+        plain = memoryview(b"")
+        for first, count in cells_of(frame.states.data):
+            start, stop = first * size, min((first + count) * size, length)
+            self._add_zeros(hasher, start - at)
+            at = start
+            while at < stop:
+                if skip == len(plain):
+                    part = stored[frame.ends[index] : frame.ends[index + 1]]
+                    plain, skip = memoryview(frame.decode(index, part, path)), 0
+                    index += 1
+                take = min(len(plain) - skip, stop - at)
+                hasher.update(plain[skip : skip + take])
+                skip += take
+                at += take
+        self._add_zeros(hasher, length - at)
+        return hasher.digest()
+
+    def _add_zeros(self, hasher: Hasher, count: int) -> None:
+        while count:
+            hasher.update(self._zeros[:count])
+            count -= min(count, len(self._zeros))
+
+
+class _Walk:
+    """All pages that can be reached, with their values; with ``checked``, all chunks too."""
+
+    def __init__(
+        self, reader: VsnapReader, tree: Tree, *, checked: _Checked | None, progress: Report
+    ) -> None:
         self._reader = reader
         self._tree = tree
-        self._content = content
+        self._checked = checked
         self._progress = progress
         self._grid = reader.geometry
 
@@ -195,18 +267,18 @@ class _Walk:
                         f"a piece of chunk {chunk} at {piece.offset} reaches behind the end of its file",
                         structure="index page",
                     )
-            if self._content and entry.flat is None:
-                data = self._reader.read_chunk(chunk)
-                if DIGESTS[grid.digest](data) != entry.digest:
-                    offset = entry.pieces[-1].offset if entry.pieces else None
-                    yield Finding("data frame", offset, f"the digest of chunk {chunk} does not agree", extent)
+            if self._checked is None or entry.flat is not None:
+                return
+            if self._checked.digest(chunk, entry) != entry.digest:
+                offset = entry.pieces[-1].offset if entry.pieces else None
+                yield Finding("data frame", offset, f"the digest of chunk {chunk} does not agree", extent)
         except (ImageError, DeviceReadError) as exc:
             yield _finding(exc, "data frame", extent)
 
 
-def _stored(file: OpenFile, progress: Report) -> Iterator[Finding]:
-    """Every byte of a file, frame by frame."""
-    counts = _Counts(file)
+def _stored(file: OpenFile, progress: Report, checked: _Checked | None) -> Iterator[Finding]:
+    """Every byte of a file, frame by frame; payloads that ``checked`` has read are not read again."""
+    counts = _Counts(file, checked)
     frames = frames_of(file.storage, file.size, file.image_id)
     for item, payload in mapped(frames, counts.payload):
         if isinstance(item, Gap):
@@ -226,8 +298,9 @@ def _stored(file: OpenFile, progress: Report) -> Iterator[Finding]:
 class _Counts:
     """What must add up over a whole file."""
 
-    def __init__(self, file: OpenFile) -> None:
+    def __init__(self, file: OpenFile, checked: _Checked | None) -> None:
         self._file = file
+        self._checked = checked
         self._next_cell = 0
         self._last_chunk = -1
         self._data = [0, 0, 0]
@@ -241,6 +314,8 @@ class _Counts:
             frame = parse_data(item, self._file.geometry, self._file.storage.name)
         except ImageError as exc:
             return exc
+        if self._checked is not None and self._checked.has(self._file, frame.chunk):
+            return frame, 0
         return frame, damaged_cells(self._file, frame)
 
     def add(self, item: Frame, payload: _Payload | ImageError | None) -> Iterator[Finding]:

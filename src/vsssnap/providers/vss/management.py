@@ -99,7 +99,7 @@ def list_writers(*, timeout: float = 300.0) -> list[WriterReport]:
         finally:
             vss.release()
 
-    _run(ask, deadline, "list VSS writers")
+    run(ask, deadline, "list VSS writers")
     return sorted(found, key=lambda report: report.name.casefold())
 
 
@@ -117,7 +117,7 @@ def list_providers(*, timeout: float = 60.0) -> list[InstalledProvider]:
             kind = item.kind.name.removeprefix("VSS_PROV_").lower()
             found.append(InstalledProvider(id=str(item.id), name=item.name, kind=kind, version=item.version))
 
-    _run(ask, Deadline(timeout), "list VSS providers")
+    run(ask, Deadline(timeout), "list VSS providers")
     return found
 
 
@@ -145,7 +145,7 @@ def shadow_storage(
         finally:
             manager.release()
 
-    _run(ask, Deadline(timeout), "ask for shadow storage")
+    run(ask, Deadline(timeout), "ask for shadow storage")
     return found
 
 
@@ -181,7 +181,7 @@ def resize_shadow_storage(
         finally:
             manager.release()
 
-    _run(change, Deadline(timeout), "resize shadow storage")
+    run(change, Deadline(timeout), "resize shadow storage")
 
 
 def _described(system: System, area: DiffArea) -> ShadowStorage:
@@ -201,7 +201,12 @@ def _mounted(system: System, volume: str) -> str:
         return volume
 
 
-def _run(ask: Callable[[System], None], deadline: Deadline, step: str) -> None:
+def current_system(step: str) -> System:
+    """The libraries of this Windows.
+
+    Raises:
+        ProviderUnavailableError: this is none.
+    """
     system = dll.current()
     if system is None:
         raise ProviderUnavailableError(
@@ -209,4 +214,10 @@ def _run(ask: Callable[[System], None], deadline: Deadline, step: str) -> None:
             reasons={"vss": "the Volume Shadow Copy Service is a part of Windows"},
             hint="run it on Windows",
         )
+    return system
+
+
+def run(ask: Callable[[System], None], deadline: Deadline, step: str) -> None:
+    """Run something on a thread in the multithreaded apartment."""
+    system = current_system(step)
     run_once(system, lambda: ask(system), deadline, step)

@@ -13,9 +13,10 @@ from vsssnap._win32.handles import WindowsCallError
 from vsssnap.errors import ProviderUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from vsssnap._win32.dll import System
+    from vsssnap._win32.writer_metadata import Component
 
 MOST_VOLUMES = 64
 """Volumes of one shadow copy set (IVssBackupComponents::AddToSnapshotSet, remarks)."""
@@ -59,6 +60,25 @@ def resolve(system: System, asked: Iterable[object]) -> list[Named]:
     if count > MOST_VOLUMES:
         raise _no(f"{count} volumes", f"are more than the {MOST_VOLUMES} that one set can have")
     return found
+
+
+def component_volumes(system: System) -> Callable[[Component], set[str]]:
+    """A function that gives the GUID paths of the volumes that a component's files lie on.
+
+    Files that are backed up from another place than their own count where that is
+    (IVssWMFiledesc::GetAlternateLocation).  "" stands for a volume that is not there.
+    """
+    known: dict[str, str] = {}
+
+    def of_path(path: str) -> str:
+        if path not in known:
+            try:
+                known[path] = volumes.volume_of_path(system, path)
+            except WindowsCallError:
+                known[path] = ""
+        return known[path]
+
+    return lambda component: {of_path(files.alternate or files.path) for files in component.files}
 
 
 def _one(system: System, asked: object) -> Named:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 from uuid import UUID
 
 from vsssnap._win32.guids import GUID_NULL, SYSTEM_PROVIDER
@@ -22,6 +23,67 @@ class ComSecurity(enum.Enum):
     """Fail if it is neither set nor can be."""
 
 
+class BackupKind(enum.Enum):
+    """What writers are told of the kind of backup (VSS_BACKUP_TYPE)."""
+
+    COPY = "copy"
+    """It disturbs no other product's chain of backups, and no log is truncated."""
+    FULL = "full"
+    """A full backup: applications may truncate their logs when it is complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentSelector:
+    r"""Components of a writer: one, with all below it, or all of the writer.
+
+    Attributes:
+        writer: Its name, class id or instance id.
+        path: Logical path and name of a component (``"SERVER\\INSTANCE\\database"``), or of what lies
+            above some; "" for all of the writer.  Case does not matter.
+    """
+
+    writer: str | UUID
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        writer, path = cast("object", self.writer), cast("object", self.path)
+        if not isinstance(writer, str | UUID) or not writer or not isinstance(path, str):
+            raise UsageError(f"no component: {self.writer!r}, {self.path!r}", hint="name a writer")
+
+
+def _selectors(value: object) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(one, ComponentSelector) for one in value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentSelection:
+    """Which components of writers are backed up: "component mode".
+
+    A component is taken with all that its writer puts below it, or not at all.  What lies on a volume
+    outside the snapshot, and what contains such, is left out, and so is what is excluded.  What writers
+    do not let anybody choose comes with the writer; what a component says it depends on comes, too.
+
+    Attributes:
+        include: What is wanted; None for all that lies on the volumes.
+        exclude: What is not.
+        kind: What writers are told.
+    """
+
+    include: Sequence[ComponentSelector] | None = None
+    exclude: Sequence[ComponentSelector] = ()
+    kind: BackupKind = BackupKind.COPY
+
+    def __post_init__(self) -> None:
+        if not _selectors(self.exclude):
+            raise UsageError(f"exclude is {self.exclude!r}", hint="pass a tuple of ComponentSelector objects")
+        if self.include is not None and not (self.include and _selectors(self.include)):
+            raise UsageError(
+                f"include is {self.include!r}", hint="pass ComponentSelector objects, or None for all"
+            )
+        if not isinstance(self.kind, BackupKind):
+            raise UsageError(f"kind is {self.kind!r}", hint="pass a BackupKind")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VssOptions:
     r"""Options of the provider ``vss``; passing them to `Snapshot` chooses it.
@@ -29,6 +91,8 @@ class VssOptions:
     Attributes:
         writers: Whether applications take part.  Without them it is quicker, and at most FILESYSTEM.
         exclude_writers: Names or class ids of writers that shall not.
+        components: Back up components of writers: only those writers take part whose components are
+            chosen, and they are told what became of each.  None for whole volumes, where all do.
         auto_recovery: Whether applications may finish the shadow copy by writing into it once.
             False keeps it as it was at the instant, to the byte.
         vss_provider: Id of the VSS provider; None for the one that Windows chooses, ``"system"`` for
@@ -40,6 +104,7 @@ class VssOptions:
 
     writers: bool = True
     exclude_writers: Sequence[str | UUID] = ()
+    components: ComponentSelection | None = None
     auto_recovery: bool = True
     vss_provider: UUID | str | None = None
     com_security: ComSecurity = ComSecurity.AUTO
@@ -49,6 +114,11 @@ class VssOptions:
         self.provider_id()
         if not isinstance(self.exclude_writers, tuple | list):
             raise UsageError("exclude_writers is no tuple", hint="pass a tuple of names or ids")
+        if self.components is not None:
+            if not isinstance(self.components, ComponentSelection):
+                raise UsageError("components is no ComponentSelection")
+            if not self.writers:
+                raise UsageError("components are those of writers, and writers=False leaves these out")
 
     def provider_id(self) -> UUID:
         """The id that VSS calls take.

@@ -36,10 +36,10 @@ from vsssnap.providers.vss.existing import Attached
 from vsssnap.providers.vss.options import VssOptions
 from vsssnap.providers.vss.reader import ShadowReader
 from vsssnap.providers.vss.requester import Requester
+from vsssnap.providers.vss.watched import WatchedReader
 from vsssnap.providers.vss.worker import Worker, finish, run_once, start
 
 if TYPE_CHECKING:
-    from vsssnap._win32.backup_components import ShadowCopy
     from vsssnap._win32.dll import System
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.metadata import WriterReport
@@ -151,6 +151,8 @@ class VssProvider(Provider):
         failed = [status.name for status in requester.statuses if writers.has_failed(status)]
         if failed:
             notes.append(f"These VSS writers failed: {', '.join(failed)}.")
+        if requester.choice is not None:
+            notes += requester.choice.notes
         copies = list(requester.copies.values())
         requester.kept = requester.persistent
         return Taken(
@@ -190,6 +192,9 @@ class VssProvider(Provider):
             f"vss/writers/{known.instance_id}.xml": known.document.encode("utf-8", "surrogatepass")
             for known in requester.metadata
         }
+        found["vss/shadow-copies.json"] = existing.facts(requester.copies.values())
+        if requester.choice is not None:
+            found["vss/components.json"] = requester.choice.document()
         if requester.document:
             found["vss/backup-components.xml"] = requester.document.encode("utf-8", "surrogatepass")
         return found
@@ -198,7 +203,10 @@ class VssProvider(Provider):
         """See `Provider`."""
         if self._requester is None or self._system is None or volume.device not in self._requester.copies:
             raise SnapshotError(f"{volume.name} is not in this snapshot")
-        return ShadowReader(self._system, self._requester.copies[volume.device].device, self.alive)
+        device = self._requester.copies[volume.device].device
+        if isinstance(self._requester, Requester):
+            return WatchedReader(self._system, device, volume.device, self._requester.unread, self.alive)
+        return ShadowReader(self._system, device, self.alive)
 
     def allocation(self, volume: SnapshotVolume, /) -> AllocationMap | None:
         """What the shadow copy itself says (FSCTL_GET_VOLUME_BITMAP); see `Provider`."""
@@ -248,7 +256,7 @@ class VssProvider(Provider):
         requester = self._requester
         if not isinstance(requester, Requester):
             return ()
-        self._call(lambda: requester.run(sequence.COMPLETE, deadline), deadline, "BackupComplete")
+        self._call(lambda: requester.complete(deadline), deadline, "BackupComplete")
         return tuple(map(writers.report, requester.statuses))
 
     def attach(self, snapshot_id: str, /, *, own: bool) -> Taken:
@@ -275,22 +283,24 @@ class VssProvider(Provider):
         system = self._system
         if system is None or not _is_elevated(system):
             return ()
-        found: dict[UUID, list[ShadowCopy]] = {}
+        found: list[SnapshotRecord] = []
 
         def ask() -> None:
-            for copy in existing.all_copies(system):
-                found.setdefault(copy.set_id, []).append(copy)
+            found.extend(existing.listed(system, known) for known in existing.all_sets(system))
 
         run_once(system, ask, Deadline(_ASK_BUDGET), "list shadow copies")
-        return tuple(
-            SnapshotRecord(
-                provider=self.name,
-                snapshot_id=str(set_id),
-                volumes=tuple(existing.shown(system, copy.volume) for copy in copies),
-                created=max(copy.created for copy in copies),
-            )
-            for set_id, copies in found.items()
-        )
+        return tuple(found)
+
+    def purge(self, record: SnapshotRecord, deadline: Deadline, /) -> None:
+        """See `Provider`; what is not in this account's journal is never deleted.
+
+        Raises:
+            SnapshotError: it is not ours, or a running process uses it, or VSS does not delete it.
+        """
+        system, set_id = self._system, _set_id(record.snapshot_id)
+        if system is None or set_id is None:
+            raise _no_set(record.snapshot_id, "it is no id of a shadow copy set")
+        run_once(system, lambda: existing.purge_set(system, set_id), deadline, "purge a shadow copy set")
 
     def release(self, deadline: Deadline, /) -> None:
         """Abort what was not completed, and release; this ends the shadow copies but persistent ones.

@@ -23,15 +23,18 @@ from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult, name_of
 from vsssnap._win32.operations import wait
 from vsssnap.errors import InsufficientStorageError, SnapshotBusyError, SnapshotError
-from vsssnap.providers.vss import existing, sequence, writers
-from vsssnap.providers.vss.options import ComSecurity, VssOptions
+from vsssnap.providers.vss import existing, names, sequence, writers
+from vsssnap.providers.vss.components import Choice
+from vsssnap.providers.vss.journal import Entry, Journal
+from vsssnap.providers.vss.options import BackupKind, ComSecurity, VssOptions
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from vsssnap._deadline import Deadline
-    from vsssnap._win32.backup_components import ShadowCopy, WriterMetadata, WriterStatus
+    from vsssnap._win32.backup_components import ShadowCopy, WriterStatus
     from vsssnap._win32.dll import System
+    from vsssnap._win32.writer_metadata import WriterMetadata
 
 _log = logging.getLogger("vsssnap.vss")
 
@@ -61,6 +64,8 @@ class Requester:
         metadata: What they said of themselves.
         copies: The shadow copies, by the GUID path of their volume.
         document: The backup components document, or "".
+        choice: The components, where only some are backed up.
+        unread: The GUID paths of volumes of which something could not be read.
     """
 
     system: System
@@ -73,11 +78,14 @@ class Requester:
     metadata: list[WriterMetadata] = field(default_factory=list)
     copies: dict[str, ShadowCopy] = field(default_factory=dict)
     document: str = ""
+    choice: Choice | None = None
+    unread: set[str] = field(default_factory=set)
     _components: BackupComponents | None = None
     _ids: dict[str, UUID] = field(default_factory=dict)
     _gathering: bool = False
     _set_started: bool = False
     _set_id: UUID | None = None
+    _entry: Entry | None = None
     _done: bool = False
     _completed: bool = False
 
@@ -85,6 +93,7 @@ class Requester:
         """Run the steps of a table in their order, each within its own budget."""
         for step in sequence.steps(table, writers=self.options.writers):
             deadline.check(step.name)
+            whose = f"set {self._set_id}: " if self._set_id is not None else ""
             started = time.monotonic()
             try:
                 getattr(self, step.name)(deadline.child(step.seconds))
@@ -95,9 +104,10 @@ class Requester:
                         None, (existing.storage_note(self.system, name) for name in self.names)
                     ):
                         exc.add_note(note)
-                _log.info("%s failed after %.2f s: %s", step.name, time.monotonic() - started, code or exc)
+                lasted = time.monotonic() - started
+                _log.info("%s%s failed after %.2f s: %s", whose, step.name, lasted, code or exc)
                 raise
-            _log.debug("%s: %.3f s", step.name, time.monotonic() - started)
+            _log.debug("%s%s: %.3f s", whose, step.name, time.monotonic() - started)
 
     @property
     def _vss(self) -> BackupComponents:
@@ -138,10 +148,14 @@ class Requester:
             self._vss.set_context(context)
 
     def set_backup_state(self, deadline: Deadline) -> None:
-        """SetBackupState: whole volumes, as a copy that disturbs nobody's chain of backups."""
+        """SetBackupState: as a copy that disturbs nobody's chain of backups, if nothing else is asked."""
         del deadline
+        selection = self.options.components
+        full = selection is not None and selection.kind is BackupKind.FULL
         self._vss.set_backup_state(
-            select_components=False, bootable=self._has_system_volume(), kind=BackupType.VSS_BT_COPY
+            select_components=selection is not None,
+            bootable=self._has_system_volume(),
+            kind=BackupType.VSS_BT_FULL if full else BackupType.VSS_BT_COPY,
         )
 
     def _has_system_volume(self) -> bool:
@@ -172,7 +186,27 @@ class Requester:
         """GatherWriterMetadata."""
         self._gathering = True
         wait(self._vss.gather_writer_metadata(), deadline, "GatherWriterMetadata")
-        self.metadata = self._vss.writer_metadata()
+        self.metadata = self._vss.writer_metadata(components=self.options.components is not None)
+
+    def add_components(self, deadline: Deadline) -> None:
+        """AddComponent of each that stands for others or for itself."""
+        if self.options.components is None:
+            return
+        self.choice = choice = Choice(
+            self.metadata,
+            self.options.components,
+            volumes_of=names.component_volumes(self.system),
+            inside=self.names,
+            shown=lambda volume: existing.shown(self.system, volume),
+        )
+        if self._vss.unreadable:
+            count = self._vss.unreadable
+            choice.notes.append(
+                f"{count} VSS writers' documents cannot be read: their components are not here."
+            )
+        for one in choice.explicit:
+            deadline.check("AddComponent")
+            self._vss.add_component(one.writer, one.component)
 
     def start_set(self, deadline: Deadline) -> None:
         """StartSnapshotSet, until no other requester creates a set."""
@@ -192,6 +226,7 @@ class Requester:
             else:
                 self._set_started = True
                 self._set_id = set_id
+                self._entry = Journal(self.system).begin(set_id, self.names, persistent=self.persistent)
                 _log.debug("set %s", set_id)
                 threading.current_thread().name += f" {set_id}"  # so that logs and dumps tell whose it is
                 return
@@ -215,6 +250,8 @@ class Requester:
         """GatherWriterStatus; a failure counts if the snapshot needs the writers."""
         wait(self._vss.gather_writer_status(), deadline, "GatherWriterStatus")
         self.statuses = self._vss.writer_status()
+        if self.choice is not None:  # the others get no events, and what they say is of another backup
+            self.statuses = writers.of_those(self.statuses, [one.writer for one in self.choice.explicit])
         for status in filter(writers.has_failed, self.statuses):
             _log.warning("VSS writer %s: %s", status.name, writers.report(status).message)
         failure = writers.first_failure(self.statuses)
@@ -236,6 +273,15 @@ class Requester:
         del deadline
         self.document = self._vss.save_as_xml()
 
+    def tell_components(self, deadline: Deadline) -> None:
+        """SetBackupSucceeded of each that was added: whether all that was read of it could be."""
+        if self.choice is None:
+            return
+        for one in self.choice.explicit:
+            deadline.check("SetBackupSucceeded")
+            good = not self.choice.all_volumes(one) & self.unread
+            self._vss.set_backup_succeeded(one.writer, one.component, good)
+
     def backup_complete(self, deadline: Deadline) -> None:
         """BackupComplete."""
         wait(self._vss.backup_complete(), deadline, "BackupComplete")
@@ -243,6 +289,12 @@ class Requester:
         self.need_writers = False  # the copy is made: what they report now changes nothing about it
 
     # Not steps.
+
+    def complete(self, deadline: Deadline) -> None:
+        """The copies are made and good: tell the writers, if any take part."""
+        if not self.options.writers:
+            self._completed = True  # nobody has to be told, and nothing is under way that could be aborted
+        self.run(sequence.COMPLETE, deadline)
 
     def alive(self) -> None:
         """See `existing.check_alive`."""
@@ -265,5 +317,20 @@ class Requester:
                 components.abort_backup()
         finally:
             components.release()
-            if self.persistent and self._done and not self.kept and self._set_id is not None:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Delete what is not kept, and say in the journal what became of the set."""
+        entry, self._entry = self._entry, None
+        kept = self.persistent and self._done and self.kept
+        try:
+            if self.persistent and self._done and not kept and self._set_id is not None:
                 existing.delete_set(self.system, self._set_id)
+        except BaseException:
+            if entry is not None:
+                entry.leave()
+            raise
+        if entry is not None and kept:
+            entry.keep()
+        elif entry is not None:
+            entry.forget()

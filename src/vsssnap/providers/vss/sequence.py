@@ -40,6 +40,7 @@ PREPARE = (
     Step("set_backup_state"),
     Step("exclude_writers", 300.0, writers_only=True),  # before the gathering, else without effect
     Step("gather_writers", 300.0, writers_only=True),  # once in the life of the object
+    Step("add_components", writers_only=True),
     Step("start_set", math.inf),  # waits for other requesters
     Step("add_volumes"),
     Step("prepare_writers", 300.0, writers_only=True),
@@ -56,6 +57,7 @@ TAKE = (
 """The instant, and what became of it."""
 
 COMPLETE = (
+    Step("tell_components", writers_only=True),  # before BackupComplete, or writers hear nothing of it
     Step("backup_complete", 300.0, writers_only=True),
     Step("ask_writers", 120.0, writers_only=True),
 )

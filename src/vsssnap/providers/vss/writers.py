@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from vsssnap._win32.backup_components import WriterStatus
 from vsssnap._win32.constants import WriterState
 from vsssnap._win32.failures import error_for, fact
 from vsssnap._win32.hresult import HResult, failed, name_of
@@ -14,7 +15,7 @@ from vsssnap.metadata import WriterReport
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from vsssnap._win32.backup_components import WriterMetadata, WriterStatus
+    from vsssnap._win32.writer_metadata import WriterMetadata
 
 _FIRST_FAILURE = WriterState.VSS_WS_FAILED_AT_IDENTIFY
 
@@ -22,6 +23,22 @@ _FIRST_FAILURE = WriterState.VSS_WS_FAILED_AT_IDENTIFY
 def has_failed(status: WriterStatus) -> bool:
     """Whether a writer's last word is that it failed (VSS_WRITER_STATE)."""
     return failed(status.code) or status.state >= _FIRST_FAILURE or status.state == WriterState.VSS_WS_UNKNOWN
+
+
+def of_those(statuses: Iterable[WriterStatus], chosen: Iterable[WriterMetadata]) -> list[WriterStatus]:
+    """How the chosen writers are; one that is not there any more has failed."""
+    known = {status.instance_id: status for status in statuses}
+    return [
+        known.get(instance)
+        or WriterStatus(
+            name=writer.name,
+            writer_id=writer.writer_id,
+            instance_id=instance,
+            state=WriterState.VSS_WS_UNKNOWN,
+            code=HResult.VSS_E_WRITER_NOT_RESPONDING,
+        )
+        for instance, writer in {writer.instance_id: writer for writer in chosen}.items()
+    ]
 
 
 def report(status: WriterStatus) -> WriterReport:

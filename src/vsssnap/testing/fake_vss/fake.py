@@ -40,6 +40,8 @@ class FakeVss(Machine):
         wow64: Whether it is a 32-bit process.
         service: ``"disabled"`` or ``"missing"``; "" for the VSS service as it should be.
         hides: Names of interfaces that this Windows is too old to have.
+        home: A folder of this system for the account's own files, removed with the machine.
+        environment: Variables in the paths of writers' files, by their names in capitals.
         calls: Every COM call in order, ``"IVssBackupComponents::DoSnapshotSet"``.
         on_instant: Called when DoSnapshotSet freezes, after writers were.
         most_read: Most bytes that one read of a device gives.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -105,6 +106,10 @@ class Com:
         """Memory of a call's result."""
         if memory:
             self._machine.ledger.take_back("task memory", int(ffi.cast("uintptr_t", memory)))
+
+    def SysAllocStringLen(self, text: CData, length: int) -> CData:
+        """A new BSTR of so many units."""
+        return self._machine.bstr(str(ffi.unpack(text, length)) if length else "")
 
     def SysFreeString(self, text: CData) -> None:
         """A BSTR."""
@@ -248,6 +253,24 @@ class Names:
         return self._machine.refuse(
             Win32Error.ERROR_NOT_A_REPARSE_POINT if below else Win32Error.ERROR_PATH_NOT_FOUND
         )
+
+    def GetVolumePathNameW(self, name: CData, out: CData, size: int) -> int:
+        """The root that a path lies below, be it there or not."""
+        text = str(ffi.string(name)).lower()
+        roots = [root for known in self._machine.volumes for root in (*known.roots, known.guid_path)]
+        found = [root for root in roots if (text.rstrip("\\") + "\\").startswith(root.lower())]
+        if not found:
+            return self._machine.refuse(Win32Error.ERROR_FILE_NOT_FOUND)
+        return self._put(out, size, max(found, key=len))
+
+    def ExpandEnvironmentStringsW(self, text: CData, out: CData, size: int) -> int:
+        """``%NAME%`` is replaced; a name that is not known stays."""
+        expanded = re.sub(
+            "%([^%]+)%",
+            lambda found: self._machine.environment.get(found[1].upper(), found[0]),
+            str(ffi.string(text)),
+        )
+        return len(expanded) + 1 if self._put(out, size, expanded) else 0
 
     def GetVolumePathNamesForVolumeNameW(self, name: CData, out: CData, size: int, needed: CData) -> int:
         """All roots, each ended by a zero, and one more zero."""

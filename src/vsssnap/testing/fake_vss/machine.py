@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 import threading
+import weakref
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,6 +49,13 @@ class Machine:
         self.security_set = False
         self.jammed = False
         self.hides: set[str] = set()
+        self.home = tempfile.mkdtemp(prefix="fake_vss-")
+        weakref.finalize(self, shutil.rmtree, self.home, ignore_errors=True)
+        self.environment = {
+            "SYSTEMROOT": "C:\\Windows",
+            "SYSTEMDRIVE": "C:",
+            "LOCALAPPDATA": self.home,
+        }
         self.calls: list[str] = []
         self.on_instant: Callable[[], None] | None = None
         self.most_read = 1 << 30
@@ -156,11 +166,16 @@ class Machine:
             ("m_pwszOriginalVolumeName", shadow.volume.guid_path),
             ("m_pwszOriginatingMachine", "fake"),
             ("m_pwszServiceMachine", "fake"),
+            ("m_pwszExposedName", shadow.exposed),
+            ("m_pwszExposedPath", shadow.shared or ""),
         ):
+            if not text:
+                continue
             made = ffi.new("WCHAR[]", text)
             self.ledger.lend("snapshot strings", int(ffi.cast("uintptr_t", made)), made)
             setattr(out, field, made)
-        out.m_lSnapshotAttributes = (shadow.context | 0x20000) & 0x7FFF_FFFF
+        exposed = 0 if not shadow.exposed else 0x100000 if shadow.shared is None else 0x200000
+        out.m_lSnapshotAttributes = (shadow.context | 0x20000 | exposed) & 0x7FFF_FFFF
         out.m_tsCreationTimestamp = shadow.timestamp
         out.m_eStatus = shadow.state
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import MgmtObjectType, ObjectType, ProviderType
+from vsssnap._win32.constants import (
+    MgmtObjectType,
+    ObjectType,
+    ProtectionFault,
+    ProtectionLevel,
+    ProviderType,
+)
 from vsssnap._win32.guids import CLSIDS, IIDS, SYSTEM_PROVIDER
-from vsssnap._win32.hresult import HResult
+from vsssnap._win32.hresult import HResult, signed
 from vsssnap.testing.fake_vss.objects import FakeObject, id_of, put_id
 from vsssnap.testing.fake_vss.parts import FakeStorage
 
@@ -79,11 +85,20 @@ class FakeSnapshotMgmt(FakeObject):
     interface = title = "IVssSnapshotMgmt"
     answers: ClassVar[tuple[str, ...]] = ("IVssSnapshotMgmt",)
 
+    def query(self, iid: CData, out: CData) -> int:
+        """QueryInterface."""
+        name = "IVssSnapshotMgmt2"
+        if id_of(iid) == IIDS[name] and name not in self.machine.hides:
+            FakeSnapshotMgmt2(self.machine).give(out)
+            return HResult.S_OK
+        return super().query(iid, out)
+
     def GetProviderMgmtInterface(self, provider: CData, iid: CData, out: CData) -> int:
         """Of the system provider: shadow storage."""
         if id_of(provider) != SYSTEM_PROVIDER:
             return HResult.VSS_E_PROVIDER_NOT_REGISTERED
-        if id_of(iid) != IIDS[FakeDiffAreas.interface] or FakeDiffAreas.interface in self.machine.hides:
+        wanted = next((name for name in FakeDiffAreas.answers if IIDS[name] == id_of(iid)), "")
+        if not wanted or wanted in self.machine.hides:
             return HResult.E_NOINTERFACE
         FakeDiffAreas(self.machine).give(out)
         return HResult.S_OK
@@ -105,14 +120,73 @@ class FakeSnapshotMgmt(FakeObject):
         return HResult.S_OK
 
 
+class FakeSnapshotMgmt2(FakeObject):
+    """Limits of shadow storage; an interface with a vtable of its own."""
+
+    interface = title = "IVssSnapshotMgmt2"
+    answers: ClassVar[tuple[str, ...]] = ("IVssSnapshotMgmt2",)
+
+    def GetMinDiffAreaSize(self, out: CData) -> int:
+        """Bytes."""
+        if not out:
+            return HResult.E_INVALIDARG
+        out[0] = LEAST_STORAGE
+        return HResult.S_OK
+
+
 class FakeDiffAreas(FakeObject):
     """Shadow storage."""
 
-    interface = title = "IVssDifferentialSoftwareSnapshotMgmt2"
+    interface = title = "IVssDifferentialSoftwareSnapshotMgmt3"
     answers: ClassVar[tuple[str, ...]] = (
         "IVssDifferentialSoftwareSnapshotMgmt",
         "IVssDifferentialSoftwareSnapshotMgmt2",
+        "IVssDifferentialSoftwareSnapshotMgmt3",
     )
+
+    def _volume(self, name: CData) -> FakeVolume | None:
+        """Named with a backslash at the end."""
+        return self.machine.volume(str(ffi.string(name))) if name else None
+
+    def SetVolumeProtectLevel(self, name: CData, level: int) -> int:
+        """A volume in a faulted state is dismounted, and well again, with ORIGINAL_VOLUME."""
+        volume = self._volume(name)
+        if volume is None:
+            return HResult.VSS_E_OBJECT_NOT_FOUND
+        if level not in list(ProtectionLevel):
+            return HResult.E_INVALIDARG
+        volume.protection = ProtectionLevel(level)
+        if level == ProtectionLevel.VSS_PROTECTION_LEVEL_ORIGINAL_VOLUME:
+            volume.fault = ProtectionFault.VSS_PROTECTION_FAULT_NONE
+        return HResult.S_OK
+
+    def GetVolumeProtectLevel(self, name: CData, out: CData) -> int:
+        """The level, and why the volume is offline."""
+        volume = self._volume(name)
+        if volume is None:
+            return HResult.VSS_E_OBJECT_NOT_FOUND
+        out.m_protectionLevel = volume.protection
+        out.m_volumeIsOfflineForProtection = bool(volume.fault)
+        out.m_protectionFault = volume.fault
+        out.m_failureStatus = signed(HResult.VSS_E_INSUFFICIENT_STORAGE) if volume.fault else 0
+        out.m_volumeHasUnusedDiffArea = volume.unused_storage
+        return HResult.S_OK
+
+    def ClearVolumeProtectFault(self, name: CData) -> int:
+        """Nothing if there is none."""
+        volume = self._volume(name)
+        if volume is None:
+            return HResult.VSS_E_OBJECT_NOT_FOUND
+        volume.fault = ProtectionFault.VSS_PROTECTION_FAULT_NONE
+        return HResult.S_OK
+
+    def DeleteUnusedDiffAreas(self, name: CData) -> int:
+        """Of a volume that keeps them."""
+        volume = self._volume(name)
+        if volume is None:
+            return HResult.VSS_E_OBJECT_NOT_FOUND
+        volume.unused_storage = False
+        return HResult.S_OK
 
     def QueryDiffAreasForVolume(self, name: CData, out: CData) -> int:
         """The one association of a volume, or none."""

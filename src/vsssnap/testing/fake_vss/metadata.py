@@ -1,16 +1,26 @@
-"""`IVssExamineWriterMetadata`."""
+"""`IVssExamineWriterMetadata` and what it gives: what a writer says of itself."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vsssnap._win32.constants import SourceType, UsageType
+from vsssnap._win32._ffi import ffi
+from vsssnap._win32.constants import (
+    BackupSchema,
+    ComponentType,
+    RestoreMethod,
+    SourceType,
+    UsageType,
+    WriterRestore,
+)
 from vsssnap._win32.hresult import HResult
 from vsssnap.testing.fake_vss.objects import FakeObject, put_id
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from vsssnap.testing.fake_vss.machine import Machine
-    from vsssnap.testing.fake_vss.parts import FakeWriter
+    from vsssnap.testing.fake_vss.parts import FakeComponent, FakeFiles, FakeWriter
 
 CData = Any
 
@@ -33,7 +43,167 @@ class FakeMetadata(FakeObject):
         usage[0], source[0] = UsageType.VSS_UT_USERDATA, SourceType.VSS_ST_OTHER
         return HResult.S_OK
 
+    def GetFileCounts(self, included: CData, excluded: CData, components: CData) -> int:
+        """IVssExamineWriterMetadata::GetFileCounts: the first is always 0."""
+        if not (included and excluded and components):
+            return HResult.E_INVALIDARG
+        included[0], excluded[0], components[0] = 0, 0, len(self._writer.components)
+        return HResult.S_OK
+
+    def _no_such(self, index: int, out: CData) -> int:
+        del index, out
+        return HResult.VSS_E_OBJECT_NOT_FOUND
+
+    GetIncludeFile = GetExcludeFile = GetAlternateLocationMapping = _no_such
+    """A fake writer has none."""
+
+    def GetRestoreMethod(
+        self, method: CData, service: CData, procedure: CData, writer: CData, reboot: CData, count: CData
+    ) -> int:
+        """IVssExamineWriterMetadata::GetRestoreMethod: files are put back where they were."""
+        method[0], writer[0] = RestoreMethod.VSS_RME_RESTORE_IF_CAN_REPLACE, WriterRestore.VSS_WRE_ALWAYS
+        service[0] = procedure[0] = ffi.NULL
+        reboot[0], count[0] = False, 0
+        return HResult.S_OK
+
+    def GetBackupSchema(self, out: CData) -> int:
+        """IVssExamineWriterMetadata::GetBackupSchema: full backups and copies."""
+        out[0] = BackupSchema.VSS_BS_COPY
+        return HResult.S_OK
+
+    def GetComponent(self, index: int, out: CData) -> int:
+        """IVssExamineWriterMetadata::GetComponent."""
+        if index >= len(self._writer.components):
+            return HResult.VSS_E_OBJECT_NOT_FOUND
+        FakeWMComponent(self.machine, self._writer.components[index]).give(out)
+        return HResult.S_OK
+
     def SaveAsXML(self, out: CData) -> int:
         """IVssExamineWriterMetadata::SaveAsXML."""
         out[0] = self.machine.bstr(self._writer.document)
+        return HResult.S_OK
+
+
+class FakeWMComponent(FakeObject):
+    """A component in a writer's document."""
+
+    interface = title = "IVssWMComponent"
+    answers: ClassVar[tuple[str, ...]] = ("IVssWMComponent",)
+
+    def __init__(self, machine: Machine, component: FakeComponent) -> None:
+        super().__init__(machine)
+        self._component = component
+
+    @property
+    def _is_database(self) -> bool:
+        return self._component.kind == ComponentType.VSS_CT_DATABASE
+
+    def GetComponentInfo(self, out: CData) -> int:
+        """A structure that FreeComponentInfo takes back, with strings that go with it."""
+        known, info = self._component, ffi.new("VSS_COMPONENTINFO *")
+        info.type = known.kind
+        info.bstrLogicalPath = self.machine.bstr(known.logical_path) if known.logical_path else ffi.NULL
+        info.bstrComponentName = self.machine.bstr(known.name)
+        info.bSelectable = known.selectable
+        info.bSelectableForRestore = known.selectable_for_restore
+        info.cFileCount = 0 if self._is_database else len(known.files)
+        info.cDatabases = len(known.files) if self._is_database else 0
+        info.cDependencies = len(known.needs)
+        self.machine.ledger.lend("VSS_COMPONENTINFO", int(ffi.cast("uintptr_t", info)), info)
+        out[0] = info
+        return HResult.S_OK
+
+    def FreeComponentInfo(self, info: CData) -> int:
+        """The structure and its strings."""
+        for text in (info.bstrLogicalPath, info.bstrComponentName):
+            if text:
+                self.machine.ledger.take_back("BSTR", int(ffi.cast("uintptr_t", text)))
+        self.machine.ledger.take_back("VSS_COMPONENTINFO", int(ffi.cast("uintptr_t", info)))
+        return HResult.S_OK
+
+    def _file(self, index: int, out: CData, *, there: bool) -> int:
+        if not there or index >= len(self._component.files):
+            return HResult.VSS_E_OBJECT_NOT_FOUND
+        FakeFiledesc(self.machine, self._component.files[index]).give(out)
+        return HResult.S_OK
+
+    def GetFile(self, index: int, out: CData) -> int:
+        """Of a group of files."""
+        return self._file(index, out, there=not self._is_database)
+
+    def GetDatabaseFile(self, index: int, out: CData) -> int:
+        """Of a database."""
+        return self._file(index, out, there=self._is_database)
+
+    def GetDatabaseLogFile(self, index: int, out: CData) -> int:
+        """There are none."""
+        return self._file(index, out, there=False)
+
+    def GetDependency(self, index: int, out: CData) -> int:
+        """What it needs."""
+        if index >= len(self._component.needs):
+            return HResult.VSS_E_OBJECT_NOT_FOUND
+        FakeDependency(self.machine, self._component.needs[index]).give(out)
+        return HResult.S_OK
+
+
+class FakeFiledesc(FakeObject):
+    """Files of a component."""
+
+    interface = title = "IVssWMFiledesc"
+    answers: ClassVar[tuple[str, ...]] = ("IVssWMFiledesc",)
+
+    def __init__(self, machine: Machine, files: FakeFiles) -> None:
+        super().__init__(machine)
+        self._files = files
+
+    def GetPath(self, out: CData) -> int:
+        """Their folder."""
+        out[0] = self.machine.bstr(self._files.path)
+        return HResult.S_OK
+
+    def GetFilespec(self, out: CData) -> int:
+        """Their names."""
+        out[0] = self.machine.bstr(self._files.spec)
+        return HResult.S_OK
+
+    def GetRecursive(self, out: CData) -> int:
+        """Whether folders below belong to it."""
+        out[0] = self._files.recursive
+        return HResult.S_OK
+
+    def GetAlternateLocation(self, out: CData) -> int:
+        """S_FALSE and NULL if there is none."""
+        out[0] = self.machine.bstr(self._files.alternate) if self._files.alternate else ffi.NULL
+        return HResult.S_OK if self._files.alternate else HResult.S_FALSE
+
+    def GetBackupTypeMask(self, out: CData) -> int:
+        """All of it in every kind of backup."""
+        out[0] = 0xF0F
+        return HResult.S_OK
+
+
+class FakeDependency(FakeObject):
+    """What a component needs."""
+
+    interface = title = "IVssWMDependency"
+    answers: ClassVar[tuple[str, ...]] = ("IVssWMDependency",)
+
+    def __init__(self, machine: Machine, needed: tuple[UUID, str, str]) -> None:
+        super().__init__(machine)
+        self._writer_id, self._path, self._name = needed
+
+    def GetWriterId(self, out: CData) -> int:
+        """Whose it is."""
+        put_id(out, self._writer_id)
+        return HResult.S_OK
+
+    def GetLogicalPath(self, out: CData) -> int:
+        """S_FALSE and NULL if there is none."""
+        out[0] = self.machine.bstr(self._path) if self._path else ffi.NULL
+        return HResult.S_OK if self._path else HResult.S_FALSE
+
+    def GetComponentName(self, out: CData) -> int:
+        """Its name."""
+        out[0] = self.machine.bstr(self._name)
         return HResult.S_OK

@@ -55,7 +55,8 @@ def _callback(kind: CData, slot: str) -> CData:
     return ffi.callback(kind, called, error=default)
 
 
-def _vtable(cls: type, interface: str) -> CData:
+def vtable(cls: type, interface: str) -> CData:
+    """The slots of an interface for objects of a class."""
     known = _vtables.get((cls, interface))
     if known is None:
         table, keep = ffi.new(f"{interface}Vtbl *"), []
@@ -92,11 +93,19 @@ class FakeObject:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.references = 1
-        self._structure = ffi.new(f"{self.interface} *")
-        self._structure.lpVtbl = _vtable(type(self), self.interface)
-        self.address = int(ffi.cast("uintptr_t", self._structure))
-        _objects[self.address] = self
+        self._structure = self.build()
         machine.ledger.add("references")
+
+    def build(self) -> CData:
+        """The structure that callers see."""
+        made = ffi.new(f"{self.interface} *")
+        self.place(made, self.interface)
+        return made
+
+    def place(self, at: CData, interface: str) -> None:
+        """Make what lies at an address an interface of this object."""
+        at.lpVtbl = vtable(type(self), interface)
+        _objects[int(ffi.cast("uintptr_t", at))] = self
 
     def give(self, out: CData) -> None:
         """Hand the one reference out."""

@@ -8,7 +8,14 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from vsssnap._units import whole
-from vsssnap._win32.constants import DriveType, SnapshotState, WriterState
+from vsssnap._win32.constants import (
+    ComponentType,
+    DriveType,
+    ProtectionFault,
+    ProtectionLevel,
+    SnapshotState,
+    WriterState,
+)
 from vsssnap._win32.guids import SYSTEM_PROVIDER
 from vsssnap.errors import UsageError
 
@@ -71,6 +78,9 @@ class FakeVolume:
         disk: Number of the disk that it lies on, and its first byte there.
         locked: Whether somebody has locked it.
         files: By their paths, such as ``"\pagefile.sys"``; folders are there with what they hold.
+        protection: What is given up when that runs out.
+        fault: Why the volume is offline for that.
+        unused_storage: Whether shadow storage that nobody uses is left on it.
     """
 
     roots: tuple[str, ...]
@@ -89,6 +99,9 @@ class FakeVolume:
     disk: tuple[int, int] = (0, 1 << 20)
     locked: bool = False
     files: dict[str, FakeFile] = field(default_factory=dict)
+    protection: ProtectionLevel = ProtectionLevel.VSS_PROTECTION_LEVEL_ORIGINAL_VOLUME
+    fault: ProtectionFault = ProtectionFault.VSS_PROTECTION_FAULT_NONE
+    unused_storage: bool = False
 
     def __post_init__(self) -> None:
         if len(self.data) % self.sector_size or not all(root.endswith("\\") for root in self.roots):
@@ -128,6 +141,51 @@ class FakeVolume:
         return len(data)
 
 
+@dataclass(frozen=True)
+class FakeFiles:
+    r"""Files of a component.
+
+    Attributes:
+        path: Their folder; ``"%SystemRoot%\\x"`` is understood (`FakeVss.environment`).
+        spec: Their names.
+        recursive: Whether folders below belong to it.
+        alternate: Where they are backed up from instead, or "".
+    """
+
+    path: str
+    spec: str = "*"
+    recursive: bool = False
+    alternate: str = ""
+
+
+@dataclass(frozen=True)
+class FakeComponent:
+    """A component of a writer.
+
+    Attributes:
+        name: Its name.
+        logical_path: What it lies below, or "".
+        selectable: Whether a requester may choose it for a backup.
+        selectable_for_restore: Likewise for a restore.
+        kind: What it is; files of a database are all given as its database files.
+        files: Its files.
+        needs: Components it depends on: writer's class id, logical path, name.
+    """
+
+    name: str
+    logical_path: str = ""
+    selectable: bool = True
+    selectable_for_restore: bool = False
+    kind: ComponentType = ComponentType.VSS_CT_FILEGROUP
+    files: tuple[FakeFiles, ...] = ()
+    needs: tuple[tuple[UUID, str, str], ...] = ()
+
+    @property
+    def path(self) -> str:
+        """Logical path and name, by which components are compared."""
+        return "\\".join(filter(None, (self.logical_path, self.name))).lower()
+
+
 @dataclass(eq=False)
 class FakeDisk:
     """A whole disk; what lies on it does not share its bytes.
@@ -152,10 +210,12 @@ class FakeWriter:
     Attributes:
         name: Its name.
         fails_at: The event at which it fails: ``"identify"``, ``"prepare_backup"``, ``"prepare_snapshot"``,
-            ``"freeze"``, ``"thaw"``, ``"post_snapshot"`` or ``"backup_complete"``.
+            ``"freeze"``, ``"thaw"``, ``"post_snapshot"``, ``"backup_complete"``, ``"pre_restore"`` or
+            ``"post_restore"``.  One that fails to identify itself is not there for a requester.
         code: What it then reports, an unsigned HRESULT.
         times: How often it fails before it recovers.
         message: What its application says.
+        components: What it has to back up.
         events: Names of the events it got.
         state: What it reports now.
     """
@@ -165,6 +225,7 @@ class FakeWriter:
     code: int = 0
     times: float = float("inf")
     message: str = ""
+    components: tuple[FakeComponent, ...] = ()
     writer_id: UUID = field(default_factory=uuid.uuid4)
     instance_id: UUID = field(default_factory=uuid.uuid4)
     events: list[str] = field(default_factory=list)
@@ -185,16 +246,16 @@ class FakeWriter:
         )
 
     def on(self, event: str) -> None:
-        """Get an event; one that has failed gets no more until the next backup."""
-        if event == "identify":
+        """Get an event; one that has failed gets no more until the next backup or restore."""
+        if event in ("prepare_backup", "pre_restore"):
             self.state, self.failure = WriterState.VSS_WS_STABLE, 0
-        elif self.failure and event not in ("abort", "backup_shutdown"):
+        elif self.failure and event not in ("identify", "abort", "backup_shutdown"):
             return
         self.events.append(event)
         if event == self.fails_at and self.times > 0:
             self.times -= 1
             self.failure, self.state = self.code, _FAILED[event]
-        elif not self.failure:
+        elif not self.failure and event != "identify":
             self.state = _HEALTHY.get(event, WriterState.VSS_WS_STABLE)
 
 
@@ -207,6 +268,8 @@ _FAILED = {
     "thaw": _W.VSS_WS_FAILED_AT_THAW,
     "post_snapshot": _W.VSS_WS_FAILED_AT_POST_SNAPSHOT,
     "backup_complete": _W.VSS_WS_FAILED_AT_BACKUP_COMPLETE,
+    "pre_restore": _W.VSS_WS_FAILED_AT_PRE_RESTORE,
+    "post_restore": _W.VSS_WS_FAILED_AT_POST_RESTORE,
 }
 _HEALTHY = {
     "prepare_snapshot": _W.VSS_WS_WAITING_FOR_FREEZE,
@@ -224,6 +287,9 @@ class FakeShadow:
         data: The bytes of the volume at the instant.
         lost: Whether the system has dropped it.
         lose_after: Bytes that can still be read before it is lost; None for no such limit.
+        kept: Whether VSS refuses to delete it.
+        exposed: The drive, folder or share that shows it, or "".
+        shared: What of it is shared, or None if it is exposed locally.
     """
 
     id: UUID
@@ -237,6 +303,9 @@ class FakeShadow:
     created: datetime = _EPOCH
     lost: bool = False
     lose_after: int | None = None
+    kept: bool = False
+    exposed: str = ""
+    shared: str | None = None
     provider_id: UUID = SYSTEM_PROVIDER
 
     @property

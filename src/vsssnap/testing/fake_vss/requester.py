@@ -12,23 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import (
-    BackupType,
-    ObjectType,
-    SnapshotAttributes,
-    SnapshotContext,
-    SnapshotState,
-)
+from vsssnap._win32.constants import BackupType, SnapshotAttributes, SnapshotState, WriterState
 from vsssnap._win32.guids import GUID_NULL
 from vsssnap._win32.hresult import HResult, signed, unsigned
-from vsssnap.testing.fake_vss.management import FakeEnumObject
+from vsssnap.testing.fake_vss import documents
 from vsssnap.testing.fake_vss.metadata import FakeMetadata
-from vsssnap.testing.fake_vss.objects import FakeAsync, FakeObject, id_of, put_id
+from vsssnap.testing.fake_vss.objects import id_of, put_id
 from vsssnap.testing.fake_vss.parts import FakeShadow, FakeVolume, FakeWriter
+from vsssnap.testing.fake_vss.shadows import ShadowSlots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vsssnap.testing.fake_vss.machine import Machine
 
 CData = Any
@@ -39,7 +32,7 @@ _KNOWN_ATTRIBUTES = 0x0000_00FF | 0x0F7F_0000
 MOST_VOLUMES = 64
 
 
-class FakeBackupComponents(FakeObject):
+class FakeBackupComponents(ShadowSlots):
     """One requester; it can be used for one backup."""
 
     interface = "IVssBackupComponentsEx3"
@@ -53,19 +46,15 @@ class FakeBackupComponents(FakeObject):
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
-        self.purpose = ""
-        self.context: int | None = None
+        self.context = None
         self.state_set = False
-        self.disabled: set[UUID] = set()
-        self.writers: list[FakeWriter] | None = None  # once they were gathered
+        self.session_id = uuid.uuid4()
+        self.disabled: set[UUID] = set()  # classes and instances
+        self.enabled: set[UUID] | None = None  # None for all
         self.gathering = False
         self.unread_metadata = False
         self.statuses: list[tuple[FakeWriter, int, int]] | None = None
-        self.set_id: UUID | None = None
         self.shadows: list[FakeShadow] = []
-        self.prepared = ""  # "", "running", "done", "failed"
-        self.done = ""  # likewise, of DoSnapshotSet
-        self.completed = False
         self.aborted = False
 
     # Helpers.
@@ -75,18 +64,8 @@ class FakeBackupComponents(FakeObject):
         """Whether writers take part in the context."""
         return not (self.context or 0) & _NO_WRITERS
 
-    def _begin(self, step: str, out: CData, effect: Callable[[], int | None]) -> int:
-        if not out:
-            return HResult.E_INVALIDARG
-        FakeAsync(self.machine, step, effect).give(out)
-        return _OK
-
     def _text(self, out: CData, text: str) -> None:
         out[0] = self.machine.bstr(text)
-
-    def _tell(self, event: str) -> None:
-        for writer in self.writers or ():
-            writer.on(event)
 
     # What the backup is.
 
@@ -111,12 +90,12 @@ class FakeBackupComponents(FakeObject):
 
     def SetBackupState(self, select: bool, bootable: bool, kind: int, partial: bool) -> int:
         """Before PrepareForBackup."""
-        del select, bootable, partial
-        if not self.purpose or self.prepared:
+        del partial
+        if self.purpose != "backup" or self.prepared:
             return _BAD
         if kind not in list(BackupType) or kind == BackupType.VSS_BT_UNDEFINED:
             return HResult.E_INVALIDARG
-        self.state_set = True
+        self.state_set, self.select, self.bootable = True, bool(select), bool(bootable)
         return _OK
 
     def DisableWriterClasses(self, ids: CData, count: int) -> int:
@@ -125,6 +104,29 @@ class FakeBackupComponents(FakeObject):
             return _BAD
         if not self.gathering:
             self.disabled |= {id_of(ids[index]) for index in range(count)}
+        return _OK
+
+    def EnableWriterClasses(self, ids: CData, count: int) -> int:
+        """Before GatherWriterMetadata; all others are then left out."""
+        if not self.purpose:
+            return _BAD
+        if not self.gathering:
+            self.enabled = (self.enabled or set()) | {id_of(ids[index]) for index in range(count)}
+        return _OK
+
+    def DisableWriterInstances(self, ids: CData, count: int) -> int:
+        """Before GatherWriterMetadata; after it without effect."""
+        if not self.purpose:
+            return _BAD
+        if not self.gathering:
+            self.disabled |= {id_of(ids[index]) for index in range(count)}
+        return _OK
+
+    def GetSessionId(self, out: CData) -> int:
+        """Once the object is initialized."""
+        if not self.purpose:
+            return _BAD
+        put_id(out, self.session_id)
         return _OK
 
     # Writers.
@@ -136,11 +138,19 @@ class FakeBackupComponents(FakeObject):
         self.gathering = True
 
         def effect() -> None:
-            self.writers = [w for w in self.machine.writers if w.writer_id not in self.disabled]
+            self.writers = [
+                writer
+                for writer in self.machine.writers
+                if not {writer.writer_id, writer.instance_id} & self.disabled
+                and (self.enabled is None or writer.writer_id in self.enabled)
+            ]
             self.unread_metadata = True
-            self._tell("identify")
+            self.tell("identify")
+            # "Determining Writer Status": one that fails there is in no list, and has no status.
+            failed = WriterState.VSS_WS_FAILED_AT_IDENTIFY
+            self.writers = [writer for writer in self.writers if writer.state != failed]
 
-        return self._begin("GatherWriterMetadata", out, effect)
+        return self.begin("GatherWriterMetadata", out, effect)
 
     def GetWriterMetadataCount(self, out: CData) -> int:
         """After GatherWriterMetadata has finished."""
@@ -174,7 +184,7 @@ class FakeBackupComponents(FakeObject):
         def effect() -> None:
             self.statuses = [(w, int(w.state), w.failure) for w in self.writers or ()]
 
-        return self._begin("GatherWriterStatus", out, effect)
+        return self.begin("GatherWriterStatus", out, effect)
 
     def GetWriterStatusCount(self, out: CData) -> int:
         """After GatherWriterStatus has finished."""
@@ -217,7 +227,7 @@ class FakeBackupComponents(FakeObject):
 
     def StartSnapshotSet(self, out: CData) -> int:
         """Once, before PrepareForBackup; one set at a time is being created on a machine."""
-        if not self.purpose or self.set_id or self.prepared:
+        if self.purpose != "backup" or self.set_id or self.prepared:
             return _BAD
         if not self.machine.enter_set(self):
             return HResult.VSS_E_SNAPSHOT_SET_IN_PROGRESS
@@ -265,12 +275,15 @@ class FakeBackupComponents(FakeObject):
         if not (self.state_set and self.set_id and self.with_writers) or self.prepared or self.aborted:
             return _BAD
         self.prepared = "running"
+        self.events += 1
+        if self.document and not self.select:
+            self.machine.ledger.forbid("AddComponent has meaning only in component mode: see SetBackupState")
 
         def effect() -> None:
-            self._tell("prepare_backup")
+            self.tell("prepare_backup")
             self.prepared = "done"
 
-        return self._begin("PrepareForBackup", out, effect)
+        return self.begin("PrepareForBackup", out, effect)
 
     def DoSnapshotSet(self, out: CData) -> int:
         """After StartSnapshotSet; with writers after GatherWriterMetadata and PrepareForBackup, too."""
@@ -278,76 +291,23 @@ class FakeBackupComponents(FakeObject):
         if self.set_id is None or self.done or self.aborted or not ready:
             return _BAD
         self.done = "failed"
-        return self._begin("DoSnapshotSet", out, self._commit)
+        self.events += 1
+        return self.begin("DoSnapshotSet", out, self._commit)
 
     def _commit(self) -> None:
         if self.with_writers:
-            self._tell("prepare_snapshot")
-            self._tell("freeze")
+            self.tell("prepare_snapshot")
+            self.tell("freeze")
         self.machine.instant()
         for shadow in self.shadows:
             shadow.data, shadow.free = bytes(shadow.volume.data), shadow.volume.free
             shadow.created, shadow.state = datetime.now(UTC), SnapshotState.VSS_SS_CREATED
             self.machine.shadows[shadow.id] = shadow
         if self.with_writers:
-            self._tell("thaw")
-            self._tell("post_snapshot")
+            self.tell("thaw")
+            self.tell("post_snapshot")
         self.done = "done"
         self.machine.leave_set(self)
-
-    def GetSnapshotProperties(self, shadow_id: CData, out: CData) -> int:
-        """Of a shadow copy that exists; the caller has zeroed the structure."""
-        if not self.purpose:
-            return _BAD
-        found = self.machine.shadows.get(id_of(shadow_id))
-        if found is None or found.lost:
-            return HResult.VSS_E_OBJECT_NOT_FOUND
-        if any(bytes(ffi.buffer(out))):
-            self.machine.ledger.forbid("GetSnapshotProperties: the structure should be zero before")
-        self.machine.fill(out, found)
-        return _OK
-
-    def DeleteSnapshots(self, source: CData, kind: int, force: int, deleted: CData, failed: CData) -> int:
-        """A shadow copy, or all of a set; stops at the first that cannot be deleted."""
-        del force
-        if not self.purpose:
-            return _BAD
-        wanted = id_of(source)
-        by_set = kind == ObjectType.VSS_OBJECT_SNAPSHOT_SET
-        found = [
-            shadow
-            for shadow in self.machine.shadows.values()
-            if (shadow.set_id if by_set else shadow.id) == wanted and not shadow.lost
-        ]
-        put_id(failed, GUID_NULL)
-        deleted[0] = len(found)
-        for shadow in found:
-            self.machine.drop(shadow)
-        return _OK if found else HResult.VSS_E_OBJECT_NOT_FOUND
-
-    def Query(self, source: CData, kind: int, wanted: int, out: CData) -> int:
-        """All shadow copies of the context; of GUID_NULL and VSS_OBJECT_NONE, nothing else is supported."""
-        if not self.purpose:
-            return _BAD
-        if id_of(source) != GUID_NULL or kind != ObjectType.VSS_OBJECT_NONE:
-            return HResult.E_INVALIDARG
-        if wanted != ObjectType.VSS_OBJECT_SNAPSHOT:
-            return HResult.E_NOTIMPL
-        every = self.context == SnapshotContext.VSS_CTX_ALL
-        found = [
-            shadow
-            for shadow in self.machine.shadows.values()
-            if not shadow.lost and (every or shadow.context == (self.context or 0))
-        ]
-        FakeEnumObject(self.machine, [self._filler(shadow) for shadow in found]).give(out)
-        return _OK
-
-    def _filler(self, shadow: FakeShadow) -> Callable[[CData], None]:
-        def fill(to: CData) -> None:
-            to.Type = ObjectType.VSS_OBJECT_SNAPSHOT
-            self.machine.fill(ffi.addressof(to.Obj, "Snap"), shadow)
-
-        return fill
 
     # The end.
 
@@ -355,26 +315,33 @@ class FakeBackupComponents(FakeObject):
         """Never before PrepareForBackup, where writers take part."""
         if not self.purpose or (self.with_writers and self.prepared != "done"):
             return _BAD
-        self._text(out, f'<BACKUP_COMPONENTS snapshotSetId="{self.set_id}" bootableSystemStateBackup="no"/>')
+        self._text(
+            out,
+            documents.write(self.document, bootable=self.bootable, select=self.select, set_id=self.set_id),
+        )
         return _OK
 
     def BackupComplete(self, out: CData) -> int:
         """After a DoSnapshotSet that succeeded, and only where writers take part."""
         if self.done != "done" or not self.with_writers or self.aborted:
             return _BAD
+        self.events += 1
+        for one in self.document:
+            if one.succeeded is None:
+                self.machine.ledger.forbid(f"BackupComplete: call SetBackupSucceeded for {one.path} before")
 
         def effect() -> None:
-            self._tell("backup_complete")
+            self.tell("backup_complete")
             self.completed = True
 
-        return self._begin("BackupComplete", out, effect)
+        return self.begin("BackupComplete", out, effect)
 
     def AbortBackup(self) -> int:
         """Ignored if nothing is under way."""
         if not self.purpose:
             return _BAD
         if (self.set_id or self.prepared) and not self.completed and not self.aborted:
-            self._tell("abort")
+            self.tell("abort")
             self.aborted = True
             self.machine.leave_set(self)
         return _OK
@@ -386,11 +353,13 @@ class FakeBackupComponents(FakeObject):
             forbid("IVssBackupComponents was released after PrepareForBackup: call AbortBackup first")
         if self.set_id and self.done != "done" and not self.aborted:
             forbid("IVssBackupComponents was released after StartSnapshotSet: call AbortBackup first")
+        if self.restoring in ("running", "begun"):
+            forbid("IVssBackupComponents was released after PreRestore: call PostRestore first")
         if self.unread_metadata:
             forbid("IVssBackupComponents was released without FreeWriterMetadata")
         if self.statuses is not None:
             forbid("IVssBackupComponents was released without FreeWriterStatus")
-        self._tell("backup_shutdown")
+        self.tell("backup_shutdown")
         self.machine.leave_set(self)
         for shadow in self.shadows:
             if not shadow.context & _NO_AUTO_RELEASE:

@@ -6,7 +6,7 @@ Source: UEFI Specification 2.10, sections 5.2.3 (protective MBR) and 5.3.
 from __future__ import annotations
 
 import dataclasses
-import secrets
+import os
 import zlib
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -108,11 +108,19 @@ def _sealed(header: GptHeader, rest: bytes = b"") -> bytes:
     return dataclasses.replace(blank, header_crc32=zlib.crc32(blank.pack() + rest)).pack() + rest
 
 
-def new_ids(disk: BlockReader, table: Partitions) -> list[tuple[int, bytes]]:
+def new_ids(
+    disk: BlockReader, table: Partitions, *, disk_id: UUID, only: UUID | None = None
+) -> list[tuple[int, bytes]]:
     """What to write where (byte offset, bytes) for a disk to have ids of its own.
 
     Under GPT the disk and every partition get a new GUID, in both copies; under MBR, and in the
     record beside a GPT that has a signature, the disk gets a new signature.
+
+    Args:
+        disk: The disk.
+        table: Its table.
+        disk_id: The new GUID of a GPT disk.
+        only: That of the only partition; by default new ones are made.
 
     Raises:
         CorruptImageError: a copy of the GPT is damaged.
@@ -120,29 +128,31 @@ def new_ids(disk: BlockReader, table: Partitions) -> list[tuple[int, bytes]]:
     place = MasterBootRecord.OFFSETS["disk_signature"]
     patches = []
     if table.scheme is Scheme.MBR or any(disk.pread(4, place)):
-        patches.append((place, (secrets.randbits(32) or 1).to_bytes(4, "little")))
+        patches.append((place, (int.from_bytes(os.urandom(4), "little") or 1).to_bytes(4, "little")))
     if table.scheme is Scheme.GPT:
-        patches += _new_guids(disk, table.sector_size)
+        patches += _new_guids(disk, table.sector_size, disk_id, only)
     return patches
 
 
-def _new_guids(disk: BlockReader, sector_size: int) -> list[tuple[int, bytes]]:
+def _new_guids(
+    disk: BlockReader, sector_size: int, disk_id: UUID, only: UUID | None
+) -> list[tuple[int, bytes]]:
     first = gpt.read_copy(disk, sector_size, 1)
     last = first.header.alternate_lba
     if last >= disk.size // sector_size:
         raise CorruptImageError(
             f"the backup GPT in sector {last} is behind the end of the disk", structure="GPT header"
         )
-    disk_id, ids = uuid4().bytes_le, dict[bytes, bytes]()
+    ids = dict[bytes, bytes]()
     patches = []
     for copy in (first, gpt.read_copy(disk, sector_size, last)):
         entries, step = bytearray(copy.entries), copy.header.size_of_partition_entry
         for at in range(0, len(entries), step):
             if any(entries[at : at + 16]):
                 old = bytes(entries[at + 16 : at + 32])
-                entries[at + 16 : at + 32] = ids.setdefault(old, uuid4().bytes_le)
+                entries[at + 16 : at + 32] = ids.setdefault(old, (only or uuid4()).bytes_le)
         header = dataclasses.replace(
-            copy.header, disk_guid=disk_id, partition_entry_array_crc32=zlib.crc32(entries)
+            copy.header, disk_guid=disk_id.bytes_le, partition_entry_array_crc32=zlib.crc32(entries)
         )
         at = header.my_lba * sector_size
         rest = disk.pread(header.header_size - GptHeader.SIZE, at + GptHeader.SIZE)

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from vsssnap.blocks.extent import Extent, ExtentKind, coalesce
+from vsssnap.blocks.extent import Extent, ExtentKind, coalesce, overlay
 from vsssnap.errors import ChangesUnknownError, DeviceReadError, ImageError, UsageError
+from vsssnap.volumes.detect import filesystem
+from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS
 from vsssnap.volumes.shadow.bitmap import ALL, SEGMENT, SEGMENT_BLOCKS
 from vsssnap.volumes.shadow.catalog import read_boot
 from vsssnap.volumes.shadow.structs import BLOCK, BLOCK_BITS
@@ -79,6 +81,23 @@ def _check(passed: Sequence[Level], volume: BlockReader, *, to_present: bool) ->
             raise ChangesUnknownError(f"{level.name} cannot be read: {exc}", hint=_FULL) from exc
         if not known:
             raise ChangesUnknownError(f"{level.name} has no bitmap of what it protected", hint=_FULL)
+
+
+def in_use(volume: BlockReader) -> Iterator[Extent] | None:
+    """What files use on a volume, without those that Windows makes anew; None if that cannot be told."""
+    try:
+        fs = filesystem(volume)
+        if fs is None or fs.doubt:
+            return None
+        left_out = sorted(
+            (extent for _, _, extents in fs.excluded(DEFAULT_EXCLUSIONS) for extent in extents),
+            key=lambda extent: extent.offset,
+        )
+        if any(one.end > other.offset for one, other in pairwise(left_out)):
+            return None  # two files in one place: it is damaged
+        return overlay(fs.allocation(), left_out)
+    except DeviceReadError:
+        return None
 
 
 class _Comparison:
@@ -176,7 +195,7 @@ class _Comparison:
 
 
 class _Allocation:
-    """The blocks that a caller's extents call DATA, a segment at a time, ascending."""
+    """The blocks that extents call used, a segment at a time, ascending."""
 
     def __init__(self, extents: Iterable[object]) -> None:
         self._extents = iter(extents)
@@ -192,7 +211,7 @@ class _Allocation:
             self._pending = extent
             if extent is None or extent.offset >= last:
                 return bits
-            if extent.kind is ExtentKind.DATA and extent.end > first:
+            if not extent.reads_as_zero and extent.end > first:
                 low = (max(extent.offset, first) - first) >> BLOCK_BITS
                 high = -(-(min(extent.end, last) - first) >> BLOCK_BITS)
                 bits |= ((1 << (high - low)) - 1) << low

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from vsssnap.volumes.shadow.view import Piece, View
 
 _ZEROS: Final = memoryview(bytes(1 << 20))
-_BRIDGED: Final = 1 << 16
-"""Bytes between two pieces of the volume that are read along, because that is less than another call."""
 
 
 class UnusedBlocks(enum.StrEnum):
@@ -232,45 +230,31 @@ class ShadowReader(BlockReader):
             _GUARD.watching.append(self)
 
     def _read_into(self, view: memoryview, offset: int) -> None:
-        """Read the volume in large stretches, then put over them what lies elsewhere."""
+        """Read what lies in place in large stretches, and each of the other pieces, all in one go."""
         self._watch(offset, len(view))
-        stretches, patches = self._planned(offset, len(view))
-        for first, end in stretches:
-            try:
-                self._volume.preadinto(view[first - offset : end - offset], first)
-            except DeviceReadError:
-                # Maybe nobody needs what is bad: once more, without what lies in between.
-                patches += self._view.pieces(first, end - first)
-        for piece in patches:
-            source = self._taken_from(piece)
-            start, length, _, place = piece
-            part = view[start - offset : start - offset + length]
-            if source is not None:
-                source.preadinto(part, place)
-                continue
-            for done in range(0, length, len(_ZEROS)):
-                count = min(len(_ZEROS), length - done)
-                part[done : done + count] = _ZEROS[:count]
-
-    def _planned(self, offset: int, length: int) -> tuple[list[tuple[int, int]], list[Piece]]:
-        """Stretches of the volume to read, first and end, and the pieces that do not lie there."""
-        stretches: list[tuple[int, int]] = []
-        patches: list[Piece] = []
-        begin = end = -1
         unused = self._volume.size if self._shows_unused else 0
-        for piece in self._view.pieces(offset, length):
-            start, count, kind, place = piece
-            if (kind == VOLUME and place == start) or (kind == UNUSED and start < unused):
-                if begin < 0 or start - end > _BRIDGED:
-                    if begin >= 0:
-                        stretches.append((begin, end))
-                    begin = start
-                end = start + count
+        stretches, patches = self._view.plan(offset, len(view), unused=unused)
+        parts = [(view[first - offset : end - offset], first) for first, end in stretches]
+        others: list[tuple[memoryview, int]] = []
+        for piece in patches:
+            start, length, kind, place = piece
+            part = view[start - offset : start - offset + length]
+            if kind == OWN:  # as nearly all are
+                parts.append((part, place))
+                continue
+            source = self._taken_from(piece)
+            if source is None:
+                for done in range(0, length, len(_ZEROS)):
+                    count = min(len(_ZEROS), length - done)
+                    part[done : done + count] = _ZEROS[:count]
+            elif source is self._volume:
+                parts.append((part, place))
             else:
-                patches.append(piece)
-        if begin >= 0:
-            stretches.append((begin, end))
-        return stretches, patches
+                others.append((part, place))
+        if parts:
+            self._volume._read_parts(parts)  # noqa: SLF001 - of the same class
+        if others:
+            self._storage._read_parts(others)  # noqa: SLF001
 
     def _read(self, length: int, offset: int) -> bytes:
         pieces = list(islice(self._view.pieces(offset, length), 2))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from vsssnap.blocks.extent import ExtentKind
 from vsssnap.volumes.shadow.bitmap import ALL, SEGMENT, SEGMENT_BLOCKS, Bitmap
 from vsssnap.volumes.shadow.structs import BLOCK, BLOCK_BITS, SECTOR
-from vsssnap.volumes.shadow.table import KIND, LOST, OVERLAID, UNUSED, VOLUME
+from vsssnap.volumes.shadow.table import KIND, LOST, OTHER, OVERLAID, OWN, UNUSED, VOLUME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _KEPT: Final = 64  # segments whose answer is kept: 8 GiB of volume, at most 8 MiB of memory
 _LISTED: Final = b"f"
 _ABSENT: Final = b"a"
+_KINDS: Final = {ord("0"): VOLUME, ord("1"): UNUSED, _ABSENT[0]: LOST}
 _RUNS: Final = re.compile(rb"0+|1+|f+|a+")
 _SECTORS: Final = re.compile("0+|1+")
 _NOT_KEPT: Final = frozenset({ExtentKind.HOLE, ExtentKind.EXCLUDED})
@@ -116,11 +117,7 @@ class View:
         end = min(stop_at, max(offset, self._end))
         size = self._volume.size
         while offset < end:
-            number = offset // SEGMENT
-            starts, sources = self._segment(number)
-            last = min((number + 1) * SEGMENT, end)
-            low = bisect_right(starts, offset >> BLOCK_BITS) - 1
-            high = bisect_left(starts, -(-last >> BLOCK_BITS), low)
+            starts, sources, low, high, last = self._part(offset, end)
             for start, behind, source in zip(
                 starts[low:high], starts[low + 1 : high + 1], sources[low:high], strict=True
             ):
@@ -139,6 +136,64 @@ class View:
                 offset = stop
         if end < stop_at:
             yield from self._plain(end, stop_at - end, VOLUME, end)
+
+    def plan(self, offset: int, length: int, *, unused: int) -> tuple[list[tuple[int, int]], list[Piece]]:
+        """How to read a range: stretches of the volume, and what lies elsewhere between them.
+
+        It says what `pieces` says, without a step for each piece: where changes are scattered there are
+        many, and half of them are what lies in place between two others.
+
+        Args:
+            offset: First byte of the range, which is inside the shadow copy.
+            length: Its bytes.
+            unused: Unused blocks before this byte have what lies in place, too.
+
+        Returns:
+            First byte and end of each stretch, which lies on the volume where it lies in the shadow copy;
+            and the other pieces.
+
+        Raises:
+            DeviceReadError: the bitmap cannot be read.
+        """
+        stretches: list[tuple[int, int]] = []
+        patches: list[Piece] = []
+        begin = known = -1  # of the stretch that grows
+        at, stop, size = offset, offset + length, self._volume.size
+        end = min(stop, max(at, self._end))
+        while at < end:
+            starts, sources, low, high, last = self._part(at, end)
+            for start, behind, source in zip(
+                starts[low:high], starts[low + 1 : high + 1], sources[low:high], strict=True
+            ):
+                first, at = at, behind << BLOCK_BITS
+                if at > last:
+                    at = last
+                kind, base = source & KIND, start << BLOCK_BITS
+                if at <= size and (source == base or (kind == UNUSED and first < unused)):  # in place
+                    if begin < 0:
+                        begin = first
+                    elif first != known:
+                        stretches.append((begin, known))
+                        begin = first
+                    known = at
+                elif OWN <= kind <= OTHER:
+                    patches.append((first, at - first, kind, source - kind + first - base))
+                else:
+                    cut = self._plain if kind < OVERLAID else self._patched
+                    patches += cut(first, at - first, kind & ~OVERLAID, source - kind + first - base)
+        if begin >= 0:
+            stretches.append((begin, known))
+        if end < stop:
+            patches += self._plain(end, stop - end, VOLUME, end)
+        return stretches, patches
+
+    def _part(self, offset: int, end: int) -> tuple[array[int], array[int], int, int, int]:
+        """The runs of a range in its first segment: both arrays, first and last index, where they end."""
+        number = offset // SEGMENT
+        starts, sources = self._segment(number)
+        last = min((number + 1) * SEGMENT, end)
+        low = bisect_right(starts, offset >> BLOCK_BITS) - 1
+        return starts, sources, low, bisect_left(starts, -(-last >> BLOCK_BITS), low), last
 
     def _plain(self, offset: int, length: int, kind: int, place: int) -> Iterator[Piece]:
         """A range without overlays, cut where the volume ends."""
@@ -197,15 +252,14 @@ class View:
             marks[block - first] = _LISTED[0]
         starts, sources = array("Q"), array("Q")
         for run in _RUNS.finditer(marks):
-            start = first + run.start()
-            mark = marks[run.start() : run.start() + 1]
-            if mark != _LISTED:
-                starts.append(start)
-                kind = LOST if mark == _ABSENT else UNUSED if mark == b"1" else VOLUME
-                sources.append(start << BLOCK_BITS | kind)
+            low, high = run.span()
+            kind = _KINDS.get(marks[low])
+            if kind is not None:
+                starts.append(first + low)
+                sources.append((first + low) << BLOCK_BITS | kind)
                 continue
             expected = -1
-            for block in range(start, first + run.end()):
+            for block in range(first + low, first + high):
                 source = listed[block]
                 if source != expected or source & OVERLAID:
                     starts.append(block)

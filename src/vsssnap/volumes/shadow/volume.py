@@ -9,7 +9,7 @@ from uuid import UUID
 from vsssnap.blocks.reader import as_reader
 from vsssnap.errors import ChangesUnknownError, CorruptImageError, UsageError
 from vsssnap.volumes.shadow.catalog import Catalog, read_boot, read_catalog, read_header
-from vsssnap.volumes.shadow.changes import changes
+from vsssnap.volumes.shadow.changes import changes, in_use
 from vsssnap.volumes.shadow.reader import view_behind
 from vsssnap.volumes.shadow.stack import Context, Level, Place
 from vsssnap.volumes.shadow.store import ShadowStore
@@ -174,8 +174,10 @@ class ShadowVolume:
         Args:
             older: Its number, store id or shadow copy id, or the shadow copy.
             newer: A newer one; None for the volume as it is now.
-            allocated: Only with ``newer=None``: what is in use now (every extent that is DATA).
-                Without it every block that the newest shadow copy did not protect counts as changed.
+            allocated: Only with ``newer=None``: what is in use now; extents that read as zeros are
+                not.  By default the volume's file system tells, without the files of
+                `DEFAULT_EXCLUSIONS`, as `view_of` leaves them out; where its map cannot be trusted,
+                every block that the newest shadow copy did not protect counts as changed.
             exact: Compare the blocks, and leave out those that are the same after all.
 
         Returns:
@@ -208,6 +210,8 @@ class ShadowVolume:
         def readers() -> tuple[BlockReader, BlockReader]:
             return first.open(), self._reader if last is None else last.open()
 
+        if last is None and allocated is None:
+            allocated = in_use(self._reader)
         return changes(
             passed,
             self._reader,

@@ -1,0 +1,120 @@
+"""Which volumes of the system lie on a disk, and which of them a snapshot can stand for.
+
+A partition whose file system is mounted is such a volume.  What lies under another block device
+(LVM, RAID, encryption) is not: the snapshot of a logical volume holds the volume, and not what is
+around it in the partition.
+
+Source: Linux Documentation/ABI/stable/sysfs-block (partition, start, size, in sectors of 512 bytes
+whatever the disk has), testing/sysfs-block (holders, slaves), testing/sysfs-block-dm (name, uuid).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
+
+from vsssnap._placed import PlacedVolume  # noqa: E402 - only readable on Linux
+from vsssnap._posix import mounts, topology  # noqa: E402 - likewise
+from vsssnap.errors import DeviceReadError, UsageError  # noqa: E402 - after the above
+
+__all__ = ["volumes_of", "volumes_on"]
+
+_SECTOR = 512
+CLASS_BLOCK = Path("/sys/class/block")
+
+# What the UUID of a device-mapper device begins with: which program made it.
+_MAPPED = {
+    "LVM": "the logical volume",
+    "CRYPT": "the encrypted volume",
+    "mpath": "the multipath device",
+    "part": "the partition",
+    "DMRAID": "the RAID",
+}
+
+
+def volumes_on(path: str) -> list[PlacedVolume]:
+    """The partitions of a disk that the kernel knows, by offset.
+
+    Args:
+        path: A block device.
+
+    Raises:
+        UsageError: it is a partition, not a disk.
+        DeviceReadError: there is no such device.
+    """
+    try:
+        found = os.stat(path)
+    except OSError as exc:
+        raise DeviceReadError(
+            f"{path}: {exc.strerror}", call="stat", code=exc.errno, hint="name a disk"
+        ) from exc
+    if not stat.S_ISBLK(found.st_mode):
+        raise UsageError(
+            f"{path} is no block device",
+            hint="a Snapshot of a file takes all of it at once",
+        )
+    disk = topology.disk_of(found.st_rdev)
+    if disk is not None:
+        name = topology.system_name(disk).replace("!", "/")
+        raise UsageError(f"{path} is a partition of /dev/{name}", hint=f"name the disk, /dev/{name}")
+    return volumes_of(found.st_rdev)
+
+
+def volumes_of(rdev: int) -> list[PlacedVolume]:
+    """`volumes_on` for a disk by its number."""
+    table = mounts.read()
+    volumes = [_placed(number, table) for number in topology.partitions(rdev)]
+    return sorted(volumes, key=lambda volume: volume.offset)
+
+
+def _placed(rdev: int, table: tuple[mounts.Mount, ...]) -> PlacedVolume:
+    here = topology.sysfs(rdev)
+    name = f"/dev/{topology.system_name(rdev).replace('!', '/')}"
+    try:
+        offset, length = (int((here / key).read_text()) * _SECTOR for key in ("start", "size"))
+    except (OSError, ValueError) as exc:
+        raise DeviceReadError(f"{name} went away: {exc}", hint="try again") from exc
+    mounted = mounts.of_device(rdev, table)
+    reason = _shared(rdev, mounted) if mounted else _in_use(rdev)
+    return PlacedVolume(offset=offset, length=length, name=name, idle=not (mounted or reason), reason=reason)
+
+
+def _shared(rdev: int, mounted: tuple[mounts.Mount, ...]) -> str:
+    """Why the file system on a partition is more than the partition; "" if it is not."""
+    members = mounts.members(rdev)
+    if len(members) > 1:
+        names = ", ".join(sorted(topology.system_name(member) for member in members))
+        return f"is a part of the {mounted[0].filesystem} at {mounted[0].mount_point}, which spans {names}"
+    return ""
+
+
+def _in_use(rdev: int) -> str:
+    """Who uses a partition that is not mounted."""
+    held = mounts.holders(rdev)
+    if not held:
+        return topology.shown_as(rdev)
+    shown = [_holder(CLASS_BLOCK / name) for name in held]
+    return f"is under {' and '.join(shown)}, whose snapshot is not what is in the partition"
+
+
+def _holder(folder: Path) -> str:
+    """A device on top of a partition, in words; whether it spans others too."""
+    spans = ""
+    try:
+        below = sorted(entry.name for entry in (folder / "slaves").iterdir())
+        if len(below) > 1:
+            spans = f", which spans {', '.join(below)}"
+    except OSError:
+        pass
+    kind, name = "", folder.name
+    try:
+        kind = (folder / "dm" / "uuid").read_text().partition("-")[0]
+        name = (folder / "dm" / "name").read_text().strip() or name
+    except OSError:
+        kind = "md" if (folder / "md").is_dir() else ""
+    word = "the RAID" if kind == "md" else _MAPPED.get(kind, "the device")
+    return f"{word} {name}{spans}"

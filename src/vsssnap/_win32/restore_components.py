@@ -1,0 +1,153 @@
+"""The restore side of a requester: what a backup components document holds, and what is told of it.
+
+Sources: "Overview of Restore Initialization", "Overview of Preparing for Restore", "Overview of
+Restore Clean up and Termination", and the pages of the methods; Windows SDK documentation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vsssnap._win32._ffi import ffi
+from vsssnap._win32.backup_components import BackupComponents, named
+from vsssnap._win32.com import Reference, check, guid, take_bstr, uuid_of, wide
+from vsssnap._win32.constants import ComponentType, FileRestoreStatus
+from vsssnap._win32.hresult import HResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from vsssnap._win32.protocols import CData
+    from vsssnap._win32.writer_protocols import IVssComponent, IVssWriterComponents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedComponent:
+    """A component in a backup components document.
+
+    Attributes:
+        succeeded: Whether its backup was said to have succeeded.
+        before: What its writer said to the beginning of the restore, if it failed there.
+        after: Likewise, to the end.
+    """
+
+    writer_id: UUID
+    instance_id: UUID
+    kind: ComponentType
+    logical_path: str
+    name: str
+    succeeded: bool = False
+    before: str = ""
+    after: str = ""
+
+
+class RestoreComponents(BackupComponents):
+    """A requester that restores; its methods are called in the order in which they stand."""
+
+    def initialize_for_restore(self, document: str) -> None:
+        """First, once, instead of `initialize_for_backup`.
+
+        Raises:
+            SnapshotError: the document is none that VSS wrote.
+        """
+        this, text = self._this(), document.encode("utf-16-le", "surrogatepass")
+        allocated = self._system.oleaut32.SysAllocStringLen(ffi.from_buffer("WCHAR[]", text), len(text) // 2)
+        if not allocated:
+            check(HResult.E_OUTOFMEMORY, "SysAllocStringLen")
+        try:
+            check(this.lpVtbl.InitializeForRestore(this, allocated), "InitializeForRestore")
+        finally:
+            self._system.oleaut32.SysFreeString(allocated)
+        self._extended = self._reference.query("IVssBackupComponentsEx3")
+
+    def saved_components(self) -> list[SavedComponent]:
+        """What the document holds; what is told of it changes with each event that writers get."""
+        this, count = self._this(), ffi.new("UINT *")
+        check(this.lpVtbl.GetWriterComponentsCount(this, count), "GetWriterComponentsCount")
+        found: list[SavedComponent] = []
+        for index in range(count[0]):
+            out = ffi.new("IVssWriterComponentsExt **")
+            check(this.lpVtbl.GetWriterComponents(this, index, out), "GetWriterComponents")
+            # Two vtables: the first has no slots of IUnknown, and is released through the second.
+            with Reference(ffi.addressof(out[0][0], "unknown")):
+                found += self._of_writer(ffi.addressof(out[0][0], "components"))
+        return found
+
+    def _of_writer(self, them: IVssWriterComponents) -> list[SavedComponent]:
+        instance, writer, count = ffi.new("VSS_ID *"), ffi.new("VSS_ID *"), ffi.new("UINT *")
+        check(them.lpVtbl.GetWriterInfo(them, instance, writer), "GetWriterInfo")
+        check(them.lpVtbl.GetComponentCount(them, count), "GetComponentCount")
+        found = []
+        for index in range(count[0]):
+            out = ffi.new("IVssComponent **")
+            check(them.lpVtbl.GetComponent(them, index, out), "IVssWriterComponents::GetComponent")
+            with Reference(out[0]) as reference:
+                found.append(self._saved(uuid_of(writer), uuid_of(instance), reference.pointer))
+        return found
+
+    def _saved(self, writer_id: UUID, instance_id: UUID, this: IVssComponent) -> SavedComponent:
+        kind, succeeded = ffi.new("VSS_COMPONENT_TYPE *"), ffi.new("bool *")
+        check(this.lpVtbl.GetComponentType(this, kind), "GetComponentType")
+        check(this.lpVtbl.GetBackupSucceeded(this, succeeded), "GetBackupSucceeded")
+        return SavedComponent(
+            writer_id=writer_id,
+            instance_id=instance_id,
+            kind=_kind(kind[0]),
+            logical_path=self._said(this, this.lpVtbl.GetLogicalPath, "GetLogicalPath"),
+            name=self._said(this, this.lpVtbl.GetComponentName, "GetComponentName"),
+            succeeded=bool(succeeded[0]),
+            before=self._said(this, this.lpVtbl.GetPreRestoreFailureMsg, "GetPreRestoreFailureMsg"),
+            after=self._said(this, this.lpVtbl.GetPostRestoreFailureMsg, "GetPostRestoreFailureMsg"),
+        )
+
+    def _said(self, this: IVssComponent, get: Callable[[IVssComponent, CData], int], call: str) -> str:
+        """A string of a component; S_FALSE and NULL stand for none."""
+        out = ffi.new("BSTR *")
+        check(get(this, out), call)
+        return take_bstr(self._system, out)
+
+    def set_selected_for_restore(self, component: SavedComponent, selected: bool) -> None:
+        """Whether it is restored; before `pre_restore`.
+
+        Raises:
+            ProviderUnavailableError: the document does not have it, or its writer does not run.
+        """
+        this, writer = self._this(), guid(component.writer_id)
+        path, name = named(component.logical_path, component.name)
+        code = this.lpVtbl.SetSelectedForRestore(this, writer[0], component.kind, path, name, selected)
+        check(code, "SetSelectedForRestore", component.name)
+
+    def set_restore_options(self, component: SavedComponent, options: str) -> None:
+        """What its writer is to know, in its own language; before `pre_restore`."""
+        this, writer = self._this(), guid(component.writer_id)
+        path, name = named(component.logical_path, component.name)
+        code = this.lpVtbl.SetRestoreOptions(this, writer[0], component.kind, path, name, wide(options))
+        check(code, "SetRestoreOptions", component.name)
+
+    def pre_restore(self) -> Reference:
+        """Tell writers that files are about to be restored."""
+        this, out = self._this(), ffi.new("IVssAsync **")
+        check(this.lpVtbl.PreRestore(this, out), "PreRestore")
+        return Reference(out[0])
+
+    def set_file_restore_status(self, component: SavedComponent, status: FileRestoreStatus) -> None:
+        """What became of its files; between `pre_restore` and `post_restore`."""
+        this, writer = self._this(), guid(component.writer_id)
+        path, name = named(component.logical_path, component.name)
+        code = this.lpVtbl.SetFileRestoreStatus(this, writer[0], component.kind, path, name, status)
+        check(code, "SetFileRestoreStatus", component.name)
+
+    def post_restore(self) -> Reference:
+        """Tell writers that files were restored."""
+        this, out = self._this(), ffi.new("IVssAsync **")
+        check(this.lpVtbl.PostRestore(this, out), "PostRestore")
+        return Reference(out[0])
+
+
+def _kind(value: int) -> ComponentType:
+    try:
+        return ComponentType(value)
+    except ValueError:
+        return ComponentType.VSS_CT_UNDEFINED

@@ -1,0 +1,70 @@
+"""``vsssnap save`` of a whole disk whose volumes are in use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vsssnap.cli import interrupts
+from vsssnap.cli.common import is_block_device
+from vsssnap.errors import DeviceReadError, ImageError, SnapshotError, UsageError
+
+if TYPE_CHECKING:
+    import contextlib
+
+    from vsssnap.blocks.reader import BlockReader
+    from vsssnap.cli.output import Output
+    from vsssnap.cli.views import Wanted
+    from vsssnap.snapshot import Snapshot
+
+
+def in_use(path: str) -> bool:
+    """Whether a source is a disk with a partition that somebody uses: no snapshot takes it as one."""
+    from vsssnap.disk.snapshot import volumes_on
+
+    if not is_block_device(path):
+        return False
+    try:
+        return any(not volume.idle for volume in volumes_on(path))
+    except (SnapshotError, DeviceReadError, ImageError, UsageError):  # a partition, or no disk at all
+        return False
+
+
+def opened(
+    out: Output,
+    stack: contextlib.ExitStack,
+    path: str,
+    given: dict[str, Any],
+    view: Wanted,
+    options: Any,  # noqa: ANN401
+) -> tuple[BlockReader, Snapshot | None]:
+    """Take the volumes of a disk apart; the disk as a reader, and the snapshot of what is mounted.
+
+    Args:
+        out: Where it is told.
+        stack: Owns what is opened.
+        path: The disk.
+        given: The arguments of ``save``.
+        view: What is left out.
+        options: Further arguments of `DiskSnapshot`.
+    """
+    from vsssnap import DiskSnapshot, Uncovered
+
+    policy = Uncovered(given["uncovered"]) if given["uncovered"] else None
+    disk = DiskSnapshot(path, uncovered=policy, **options)
+    stack.enter_context(interrupts.deferred(disk.cancel))
+    try:
+        stack.enter_context(disk)
+    except UsageError as exc:
+        exc.hint = exc.hint.replace("uncovered=Uncovered.READ", "--uncovered read").replace(
+            "Uncovered.LEAVE_OUT", "--uncovered leave-out"
+        )
+        raise
+    interrupts.check()
+    snapshot = disk.snapshot
+    names = ", ".join(disk.volumes.values())
+    taken = f" by {snapshot.provider}, {snapshot.consistency.name.lower()} consistent" if snapshot else ""
+    out.say(f"snapshot of {names or 'nothing'}{taken}")
+    for number, why in disk.uncovered.items():
+        done = "is left out" if policy is Uncovered.LEAVE_OUT else "is read as it is, and may be torn"
+        out.warn(f"partition {number} {done}: it {why}")
+    return stack.enter_context(disk.open(unused=view.unused, exclude=view.exclude)), snapshot

@@ -1,0 +1,286 @@
+"""A whole disk at one instant: its volumes are found, snapshotted together, and put in their places."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self
+
+from vsssnap._arguments import path_text
+from vsssnap.blocks.device import open_path
+from vsssnap.consistency import Consistency, level_of
+from vsssnap.disk.composed import DiskReader, Uncovered
+from vsssnap.errors import (
+    ClosedError,
+    ConsistencyError,
+    ProviderUnavailableError,
+    SnapshotBusyError,
+    UsageError,
+)
+from vsssnap.snapshot import Snapshot
+from vsssnap.volumes.partitions import Partitions
+from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS, Exclusion, UnusedPolicy
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Collection, Mapping, Sequence
+    from types import TracebackType
+
+    from vsssnap._placed import PlacedVolume
+    from vsssnap.blocks.reader import BlockReader
+    from vsssnap.metadata import ImageMetadata
+    from vsssnap.quiesce import QuiesceManager
+    from vsssnap.volumes.partitions import Partition
+
+_POLICIES = "say uncovered=Uncovered.READ to read such partitions as they are, or Uncovered.LEAVE_OUT"
+
+
+class DiskSnapshot:
+    """A disk in use with all its volumes as they were at one instant.
+
+    ::
+
+        with DiskSnapshot("/dev/sda") as s:
+            save_image(s.open(), "server.vhdx")
+
+    Partitions that are mounted are snapshotted together.  Those that nobody uses are read as they are,
+    held and watched by the provider ``static``, so that a write to one is an error and never a torn
+    image.  All others (swap, what is under LVM, RAID or encryption, file systems that span disks) are
+    refused with the reason, unless ``uncovered`` says what becomes of them.  The partition table and
+    the gaps between partitions are read from the disk.
+
+    Use from one thread, but for `cancel` and the readers.
+
+    Attributes:
+        volumes: The volume that stands for each partition, by number; known once it is created.
+        uncovered: Why none stands for the others.
+        snapshot: The snapshot of the mounted ones; None if no partition is.
+    """
+
+    volumes: Mapping[int, str]
+    uncovered: Mapping[int, str]
+    snapshot: Snapshot | None
+
+    def __init__(
+        self,
+        disk: str | os.PathLike[str],
+        /,
+        *,
+        provider: str | None = None,
+        require: Consistency = Consistency.CRASH,
+        quiesce: Sequence[QuiesceManager] = (),
+        timeout: float = 600.0,
+        options: object = None,
+        uncovered: Uncovered | None = None,
+    ) -> None:
+        """Describe it; nothing is touched.
+
+        Args:
+            disk: A block device with a partition table.
+            provider: See `Snapshot`, as for all below.
+            require: The least consistency of the mounted volumes.
+            quiesce: Entered for the instant.
+            timeout: Seconds for `create`.
+            options: A provider's options.
+            uncovered: What becomes of partitions that no volume stands for; None refuses them.
+
+        Raises:
+            UsageError: an argument is wrong in itself.
+        """
+        self._path = path_text(disk)
+        self._require = level_of(require)
+        try:
+            self._policy = Uncovered(uncovered) if uncovered is not None else None
+        except ValueError:
+            raise UsageError(
+                f"uncovered is {uncovered!r}", hint="use a member of vsssnap.Uncovered"
+            ) from None
+        self._given = {
+            "provider": provider,
+            "require": require,
+            "quiesce": quiesce,
+            "timeout": timeout,
+            "options": options,
+        }
+        self._stack: contextlib.ExitStack | None = None
+        self._watched: dict[int, Snapshot] = {}
+        self._cancelled = False
+        self.volumes = self.uncovered = MappingProxyType({})
+        self.snapshot = None
+
+    def create(self) -> None:
+        """Find the volumes and take the snapshot; what ``with`` does.
+
+        Raises:
+            UsageError: a partition has no volume and ``uncovered`` is not named, or the disk is a
+                partition or a file.
+            UnknownFormatError: it has no partition table.
+            CorruptImageError: the table is damaged.
+            SnapshotError: see `Snapshot.create`.
+        """
+        if self._stack is not None:
+            raise UsageError("the disk is taken already", hint="make a new DiskSnapshot")
+        with contextlib.ExitStack() as stack:
+            self._create(stack)
+            self._stack = stack.pop_all()
+
+    def _create(self, stack: contextlib.ExitStack) -> None:
+        placed = volumes_on(self._path)
+        with open_path(self._path) as base:
+            table = [partition for partition in Partitions(base) if not partition.extended]
+        reasons: dict[int, str] = {}
+        mounted: dict[int, str] = {}
+        self._watched = {}
+        for partition in table:
+            found = _volume_of(partition, placed)
+            if isinstance(found, str):
+                reasons[partition.number] = found
+            elif not found.idle:
+                mounted[partition.number] = found.name
+            else:
+                watched = self._watch(found.name, stack)
+                if isinstance(watched, Snapshot):
+                    self._watched[partition.number] = watched
+                else:
+                    reasons[partition.number] = watched
+        if reasons and self._policy is None:
+            said = "; ".join(f"partition {number} {reason}" for number, reason in sorted(reasons.items()))
+            raise UsageError(f"{self._path}: no snapshot can stand for all of it: {said}", hint=_POLICIES)
+        self.uncovered = MappingProxyType(reasons)
+        idle = {number: next(iter(each.volumes)) for number, each in self._watched.items()}
+        self.volumes = MappingProxyType(dict(sorted({**mounted, **idle}.items())))
+        self._mounted = mounted
+        if mounted:
+            self.snapshot = Snapshot(*mounted.values(), **self._given)  # type: ignore[arg-type]  # its own arguments
+            if self._cancelled:
+                self.snapshot.cancel()
+            stack.enter_context(self.snapshot)
+        elif self._require > Consistency.CRASH:
+            raise ConsistencyError(
+                f"{self._path}: no partition is mounted, so nothing can be flushed",
+                wanted=self._require.name,
+                offered=Consistency.CRASH.name,
+                hint="lower require=",
+            )
+
+    def _watch(self, name: str, stack: contextlib.ExitStack) -> Snapshot | str:
+        """Hold a partition that nobody uses; or why that cannot be."""
+        try:
+            return stack.enter_context(Snapshot(name, provider="static", timeout=60.0))
+        except (ProviderUnavailableError, SnapshotBusyError) as exc:
+            reasons = getattr(exc, "reasons", {})
+            return f"cannot be held: {reasons.get('static') or exc.message}"
+
+    def close(self) -> None:
+        """Close the readers and give the snapshot back.  Idempotent; see `Snapshot.close`."""
+        self.__exit__(None, None, None)
+
+    def cancel(self) -> None:
+        """Make a `create` that runs in another thread, or comes later, raise CancelledError."""
+        self._cancelled = True
+        if self.snapshot is not None:
+            self.snapshot.cancel()
+
+    def __enter__(self) -> Self:
+        self.create()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.__exit__(kind, value, trace)
+
+    def open(
+        self,
+        *,
+        unused: UnusedPolicy = UnusedPolicy.ZERO,
+        exclude: Collection[Exclusion] = DEFAULT_EXCLUSIONS,
+    ) -> DiskReader:
+        """A reader of the whole disk; any number.
+
+        Args:
+            unused: See `Snapshot.open`, for every partition.
+            exclude: See `Snapshot.open`.
+
+        Raises:
+            ClosedError: it is not created, or closed.
+            SnapshotLostError: the snapshot no longer exists.
+        """
+        if self._stack is None:
+            raise ClosedError("the disk is not taken", hint="open readers inside the with block")
+        with contextlib.ExitStack() as stack:
+            base = stack.enter_context(open_path(self._path))
+            readers: dict[int, BlockReader] = {}
+            for number in self.volumes:
+                one = self._watched.get(number) or self.snapshot
+                assert one is not None  # noqa: S101 - `volumes` names what one of them has
+                name = self.volumes[number]
+                readers[number] = stack.enter_context(one.open(name, unused=unused, exclude=exclude))
+            said = self._described(readers, base.metadata)
+            disk = DiskReader(base, readers, uncovered=self._policy, owned=True, metadata=said)
+            stack.pop_all()
+        return disk
+
+    def _described(self, readers: Mapping[int, BlockReader], base: ImageMetadata) -> ImageMetadata:
+        """What the parts say, as said by the whole."""
+        notes, exclusions = list(base.notes), list(base.exclusions)
+        for number, reader in readers.items():
+            notes += [f"partition {number}: {note}" for note in reader.metadata.notes]
+            exclusions += [f"partition {number}: {path}" for path in reader.metadata.exclusions]
+        notes += [f"partition {number} was read as it is: it {why}" for number, why in self._live().items()]
+        first = next(iter(self._mounted), None)
+        said = readers[first].metadata if first is not None else base
+        return said.replace(
+            volume=self._path,
+            device=self._path,
+            filesystem="",
+            notes=tuple(notes),
+            exclusions=tuple(exclusions),
+        )
+
+    def _live(self) -> Mapping[int, str]:
+        return self.uncovered if self._policy is Uncovered.READ else {}
+
+    def __repr__(self) -> str:
+        return f"<DiskSnapshot of {self._path}: {'live' if self._stack is not None else 'not taken'}>"
+
+
+def _volume_of(partition: Partition, placed: Sequence[PlacedVolume]) -> PlacedVolume | str:
+    """The volume that a snapshot of stands for a partition, or why there is none."""
+    found = [one for one in placed if one.offset < partition.end and partition.offset < one.end]
+    if not found:
+        return "is not known to the system"
+    for one in found:
+        if one.reason:
+            return one.reason
+        if one.offset != partition.offset or one.length > partition.length:
+            return f"is not what the system has there, {one.name} of {one.length} bytes at {one.offset}"
+    if len(found) > 1:
+        return f"holds several volumes, {' and '.join(one.name for one in found)}"
+    return found[0]
+
+
+if sys.platform == "win32":
+
+    def volumes_on(path: str) -> list[PlacedVolume]:
+        """The volumes of the system on a disk."""
+        raise ProviderUnavailableError(
+            f"{path}: disks are not taken apart on Windows yet",
+            reasons={"disk": "it is written for Linux"},
+            hint="snapshot its volumes by name, and give their readers to DiskReader",
+        )
+
+else:
+
+    def volumes_on(path: str) -> list[PlacedVolume]:
+        """The volumes of the system on a disk.
+
+        Raises:
+            UsageError: it is no disk.
+        """
+        from vsssnap._posix import disks  # system modules that an import of the library does not need
+
+        return disks.volumes_on(path)

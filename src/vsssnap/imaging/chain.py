@@ -1,0 +1,232 @@
+"""Open an image with all that lies behind it.
+
+Parents are opened by a loop, not from within their children, so a chain may be longer than the
+stack is deep.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vsssnap.errors import (
+    CorruptImageError,
+    DeviceReadError,
+    ImageError,
+    ImageNotFoundError,
+    SnapshotPermissionError,
+    UnsupportedFeatureError,
+)
+from vsssnap.formats import registry
+from vsssnap.formats._storages import owning
+from vsssnap.formats.base import SIDECAR_SUFFIX, ImageFormat, ImageReader, Probe
+from vsssnap.formats.storage import FileStorage, Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_PROBED = 64 << 10  # bytes of head and tail that formats see
+# Without O_NONBLOCK the open of a FIFO, which an image may name as its parent, would wait for a writer.
+_FLAGS = os.O_RDONLY | sum(
+    getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK", "O_NOCTTY")
+)
+_MAX_CHAIN = 4096  # images behind one another
+_MAX_ASKED = 64  # of them those with side-cars, each of which is a call deeper
+
+
+def open_chain(path: str, name: str | None, *, recover: bool) -> ImageReader:
+    """Open an image, its parents and their side-cars; see `open_image`."""
+    opening = _Opening(recover)
+    reader = opening.open(path, name, ())
+    try:
+        opening.finish()
+    except BaseException:
+        reader.close()
+        raise
+    return reader
+
+
+class _Opening:
+    """One image with all that lies behind it."""
+
+    def __init__(self, recover: bool) -> None:
+        self._recover = recover
+        self.tasks: deque[tuple[str, Callable[[], None]]] = deque()
+
+    def open(self, path: str, name: str | None, children: tuple[_Child, ...]) -> ImageReader:
+        """Open one image; its parent may be left to `finish`."""
+        storage = open_storage(path)
+        with owning(storage):
+            driver = find_format(storage, path, name)
+            found = os.stat(path)
+        child = _Child(found.st_dev, found.st_ino)
+        resolve = _Resolver(self, path, (*children, child))
+        try:
+            reader = driver.open(storage, resolve_parent=resolve, recover=self._recover)
+        except ImageError as exc:
+            exc.path = exc.path or path
+            raise
+        reader.path = path
+        try:
+            _attach_sidecar(reader, path, self._recover)
+        except BaseException:
+            reader.close()
+            raise
+        child.asked = reader.sidecar is not None
+        return reader
+
+    def finish(self) -> None:
+        """Do what was put off, and what is put off meanwhile: one parent after the other."""
+        while self.tasks:
+            path, task = self.tasks.popleft()
+            try:
+                task()
+            except ImageError as exc:
+                exc.path = exc.path or path
+                raise
+
+    def open_parent(
+        self, child: str, candidates: Sequence[str], format: str | None, chain: tuple[_Child, ...]
+    ) -> ImageReader:
+        """Open the first of some files, seen from its child."""
+        if len(chain) > _MAX_CHAIN:
+            raise CorruptImageError(f"{child}: more than {_MAX_CHAIN} parents behind one another", path=child)
+        # A child that was opened by a link lies where the link leads to, and so do its parents.
+        folders = [os.path.dirname(child), os.path.dirname(os.path.realpath(child))]
+        if os.path.realpath(folders[0]) == folders[1]:
+            del folders[1]
+        tried = dict.fromkeys(
+            os.path.join(folder, candidate) for candidate in candidates for folder in folders
+        )
+        circle = ""
+        for path in tried:
+            try:
+                found = os.stat(path)
+            except (OSError, ValueError):
+                continue
+            if _Child(found.st_dev, found.st_ino) in chain:
+                circle = circle or path
+                continue
+            try:
+                if sum(image.asked for image in chain) <= _MAX_ASKED:
+                    return self.open(path, format, chain)
+            except RecursionError:  # of a format that does not put off its parents
+                pass
+            raise UnsupportedFeatureError(
+                f"{child}: too many parents behind one another",
+                path=child,
+                feature="long chain",
+                hint="merge some of them, or take away their side-cars",
+            )
+        if circle:
+            raise CorruptImageError(f"{child}: its parent {circle} is its own descendant", path=child)
+        raise ImageNotFoundError(
+            f"{child}: its parent is not there (looked for {', '.join(tried) or 'no name at all'})",
+            path=child,
+            hint="put the parent beside it",
+        )
+
+
+@dataclass(slots=True)
+class _Child:
+    """A file that is being opened with its parents.
+
+    Attributes:
+        device: Its file system.
+        number: Its inode.
+        asked: Whether its children ask it as a whole, so that each is a call deeper.
+    """
+
+    device: int
+    number: int
+    asked: bool = field(default=False, compare=False)
+
+
+class _Resolver:
+    """The `ResolveParent` of one image."""
+
+    def __init__(self, opening: _Opening, path: str, chain: tuple[_Child, ...]) -> None:
+        self._opening = opening
+        self._path = path
+        self._chain = chain
+
+    def __call__(self, candidates: Sequence[str], /, *, format: str | None = None) -> ImageReader:
+        """See `ResolveParent`."""
+        return self._opening.open_parent(self._path, candidates, format, self._chain)
+
+    def later(self, task: Callable[[], None]) -> None:
+        """Do this when the image is open, so that a chain may be longer than the stack is deep."""
+        self._opening.tasks.append((self._path, task))
+
+
+def open_storage(path: str) -> FileStorage:
+    """Open an image's file for reading.
+
+    Raises:
+        ImageNotFoundError: there is none.
+        SnapshotPermissionError: the process may not read it.
+        ImageError: it is no regular file.
+    """
+    try:
+        fd = os.open(path, _FLAGS)
+    except FileNotFoundError as exc:
+        raise ImageNotFoundError(
+            f"there is no image {path}", path=path, call="open", code=exc.errno, hint="check the name"
+        ) from None
+    except PermissionError as exc:
+        raise SnapshotPermissionError(
+            f"{path} may not be read by this user",
+            call="open",
+            code=exc.errno,
+            hint="change its mode or user",
+        ) from None
+    except OSError as exc:
+        raise ImageError(
+            f"{path} cannot be opened: {exc.strerror}",
+            path=path,
+            call="open",
+            code=exc.errno,
+            hint="name an image",
+        ) from exc
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ImageError(f"{path} is no regular file", path=path, hint="open devices with open_device")
+    return FileStorage(fd, path)
+
+
+def find_format(storage: Storage, path: str, name: str | None) -> ImageFormat:
+    """The named format, or the one that recognises the file."""
+    if name is not None:
+        return registry.by_name(name)
+    size = storage.size
+    head = _glance(storage, min(size, _PROBED), 0)
+    tail = _glance(storage, min(size, _PROBED), max(0, size - _PROBED))
+    return registry.by_probe(Probe(head, tail, os.path.basename(path), size), path)
+
+
+def _glance(storage: Storage, length: int, offset: int) -> bytes:
+    """Bytes for the probes; none if they cannot be read: a format may do without its other end."""
+    try:
+        return storage.pread(length, offset)
+    except DeviceReadError:
+        return b""
+
+
+def _attach_sidecar(reader: ImageReader, path: str, recover: bool) -> None:
+    beside = path + SIDECAR_SUFFIX
+    if not os.path.isfile(beside):
+        return
+    from vsssnap.formats.sidecar import SidecarReader  # for the images that have one
+
+    try:
+        reader.attach(SidecarReader.open(open_storage(beside)))
+    except CorruptImageError as exc:
+        exc.path = beside
+        if not recover:
+            exc.hint = (
+                exc.hint or "remove the side-car to use the image without checksums, or pass recover=True"
+            )
+            raise

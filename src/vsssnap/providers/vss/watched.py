@@ -1,0 +1,44 @@
+"""A shadow copy that remembers whether something of it could not be read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vsssnap.errors import DeviceReadError, SnapshotLostError
+from vsssnap.providers.vss.reader import ShadowReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vsssnap._win32.dll import System
+
+
+class WatchedReader(ShadowReader):
+    """Tells its requester, so that writers are not told of a backup that lacks something of theirs."""
+
+    def __init__(
+        self,
+        system: System,
+        path: str,
+        volume: str,
+        unread: set[str],
+        on_failure: Callable[[], None] | None = None,
+    ) -> None:
+        """Open it.
+
+        Args:
+            system: The libraries.
+            path: The device, without a backslash at its end.
+            volume: What is added to ``unread`` when a read fails.
+            unread: Shared with the requester.
+            on_failure: See `ShadowReader`.
+        """
+        super().__init__(system, path, on_failure)
+        self._volume, self._lacking = volume, unread
+
+    def _read_into(self, view: memoryview, offset: int) -> None:
+        try:
+            super()._read_into(view, offset)
+        except (DeviceReadError, SnapshotLostError):
+            self._lacking.add(self._volume)
+            raise

@@ -1,0 +1,133 @@
+"""What `IVssBackupComponents` does with shadow copies that exist.
+
+Written from the pages of each method in the Windows SDK documentation and "Exposing and Surfacing
+Shadow Copied Volumes"; the rule stands beside each refusal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vsssnap._win32._ffi import ffi
+from vsssnap._win32.constants import ObjectType, SnapshotAttributes, SnapshotContext
+from vsssnap._win32.guids import GUID_NULL
+from vsssnap._win32.hresult import HResult
+from vsssnap.testing.fake_vss.management import FakeEnumObject
+from vsssnap.testing.fake_vss.objects import id_of, put_id
+from vsssnap.testing.fake_vss.restoring import ComponentSlots, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vsssnap.testing.fake_vss.parts import FakeShadow
+
+CData = Any
+_OK, _BAD, _ABSENT = HResult.S_OK, HResult.VSS_E_BAD_STATE, HResult.VSS_E_OBJECT_NOT_FOUND
+_LOCALLY = SnapshotAttributes.VSS_VOLSNAP_ATTR_EXPOSED_LOCALLY
+_REMOTELY = SnapshotAttributes.VSS_VOLSNAP_ATTR_EXPOSED_REMOTELY
+_ROLLBACK = (SnapshotContext.VSS_CTX_APP_ROLLBACK, SnapshotContext.VSS_CTX_NAS_ROLLBACK)
+
+
+class ShadowSlots(ComponentSlots):
+    """Shadow copies of all requesters."""
+
+    context: int | None = None
+
+    def GetSnapshotProperties(self, shadow_id: CData, out: CData) -> int:
+        """Of a shadow copy that exists; the caller has zeroed the structure."""
+        if not self.purpose:
+            return _BAD
+        found = self.machine.shadows.get(id_of(shadow_id))
+        if found is None or found.lost:
+            return _ABSENT
+        if any(bytes(ffi.buffer(out))):
+            self.machine.ledger.forbid("GetSnapshotProperties: the structure should be zero before")
+        self.machine.fill(out, found)
+        return _OK
+
+    def DeleteSnapshots(self, source: CData, kind: int, force: int, deleted: CData, failed: CData) -> int:
+        """A shadow copy, or all of a set; stops at the first that cannot be deleted."""
+        del force
+        if not self.purpose:
+            return _BAD
+        if kind not in (ObjectType.VSS_OBJECT_SNAPSHOT, ObjectType.VSS_OBJECT_SNAPSHOT_SET):
+            return HResult.E_INVALIDARG
+        wanted = id_of(source)
+        by_set = kind == ObjectType.VSS_OBJECT_SNAPSHOT_SET
+        found = [
+            shadow
+            for shadow in self.machine.shadows.values()
+            if (shadow.set_id if by_set else shadow.id) == wanted and not shadow.lost
+        ]
+        put_id(failed, GUID_NULL)
+        deleted[0] = 0
+        for shadow in found:
+            if shadow.kept:
+                put_id(failed, shadow.id)
+                return HResult.VSS_E_PROVIDER_VETO
+            self.machine.drop(shadow)
+            deleted[0] += 1
+        return _OK if found else _ABSENT
+
+    def Query(self, source: CData, kind: int, wanted: int, out: CData) -> int:
+        """All shadow copies of the context; of GUID_NULL and VSS_OBJECT_NONE, nothing else is supported."""
+        if not self.purpose:
+            return _BAD
+        if id_of(source) != GUID_NULL or kind != ObjectType.VSS_OBJECT_NONE:
+            return HResult.E_INVALIDARG
+        if wanted != ObjectType.VSS_OBJECT_SNAPSHOT:
+            return HResult.E_NOTIMPL
+        every = self.context == SnapshotContext.VSS_CTX_ALL
+        found = [
+            shadow
+            for shadow in self.machine.shadows.values()
+            if not shadow.lost and (every or shadow.context == (self.context or 0))
+        ]
+        FakeEnumObject(self.machine, [self._filler(shadow) for shadow in found]).give(out)
+        return _OK
+
+    def _filler(self, shadow: FakeShadow) -> Callable[[CData], None]:
+        def fill(to: CData) -> None:
+            to.Type = ObjectType.VSS_OBJECT_SNAPSHOT
+            self.machine.fill(ffi.addressof(to.Obj, "Snap"), shadow)
+
+        return fill
+
+    def ExposeSnapshot(
+        self, shadow_id: CData, folder: CData, attributes: int, name: CData, out: CData
+    ) -> int:
+        """A persistent one, as a drive or folder; or as a share, of which a folder may be named.
+
+        That a name is taken, and that a shadow copy is not persistent, has no code in the documentation:
+        the argument is not valid.
+        """
+        if not self.purpose:
+            return _BAD
+        if not out or attributes not in (_LOCALLY, _REMOTELY):
+            return HResult.E_INVALIDARG
+        out[0] = ffi.NULL
+        shadow = self.machine.shadows.get(id_of(shadow_id))
+        if shadow is None or shadow.lost:
+            return _ABSENT
+        place, taken = text_of(name), {known.exposed.lower() for known in self.machine.shadows.values()}
+        taken |= {root.rstrip("\\").lower() for volume in self.machine.volumes for root in volume.roots}
+        if shadow.exposed or place.lower() in taken - {""}:
+            return HResult.E_INVALIDARG
+        if attributes == _LOCALLY:
+            if folder or not place or place.endswith("\\") or shadow.context not in _ROLLBACK:
+                return HResult.E_INVALIDARG
+            shadow.exposed, shadow.shared = place, None
+        else:
+            shadow.exposed, shadow.shared = place or f"share{shadow.number}", text_of(folder)
+        out[0] = self.machine.task_text(shadow.exposed)
+        return _OK
+
+    def UnexposeSnapshot(self, shadow_id: CData) -> int:
+        """Of one that is exposed."""
+        if not self.purpose:
+            return _BAD
+        shadow = self.machine.shadows.get(id_of(shadow_id))
+        if shadow is None or shadow.lost or not shadow.exposed:
+            return _ABSENT
+        shadow.exposed, shadow.shared = "", None
+        return _OK

@@ -1,0 +1,124 @@
+"""Images behind images: chains longer than the stack is deep, circles, side-cars on the way."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from vsssnap import create_image, open_image
+from vsssnap.blocks.extent import Extent
+from vsssnap.errors import CorruptImageError, ImageNotFoundError, UnsupportedFeatureError
+from vsssnap.formats import FileStorage, ImageReader
+from vsssnap.formats.registry import by_name
+from vsssnap.formats.vhd import VhdOptions
+
+LINKS = 300
+SIZE = 1 << 20
+BLOCK = 64 << 10
+
+
+def known(found: ImageReader | None) -> Callable[..., ImageReader]:
+    """A parent that is open already."""
+
+    def resolve(candidates: Sequence[str], /, *, format: str | None = None) -> ImageReader:
+        assert found is not None
+        return found
+
+    return resolve
+
+
+def make(folder: Path, formats: Sequence[str], sidecar: bool = False) -> tuple[list[Path], bytes]:
+    """Images of the formats, each the child of the one before; the last one's path and disk.
+
+    Each writes its number over one block of a few, so that most of each is hidden by those before it.
+    """
+    disk = bytearray(SIZE)
+    paths: list[Path] = []
+    below: ImageReader | None = None
+    for number, name in enumerate(formats):
+        path = folder / f"{number}.{name}"
+        at = number % 5 * BLOCK
+        disk[at : at + BLOCK] = number.to_bytes(2, "little") * (BLOCK // 2)
+        options = VhdOptions(sidecar=sidecar) if sidecar else None
+        with open(path, "x+b") as file:
+            storage = FileStorage(os.dup(file.fileno()), str(path))
+        if sidecar:
+            storage.close()
+            path.unlink()
+            writer = create_image(path, SIZE, options=options, parent=below)
+        else:
+            writer = create_image(storage, SIZE, format=name, parent=below)
+        if sidecar or not number:
+            writer.pwrite(memoryview(disk), 0)
+        else:
+            writer.pwrite(memoryview(disk)[at : at + BLOCK], at)
+        writer.finish()
+        paths.append(path)
+        storage = FileStorage(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), str(path))
+        below = by_name(name).open(storage, resolve_parent=known(below))
+    assert below is not None
+    below.close()
+    return paths, bytes(disk)
+
+
+MIXED = ["vhdx"] * 150 + ["qcow2"] * 150
+
+
+@pytest.mark.parametrize("formats", [["vhd"] * LINKS, ["vhdx"] * LINKS, ["qcow2"] * LINKS, MIXED])
+def test_hundreds_of_images_are_followed_in_the_memory_of_one(formats: list[str], tmp_path: Path) -> None:
+    paths, disk = make(tmp_path, formats)
+
+    tracemalloc.start()
+    with open_image(paths[-1]) as image:
+        assert image.pread(SIZE, 0) == disk
+        used, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert used < 28 << 20  # tables: 16 MiB of QCOW2 and 4 MiB of VHDX at most; some KiB an image
+        assert image.pread(3 * BLOCK, BLOCK // 2) == disk[BLOCK // 2 :][: 3 * BLOCK]
+        buffer = bytearray(SIZE)
+        image.preadinto(buffer, 0)
+        assert buffer == disk
+        assert [found for found in image.extents() if not found.reads_as_zero] == [Extent(0, 5 * BLOCK)]
+        assert image.origins == tuple(str(path) for path in reversed(paths))
+        assert image.confirm() is None  # type: ignore[func-returns-value]
+    assert not [name for name in os.listdir("/dev/fd") if str(tmp_path) in _target(name)]
+
+    paths[0].unlink()
+    with pytest.raises(ImageNotFoundError, match=rf"[/\\]1\.{formats[1]}: its parent is not there"):
+        open_image(paths[-1])
+    assert not [name for name in os.listdir("/dev/fd") if str(tmp_path) in _target(name)]
+
+
+def _target(name: str) -> str:
+    try:
+        return os.readlink(f"/dev/fd/{name}")
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("name", ["vhdx", "qcow2"])
+def test_a_long_circle_is_refused(name: str, tmp_path: Path) -> None:
+    paths, _ = make(tmp_path, [name] * 120)
+    # The oldest one becomes a link to the youngest, which leads back to it.
+    paths[0].unlink()
+    paths[0].symlink_to(paths[-1])
+    with pytest.raises(CorruptImageError, match="its own descendant"):
+        open_image(paths[-1])
+
+
+def test_parents_with_side_cars_are_counted(tmp_path: Path) -> None:
+    """Each is a call deeper, and what it lost when it was made still raises."""
+    paths, disk = make(tmp_path, ["vhd"] * 70, sidecar=True)
+    with open_image(paths[63]) as image:
+        assert image.pread(2, 3 * BLOCK) == b"\x3f\0"
+        assert sum(found.length for found in image.extents()) == SIZE
+    with pytest.raises(UnsupportedFeatureError, match="too many parents behind one another"):
+        open_image(paths[-1])
+    for path in paths[:40]:
+        os.unlink(f"{path}.vsssnap")
+    with open_image(paths[-1]) as image:
+        assert image.pread(SIZE, 0) == disk

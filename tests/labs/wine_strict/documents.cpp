@@ -1,0 +1,298 @@
+// Writers' metadata, requesters' documents, and the counting of COM's memory.
+
+#include "lab.h"
+
+void note(const char *format, ...) {
+    char line[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    journal += line;
+    journal += '\n';
+}
+
+void forbid(const char *format, ...) {
+    char line[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    violations++;
+    note("FORBIDDEN: %s", line);
+}
+
+Text::Text(const GUID &id) {
+    snprintf(text, sizeof text, "%08lx-%04x-%04x-%02x%02x-%02x%02x%02x%02x%02x%02x", id.Data1, id.Data2, id.Data3,
+             id.Data4[0], id.Data4[1], id.Data4[2], id.Data4[3], id.Data4[4], id.Data4[5], id.Data4[6], id.Data4[7]);
+}
+
+Text::Text(const WCHAR *wide) {
+    text[0] = 0;
+    if (wide) WideCharToMultiByte(CP_UTF8, 0, wide, -1, text, sizeof text, nullptr, nullptr);
+}
+
+VSS_PWSZ wide(const WCHAR *text) {
+    size_t size = (wcslen(text) + 1) * sizeof(WCHAR);
+    return static_cast<VSS_PWSZ>(memcpy(CoTaskMemAlloc(size), text, size));
+}
+
+// IMallocSpy sees every piece of memory that COM gives out, of strings too once oleaut32 caches none.
+
+static LONG pieces = 0;
+
+struct Spy : IMallocSpy {
+    ULONG STDMETHODCALLTYPE AddRef() override { return 2; }
+    ULONG STDMETHODCALLTYPE Release() override { return 1; }
+    HRESULT STDMETHODCALLTYPE QueryInterface(REFIID id, void **out) override {
+        *out = id == IID_IUnknown || id == IID_IMallocSpy ? this : nullptr;
+        return *out ? S_OK : E_NOINTERFACE;
+    }
+    SIZE_T STDMETHODCALLTYPE PreAlloc(SIZE_T size) override { return size; }
+    void *STDMETHODCALLTYPE PostAlloc(void *made) override {
+        if (made) InterlockedIncrement(&pieces);
+        return made;
+    }
+    void *STDMETHODCALLTYPE PreFree(void *old, WINBOOL) override {
+        if (old) InterlockedDecrement(&pieces);
+        return old;
+    }
+    void STDMETHODCALLTYPE PostFree(WINBOOL) override {}
+    SIZE_T STDMETHODCALLTYPE PreRealloc(void *old, SIZE_T size, void **out, WINBOOL) override {
+        *out = old;
+        return size;
+    }
+    void *STDMETHODCALLTYPE PostRealloc(void *made, WINBOOL) override { return made; }
+    void *STDMETHODCALLTYPE PreGetSize(void *known, WINBOOL) override { return known; }
+    SIZE_T STDMETHODCALLTYPE PostGetSize(SIZE_T size, WINBOOL) override { return size; }
+    void *STDMETHODCALLTYPE PreDidAlloc(void *known, WINBOOL) override { return known; }
+    int STDMETHODCALLTYPE PostDidAlloc(void *, WINBOOL, int answer) override { return answer; }
+    void STDMETHODCALLTYPE PreHeapMinimize() override {}
+    void STDMETHODCALLTYPE PostHeapMinimize() override {}
+};
+
+static Spy spy;
+
+int allocations() { return pieces; }
+
+extern "C" int WINAPI LabWatch() {
+    auto forget = reinterpret_cast<void(WINAPI *)()>(
+        reinterpret_cast<void *>(GetProcAddress(GetModuleHandleA("oleaut32"), "SetOaNoCache")));
+    if (!forget) return 0;
+    forget();
+    if (FAILED(CoRegisterMallocSpy(&spy))) return 0;
+    LONG before = pieces;  // that it sees what it has to see
+    BSTR text = SysAllocString(L"x");
+    void *memory = CoTaskMemAlloc(1);
+    LONG between = pieces;
+    SysFreeString(text);
+    CoTaskMemFree(memory);
+    return between == before + 2 && pieces == before;
+}
+
+struct Files : Object<IVssWMFiledesc> {
+    HRESULT STDMETHODCALLTYPE GetPath(BSTR *out) override {
+        *out = SysAllocString(L"%SystemDrive%\\lab\\data");
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetFilespec(BSTR *out) override {
+        if (HRESULT code = fault("GetFilespec", 0)) return code;
+        *out = SysAllocString(L"*.mdf");
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetRecursive(boolean *out) override {
+        *out = TRUE;
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetAlternateLocation(BSTR *out) override {
+        *out = nullptr;
+        return S_FALSE;
+    }
+    ABSENT(GetBackupTypeMask, DWORD *)
+};
+
+struct Dependency : Object<IVssWMDependency> {
+    GUID writer;
+    HRESULT STDMETHODCALLTYPE GetWriterId(VSS_ID *out) override {
+        *out = writer;
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetLogicalPath(BSTR *out) override {
+        *out = nullptr;
+        return S_FALSE;
+    }
+    HRESULT STDMETHODCALLTYPE GetComponentName(BSTR *out) override {
+        *out = SysAllocString(L"whole");
+        return S_OK;
+    }
+};
+
+struct Part : Object<IVssWMComponent> {
+    const Writer &writer;
+    bool whole;  // "whole" can be chosen and stands for "whole\part"; "needy" depends on it
+    int index;
+    Part(const Writer &writer, int index) : writer(writer), index(index) {}
+    HRESULT STDMETHODCALLTYPE GetComponentInfo(PVSSCOMPONENTINFO *out) override {
+        static const WCHAR *const paths[] = {nullptr, L"whole", L"up"}, *const names[] = {L"whole", L"part", L"needy"};
+        if (HRESULT code = fault("GetComponentInfo", 0)) return code;
+        auto info = static_cast<VSS_COMPONENTINFO *>(CoTaskMemAlloc(sizeof(VSS_COMPONENTINFO)));
+        memset(info, 0, sizeof *info);
+        info->type = index == 2 ? VSS_CT_DATABASE : VSS_CT_FILEGROUP;
+        info->bstrLogicalPath = paths[index] ? SysAllocString(paths[index]) : nullptr;
+        info->bstrComponentName = SysAllocString(names[index]);
+        info->bSelectable = index != 1;
+        info->bSelectableForRestore = index == 1;
+        info->cFileCount = index != 2;
+        info->cDatabases = info->cLogFiles = info->cDependencies = index == 2;
+        *out = info;
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE FreeComponentInfo(PVSSCOMPONENTINFO info) override {
+        SysFreeString(info->bstrLogicalPath);
+        SysFreeString(info->bstrComponentName);
+        CoTaskMemFree(const_cast<VSS_COMPONENTINFO *>(info));
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetFile(UINT, IVssWMFiledesc **out) override {
+        *out = new Files;
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetDatabaseFile(UINT, IVssWMFiledesc **out) override {
+        *out = new Files;
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetDatabaseLogFile(UINT, IVssWMFiledesc **out) override {
+        *out = new Files;
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetDependency(UINT, IVssWMDependency **out) override {
+        auto made = new Dependency;
+        made->writer = writer.id;
+        *out = made;
+        return S_OK;
+    }
+};
+
+struct Metadata : Object<IVssExamineWriterMetadata> {
+    const Writer &writer;
+    bool components;
+    Metadata(const Writer &writer, bool components) : writer(writer), components(components) {}
+    HRESULT STDMETHODCALLTYPE GetIdentity(VSS_ID *instance, VSS_ID *id, BSTR *name, VSS_USAGE_TYPE *usage,
+                                          VSS_SOURCE_TYPE *source) override {
+        *instance = writer.instance;
+        *id = writer.id;
+        *name = SysAllocString(writer.name);
+        *usage = VSS_UT_USERDATA;
+        *source = VSS_ST_OTHER;
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetFileCounts(UINT *included, UINT *excluded, UINT *count) override {
+        *included = *excluded = 0;
+        *count = components ? 3 : 0;
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetComponent(UINT index, IVssWMComponent **out) override {
+        *out = new Part(writer, index);
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE SaveAsXML(BSTR *xml) override {
+        if (HRESULT code = fault("IVssExamineWriterMetadata::SaveAsXML", 0)) return code;
+        *xml = SysAllocString(L"<writer/>");
+        return S_OK;
+    }
+    ABSENT(GetIncludeFile, UINT, IVssWMFiledesc **)
+    ABSENT(GetExcludeFile, UINT, IVssWMFiledesc **)
+    ABSENT(GetRestoreMethod, VSS_RESTOREMETHOD_ENUM *, BSTR *, BSTR *, VSS_WRITERRESTORE_ENUM *, boolean *, UINT *)
+    ABSENT(GetAlternateLocationMapping, UINT, IVssWMFiledesc **)
+    ABSENT(GetBackupSchema, DWORD *)
+    ABSENT(GetDocument, IXMLDOMDocument **)
+    ABSENT(LoadFromXML, BSTR)
+};
+
+IVssExamineWriterMetadata *metadata_of(const Writer &writer, bool components) { return new Metadata(writer, components); }
+
+struct SavedPart : Object<IVssComponent> {
+    Saved saved;
+    explicit SavedPart(const Saved &saved) : saved(saved) {}
+    static HRESULT text(const std::wstring &from, BSTR *out) {
+        *out = from.empty() ? nullptr : SysAllocString(from.c_str());
+        return from.empty() ? S_FALSE : S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetLogicalPath(BSTR *out) override { return text(saved.path, out); }
+    HRESULT STDMETHODCALLTYPE GetComponentType(VSS_COMPONENT_TYPE *out) override { return *out = saved.kind, S_OK; }
+    HRESULT STDMETHODCALLTYPE GetComponentName(BSTR *out) override {
+        if (HRESULT code = fault("GetComponentName", 0)) return code;
+        return text(saved.name, out);
+    }
+    HRESULT STDMETHODCALLTYPE GetBackupSucceeded(boolean *out) override { return *out = saved.succeeded, S_OK; }
+    HRESULT STDMETHODCALLTYPE GetRestoreTarget(VSS_RESTORE_TARGET *out) override { return *out = VSS_RT_ORIGINAL, S_OK; }
+    HRESULT STDMETHODCALLTYPE GetPreRestoreFailureMsg(BSTR *out) override { return text(L"", out); }
+    HRESULT STDMETHODCALLTYPE GetPostRestoreFailureMsg(BSTR *out) override { return text(L"", out); }
+    ABSENT(GetAlternateLocationMappingCount, UINT *)
+    ABSENT(GetAlternateLocationMapping, UINT, IVssWMFiledesc **)
+    ABSENT(SetBackupMetadata, LPCWSTR)
+    ABSENT(GetBackupMetadata, BSTR *)
+    ABSENT(AddPartialFile, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR)
+    ABSENT(GetPartialFileCount, UINT *)
+    ABSENT(GetPartialFile, UINT, BSTR *, BSTR *, BSTR *, BSTR *)
+    ABSENT(IsSelectedForRestore, boolean *)
+    ABSENT(GetAdditionalRestores, boolean *)
+    ABSENT(GetNewTargetCount, UINT *)
+    ABSENT(GetNewTarget, UINT, IVssWMFiledesc **)
+    ABSENT(AddDirectedTarget, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR)
+    ABSENT(GetDirectedTargetCount, UINT *)
+    ABSENT(GetDirectedTarget, UINT, BSTR *, BSTR *, BSTR *, BSTR *, BSTR *, BSTR *)
+    ABSENT(SetRestoreMetadata, LPCWSTR)
+    ABSENT(GetRestoreMetadata, BSTR *)
+    ABSENT(SetRestoreTarget, VSS_RESTORE_TARGET)
+    ABSENT(SetPreRestoreFailureMsg, LPCWSTR)
+    ABSENT(SetPostRestoreFailureMsg, LPCWSTR)
+    ABSENT(SetBackupStamp, LPCWSTR)
+    ABSENT(GetBackupStamp, BSTR *)
+    ABSENT(GetPreviousBackupStamp, BSTR *)
+    ABSENT(GetBackupOptions, BSTR *)
+    ABSENT(GetRestoreOptions, BSTR *)
+    ABSENT(GetRestoreSubcomponentCount, UINT *)
+    ABSENT(GetRestoreSubcomponent, UINT, BSTR *, BSTR *, boolean *)
+    ABSENT(GetFileRestoreStatus, VSS_FILE_RESTORE_STATUS *)
+    ABSENT(AddDifferencedFilesByLastModifyTime, LPCWSTR, LPCWSTR, WINBOOL, FILETIME)
+    ABSENT(AddDifferencedFilesByLastModifyLSN, LPCWSTR, LPCWSTR, WINBOOL, BSTR)
+    ABSENT(GetDifferencedFilesCount, UINT *)
+    ABSENT(GetDifferencedFile, UINT, BSTR *, BSTR *, WINBOOL *, BSTR *, FILETIME *)
+};
+
+// Microsoft's IVssWriterComponentsExt has IVssWriterComponents and IUnknown as bases; mingw-w64's header, made by
+// WIDL, leaves the second out.  So both stand here: two vtables, released through the second.
+struct OfWriter : IVssWriterComponents, IUnknown {
+    LONG references = 1;
+    std::vector<Saved> document;
+    OfWriter() { InterlockedIncrement(&live); }
+    virtual ~OfWriter() { InterlockedDecrement(&live); }
+    ULONG STDMETHODCALLTYPE AddRef() override { return InterlockedIncrement(&references); }
+    ULONG STDMETHODCALLTYPE Release() override {
+        ULONG left = InterlockedDecrement(&references);
+        if (!left) delete this;
+        return left;
+    }
+    HRESULT STDMETHODCALLTYPE QueryInterface(REFIID, void **out) override {
+        *out = nullptr;
+        return E_NOINTERFACE;
+    }
+    HRESULT STDMETHODCALLTYPE GetComponentCount(UINT *out) override { return *out = document.size(), S_OK; }
+    HRESULT STDMETHODCALLTYPE GetWriterInfo(VSS_ID *instance, VSS_ID *writer) override {
+        if (HRESULT code = fault("GetWriterInfo", 0)) return code;
+        *instance = document[0].instance;
+        *writer = document[0].writer;
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetComponent(UINT index, IVssComponent **out) override {
+        *out = new SavedPart(document[index]);
+        return S_OK;
+    }
+};
+
+IVssWriterComponentsExt *saved_of(const std::vector<Saved> &document) {
+    auto made = new OfWriter;
+    made->document = document;
+    return reinterpret_cast<IVssWriterComponentsExt *>(static_cast<IVssWriterComponents *>(made));
+}

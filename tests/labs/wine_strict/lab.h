@@ -1,0 +1,101 @@
+// What the laboratory's strict vssapi.dll is made of: objects that are counted, notes, and the documents of
+// writers and requesters.
+
+#include <windows.h>
+#include <oleauto.h>
+#include <vss.h>
+#include <vswriter.h>
+#include <vsbackup.h>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+extern std::string journal;  // every call, a line each
+extern int violations;
+extern LONG live;  // objects
+
+void note(const char *format, ...);
+void forbid(const char *format, ...);
+int allocations();  // pieces of COM's memory that are out: strings and structures
+HRESULT fault(const char *call, int where);
+VSS_PWSZ wide(const WCHAR *text);
+
+struct Text {  // an id, or a wide string as UTF-8
+    char text[512];
+    explicit Text(const GUID &id);
+    explicit Text(const WCHAR *wide);
+};
+
+template <class Interface> struct Object : Interface {
+    LONG references = 1;
+    Object() { InterlockedIncrement(&live); }
+    virtual ~Object() { InterlockedDecrement(&live); }
+    ULONG STDMETHODCALLTYPE AddRef() override { return InterlockedIncrement(&references); }
+    ULONG STDMETHODCALLTYPE Release() override {
+        ULONG left = InterlockedDecrement(&references);
+        if (!left) delete this;
+        return left;
+    }
+    HRESULT STDMETHODCALLTYPE QueryInterface(REFIID id, void **out) override {
+        *out = id == IID_IUnknown || answers(id) ? this : nullptr;
+        if (!*out) return E_NOINTERFACE;
+        AddRef();
+        return S_OK;
+    }
+    virtual bool answers(REFIID) { return false; }
+};
+
+#define ABSENT(name, ...) HRESULT STDMETHODCALLTYPE name(__VA_ARGS__) override { return E_NOTIMPL; }
+
+enum { PREPARE, FREEZE, COMPLETE, PRE_RESTORE, POST_RESTORE };
+
+struct Writer {
+    GUID id, instance;
+    const WCHAR *name;
+    int fails_at = -1, times = 0;
+    HRESULT code = S_OK, failure = S_OK;
+    VSS_WRITER_STATE state = VSS_WS_STABLE;
+    void on(int event);
+};
+
+struct Saved {  // a component in a requester's document
+    GUID writer, instance;
+    VSS_COMPONENT_TYPE kind;
+    std::wstring path, name;
+    bool told = false, succeeded = false, selected = false;
+};
+
+IVssExamineWriterMetadata *metadata_of(const Writer &writer, bool components);
+IVssWriterComponentsExt *saved_of(const std::vector<Saved> &document);
+
+struct Requester : Object<IVssBackupComponentsEx3> {  // what no test needs
+    ABSENT(SetRestoreState, VSS_RESTORE_TYPE)
+    ABSENT(SetBackupOptions, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, LPCWSTR)
+    ABSENT(SetAdditionalRestores, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, boolean)
+    ABSENT(SetPreviousBackupStamp, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, LPCWSTR)
+    ABSENT(AddAlternativeLocationMapping, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR, boolean, LPCWSTR)
+    ABSENT(AddRestoreSubcomponent, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR, boolean)
+    ABSENT(AddNewTarget, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR, boolean, LPCWSTR)
+    ABSENT(SetRangesFilePath, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, UINT, LPCWSTR)
+    ABSENT(ImportSnapshots, IVssAsync **)
+    ABSENT(BreakSnapshotSet, VSS_ID)
+    ABSENT(DisableWriterClasses, const VSS_ID *, UINT)
+    ABSENT(EnableWriterClasses, const VSS_ID *, UINT)
+    ABSENT(DisableWriterInstances, const VSS_ID *, UINT)
+    ABSENT(RevertToSnapshot, VSS_ID, BOOL)
+    ABSENT(QueryRevertStatus, VSS_PWSZ, IVssAsync **)
+    ABSENT(GetWriterMetadataEx, UINT, VSS_ID *, IVssExamineWriterMetadataEx **)
+    ABSENT(SetSelectedForRestoreEx, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, boolean, VSS_ID)
+    ABSENT(SetAuthoritativeRestore, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, boolean)
+    ABSENT(SetRollForward, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, VSS_ROLLFORWARD_TYPE, LPCWSTR)
+    ABSENT(SetRestoreName, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, LPCWSTR)
+    ABSENT(BreakSnapshotSetEx, VSS_ID, DWORD, IVssAsync **)
+    ABSENT(PreFastRecovery, VSS_ID, DWORD, IVssAsync **)
+    ABSENT(FastRecovery, VSS_ID, DWORD, IVssAsync **)
+    ABSENT(AddSnapshotToRecoverySet, VSS_ID, DWORD, VSS_PWSZ)
+    ABSENT(RecoverSet, DWORD, IVssAsync **)
+    ABSENT(GetSessionId, VSS_ID *)
+};

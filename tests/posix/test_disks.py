@@ -1,0 +1,121 @@
+"""What lies on a disk, told from a made-up sysfs: what needs LVM, RAID or encryption to be real."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vsssnap._placed import PlacedVolume
+from vsssnap._posix import disks, mounts, topology
+from vsssnap.errors import DeviceReadError, UsageError
+
+DISK = os.makedev(8, 0)
+SIZE = 4096  # sectors of each partition
+
+
+class Machine:
+    """A disk ``sda`` in a folder that stands for /sys."""
+
+    def __init__(self, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.top = top
+        self.held: dict[int, tuple[str, ...]] = {}
+        self.table = b""
+        (top / "sda").mkdir(parents=True)
+        (top / "sda" / "dev").write_text("8:0\n")
+        monkeypatch.setattr(topology, "sysfs", self.folder)
+        monkeypatch.setattr(topology, "system_name", lambda rdev: self.folder(rdev).name)
+        monkeypatch.setattr(
+            topology, "shown_as", lambda rdev: "is used as swap" if rdev == 8 << 8 | 9 else ""
+        )
+        monkeypatch.setattr(mounts, "holders", lambda rdev: self.held.get(rdev, ()))
+        monkeypatch.setattr(mounts, "read", lambda: mounts.parse(self.table))
+        monkeypatch.setattr(disks, "CLASS_BLOCK", top)
+
+    def folder(self, rdev: int) -> Path:
+        number = os.minor(rdev)
+        return self.top / "sda" / f"sda{number}" if number else self.top / "sda"
+
+    def partition(self, number: int, *held: str) -> None:
+        here = self.folder(os.makedev(8, number))
+        here.mkdir()
+        values = {"partition": number, "dev": f"8:{number}", "start": number * SIZE, "size": SIZE}
+        for name, value in values.items():
+            (here / name).write_text(f"{value}\n")
+        self.held[os.makedev(8, number)] = held
+
+    def stacked(self, name: str, *below: str, uuid: str = "", called: str = "", raid: bool = False) -> None:
+        (self.top / name / "slaves").mkdir(parents=True)
+        for each in below:
+            (self.top / name / "slaves" / each).mkdir()
+        if uuid:
+            (self.top / name / "dm").mkdir()
+            (self.top / name / "dm" / "uuid").write_text(uuid + "\n")
+            (self.top / name / "dm" / "name").write_text(called + "\n")
+        if raid:
+            (self.top / name / "md").mkdir()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(tmp_path / "sys", monkeypatch)
+
+
+def only() -> PlacedVolume:
+    (found,) = disks.volumes_of(DISK)
+    return found
+
+
+def test_a_mounted_partition_is_a_volume_and_an_unused_one_is_idle(machine: Machine) -> None:
+    machine.partition(2)
+    machine.partition(1)
+    machine.table = b"36 35 8:1 / /boot rw - ext4 /dev/sda1 rw\n"
+    assert disks.volumes_of(DISK) == [
+        PlacedVolume(offset=SIZE * 512, length=SIZE * 512, name="/dev/sda1"),
+        PlacedVolume(offset=2 * SIZE * 512, length=SIZE * 512, name="/dev/sda2", idle=True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("uuid", "words"),
+    [
+        ("LVM-abcdef", "is under the logical volume vg-root, whose snapshot is not what is in the partition"),
+        ("CRYPT-LUKS2-1", "is under the encrypted volume vg-root, "),
+        ("other", "is under the device vg-root, "),
+    ],
+)
+def test_what_lies_under_a_mapped_device_has_no_volume_of_its_own(
+    machine: Machine, uuid: str, words: str
+) -> None:
+    machine.partition(1, "dm-0")
+    machine.stacked("dm-0", "sda1", uuid=uuid, called="vg-root")
+    assert only().reason.startswith(words)
+    assert not only().idle
+
+
+def test_volumes_that_span_disks_are_named_with_them(machine: Machine) -> None:
+    machine.partition(1, "md127", "dm-3")
+    machine.stacked("md127", "sda1", "sdb1", raid=True)
+    machine.stacked("dm-3", "sda1", "sdc", uuid="LVM-x", called="vg-data")
+    assert only().reason == (
+        "is under the RAID md127, which spans sda1, sdb1 and the logical volume vg-data, which spans"
+        " sda1, sdc, whose snapshot is not what is in the partition"
+    )
+
+
+def test_swap_is_neither_idle_nor_a_volume(machine: Machine) -> None:
+    machine.partition(9)
+    assert (only().idle, only().reason) == (False, "is used as swap")
+
+
+def test_what_is_no_disk_is_refused(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match="no block device"):
+        disks.volumes_on(str(tmp_path / "file"))
+    with pytest.raises(DeviceReadError):
+        disks.volumes_on(str(tmp_path / "nothing"))
+    machine.partition(1)
+    (machine.folder(os.makedev(8, 1)) / "start").write_text("gone")
+    with pytest.raises(DeviceReadError, match="went away"):
+        only()

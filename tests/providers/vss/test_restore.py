@@ -1,0 +1,259 @@
+"""Restoring with writers, through the public interface, on a fake machine.
+
+The fixture checks after every test that nothing is left, and that writers that were told of the
+beginning of a restore were told of its end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from vsssnap import Snapshot
+from vsssnap.errors import (
+    ClosedError,
+    ProviderUnavailableError,
+    SnapshotError,
+    SnapshotPermissionError,
+    SnapshotTimeoutError,
+    UsageError,
+    WriterFailedError,
+)
+from vsssnap.testing.fake_vss import FakeComponent, FakeFiles, FakeVss
+from vsssnap.vss import ComponentSelection, RestoreStatus, VssOptions, WriterRestore
+
+FAILED = 0x800423F4
+
+
+@pytest.fixture
+def document(fake_vss: FakeVss) -> bytes:
+    """Of a backup of two writers."""
+    fake_vss.add_volume("C:\\")
+    files = (FakeFiles("C:\\data"),)
+    fake_vss.add_writer("Sql", components=(FakeComponent("shop", "SERVER", files=files),))
+    both = (FakeComponent("box", files=files), FakeComponent("log", files=files))
+    fake_vss.add_writer("Mail", components=both)
+    with Snapshot("C:", options=VssOptions(components=ComponentSelection())) as s:
+        documents = dict(s.open().metadata.documents)
+    for writer in fake_vss.writers:
+        writer.events.clear()
+    fake_vss.calls.clear()
+    return documents["vss/backup-components.xml"]
+
+
+def restore_all(document: bytes, *, begin: bool = True, failing: bool = False) -> None:
+    """Restore everything, and fail in the middle if told so."""
+    with WriterRestore(document) as restore:
+        restore.select(*restore.components, options="x")
+        if begin:
+            restore.begin()
+        if failing:
+            raise ZeroDivisionError
+
+
+def called(vss: FakeVss, method: str) -> int:
+    return sum(call.endswith(f"::{method}") for call in vss.calls)
+
+
+def test_writers_prepare_for_a_restore_and_take_over(fake_vss: FakeVss, document: bytes) -> None:
+    sql, mail = fake_vss.writers
+    with WriterRestore(document) as restore:
+        assert [(one.path, one.running) for one in restore.components] == [
+            ("SERVER\\shop", True),
+            ("box", True),
+            ("log", True),
+        ]
+        shop = restore.components[0]
+        assert shop.writer_id == str(sql.writer_id)
+        restore.select(shop, options="with move")
+        restore.begin()
+        assert sql.events == ["identify", "pre_restore"]
+        assert [report.state for report in restore.writers] == ["STABLE"]
+        restore.report(shop, RestoreStatus.ALL)
+        restore.finish()
+        saved = fake_vss.requesters[-1].document[0]
+        assert (saved.restore_options, saved.status.name) == ("with move", "VSS_RS_ALL")
+    assert sql.events == ["identify", "pre_restore", "post_restore", "backup_shutdown"]
+    assert mail.events == ["identify", "backup_shutdown"], "nothing of it is restored"
+    assert called(fake_vss, "PostRestore") == 1
+
+
+def test_leaving_the_block_finishes(fake_vss: FakeVss, document: bytes) -> None:
+    with WriterRestore(document.decode()) as restore:
+        restore.select(*restore.components)
+        restore.begin()
+        for one in restore.components[:2]:
+            restore.report(one, RestoreStatus.ALL)
+    states = [one.status.name for one in fake_vss.requesters[-1].document]
+    assert states == ["VSS_RS_ALL", "VSS_RS_ALL", "VSS_RS_FAILED"], "of which nothing was said"
+    assert called(fake_vss, "PostRestore") == 1
+
+
+def test_a_body_that_raises_tells_writers_of_the_failure(fake_vss: FakeVss, document: bytes) -> None:
+    with pytest.raises(ZeroDivisionError):
+        restore_all(document, failing=True)
+    assert fake_vss.requesters[-1].document[0].status.name == "VSS_RS_FAILED"
+    assert fake_vss.writers[0].events[-2:] == ["post_restore", "backup_shutdown"]
+
+
+def test_a_body_that_raises_before_the_beginning_tells_nobody(fake_vss: FakeVss, document: bytes) -> None:
+    with pytest.raises(ZeroDivisionError):
+        restore_all(document, begin=False, failing=True)
+    assert called(fake_vss, "PreRestore") == called(fake_vss, "PostRestore") == 0
+
+
+def test_a_writer_that_does_not_run_cannot_be_selected(fake_vss: FakeVss, document: bytes) -> None:
+    fake_vss.writers.pop(0)
+    with WriterRestore(document) as restore:
+        assert [one.running for one in restore.components] == [False, True, True]
+        with pytest.raises(ProviderUnavailableError):
+            restore.select(restore.components[0])
+        restore.select(restore.components[1])
+
+
+@pytest.mark.parametrize(("event", "step"), [("pre_restore", "begin"), ("post_restore", "finish")])
+def test_a_writer_that_fails_is_named_with_what_it_said(
+    fake_vss: FakeVss, document: bytes, event: str, step: str
+) -> None:
+    sql = fake_vss.writers[0]
+    sql.fails_at, sql.code, sql.message = event, FAILED, "the database is open"
+    with WriterRestore(document) as restore:
+        restore.select(*restore.components)
+        if step == "finish":
+            restore.begin()
+        with pytest.raises(WriterFailedError, match="Sql") as caught:
+            getattr(restore, step)()
+        assert "shop: the database is open" in caught.value.__notes__
+        assert {report.name: report.state for report in restore.writers}[
+            "Sql"
+        ] == f"FAILED_AT_{event.upper()}"
+    assert called(fake_vss, "PostRestore") == 1, "the other writer waits for it"
+
+
+def test_a_writer_that_is_not_concerned_may_be_in_any_state(fake_vss: FakeVss, document: bytes) -> None:
+    mail = fake_vss.writers[1]
+    for event in ("prepare_backup", "freeze"):
+        mail.fails_at, mail.code = "freeze", FAILED
+        mail.on(event)
+    with WriterRestore(document) as restore:
+        restore.select(restore.components[0])
+        restore.begin()
+
+
+@pytest.mark.parametrize(
+    ("call", "where"),
+    [
+        ("CreateVssBackupComponents", "call"),
+        ("InitializeForRestore", "call"),
+        ("GatherWriterMetadata", "call"),
+        ("GatherWriterMetadata", "async"),
+        ("GetWriterComponentsCount", "call"),
+        ("GetWriterComponents", "call"),
+        ("GetWriterInfo", "call"),
+        ("GetComponent", "call"),
+        ("GetLogicalPath", "call"),
+        ("GetPreRestoreFailureMsg", "call"),
+        ("SetSelectedForRestore", "call"),
+        ("SetRestoreOptions", "call"),
+        ("PreRestore", "call"),
+        ("PreRestore", "async"),
+        ("GatherWriterStatus", "call"),
+        ("SetFileRestoreStatus", "call"),
+        ("PostRestore", "call"),
+        ("PostRestore", "async"),
+    ],
+)
+def test_a_failure_of_each_step_leaves_nothing(
+    fake_vss: FakeVss, document: bytes, call: str, where: str
+) -> None:
+    fake_vss.faults.fail(call, 0x80070005, where=where)  # type: ignore[arg-type]
+    with pytest.raises(SnapshotPermissionError) as caught:
+        restore_all(document)
+    assert caught.value.code == 0x80070005
+    assert not fake_vss.faults.unused()
+    begun = called(fake_vss, "PreRestore") and (call, where) != ("PreRestore", "call")
+    assert called(fake_vss, "PostRestore") == bool(begun)
+    if call == "PostRestore":  # that writers were not told is the fault's doing
+        fake_vss.ledger.violations.clear()
+
+
+def test_a_document_that_is_none_is_refused(fake_vss: FakeVss) -> None:
+    with pytest.raises(SnapshotError, match="INVALID_XML"), WriterRestore(b"<something/>"):
+        raise AssertionError("it was taken")
+    for wrong in (b"\xff\xfe", None, 3.5, 7):
+        with pytest.raises(UsageError):
+            WriterRestore(wrong)  # type: ignore[arg-type]
+
+
+def test_steps_out_of_order_are_refused_before_vss_is_called(fake_vss: FakeVss, document: bytes) -> None:
+    restore = WriterRestore(document)
+    with pytest.raises(UsageError, match="with block"):
+        _ = restore.components
+    with restore:
+        one, other = restore.components[:2]
+        refused: list[Callable[[], object]] = [
+            restore.begin,
+            restore.finish,
+            lambda: restore.report(one, RestoreStatus.ALL),
+            lambda: restore.select("shop"),  # type: ignore[arg-type]
+            lambda: restore.select(one, options=3),  # type: ignore[arg-type]
+            lambda: restore.select(one, options="a\0b"),
+        ]
+        for call in refused:
+            with pytest.raises(UsageError):
+                call()
+        restore.select(one)
+        with pytest.raises(UsageError):
+            restore.report(one, RestoreStatus.ALL)
+        restore.begin()
+        refused = [
+            restore.begin,
+            lambda: restore.select(other),
+            lambda: restore.report(other, RestoreStatus.ALL),
+            lambda: restore.report(one, 2),  # type: ignore[arg-type]
+        ]
+        for call in refused:
+            with pytest.raises(UsageError):
+                call()
+        restore.finish()
+        with pytest.raises(UsageError):
+            restore.finish()
+        with pytest.raises(UsageError):
+            restore.report(one, RestoreStatus.ALL)
+    with pytest.raises(UsageError, match="once"):
+        restore.__enter__()
+    with pytest.raises((ClosedError, UsageError)):
+        restore.select(one)
+
+
+def test_a_writer_that_does_not_answer_is_waited_for_until_the_timeout(
+    fake_vss: FakeVss, document: bytes
+) -> None:
+    fake_vss.faults.delay("PreRestore")
+    with WriterRestore(document, timeout=0.5) as restore:
+        restore.select(restore.components[0])
+        with pytest.raises(SnapshotTimeoutError):
+            restore.begin()
+    assert called(fake_vss, "Cancel") == 1
+    assert called(fake_vss, "PostRestore") == 1
+
+
+def test_a_forgotten_restore_is_ended(fake_vss: FakeVss, document: bytes) -> None:
+    restore = WriterRestore(document)
+    restore.__enter__()
+    restore.select(restore.components[0])
+    restore.begin()
+    del restore
+    assert fake_vss.writers[0].events[-2:] == ["post_restore", "backup_shutdown"]
+
+
+def test_restores_one_after_the_other_leave_nothing(fake_vss: FakeVss, document: bytes) -> None:
+    threads = threading.active_count()
+    for _ in range(20):
+        with WriterRestore(document) as restore:
+            restore.select(*restore.components)
+            restore.begin()
+    fake_vss.check()
+    assert threading.active_count() == threads
