@@ -23,10 +23,9 @@ from vsssnap import (
     open_image,
     save_image,
 )
-from vsssnap.blocks.reader import BlockReader
 from vsssnap.errors import DeviceReadError, SnapshotLostError, UsageError
 from vsssnap.providers import Deadline, SnapshotVolume, Taken
-from vsssnap.testing import Faults, MemoryProvider, MemoryReader, MemoryVolume, faulty_provider, installed
+from vsssnap.testing import Faults, MemoryProvider, MemoryVolume, faulty_provider, installed
 
 MIB = 1 << 20
 
@@ -278,36 +277,3 @@ def test_ntfs_whose_log_says_nothing_is_trusted_only_if_nobody_can_have_used_it(
         assert (ExtentKind.HOLE in kinds(disk)) == used
         said = any("it may have been in use" in note for note in disk.metadata.notes)
         assert said != used
-
-
-class Masked(MemoryReader):
-    """A reader that leaves out by itself what its system calls free."""
-
-    has_map = True
-
-
-class Masking(MemoryProvider):
-    """A provider with such readers."""
-
-    name = "masking"
-    free: ClassVar[tuple[int, int]] = (6 * MIB, 7 * MIB)
-
-    def open(self, volume: SnapshotVolume, /) -> BlockReader:
-        with super().open(volume) as plain:
-            data = plain.pread(plain.size, 0)
-        start, end = self.free
-        hole = Extent(start, end - start, ExtentKind.HOLE)
-        return Masked(data, [Extent(0, start), hole, Extent(end, len(data) - end)])
-
-
-def test_what_ours_alone_calls_free_is_kept_beside_a_reader_with_a_map(content: bytes) -> None:
-    with installed(MemoryProvider), installed(Masking):
-        vol = MemoryVolume(content)
-        with Snapshot(vol, provider="memory") as s:
-            ours = holes(s.open())
-        with Snapshot(vol, provider="masking") as s, s.open() as disk:
-            start, end = Masking.free
-            assert holes(disk) == set(range(start, end, 512))
-            alone = max(ours - holes(disk))
-            assert disk.pread(512, alone) == content[alone : alone + 512]
-            assert disk.pread(MIB, 5 * MIB) == content[5 * MIB : 6 * MIB]

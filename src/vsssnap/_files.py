@@ -1,4 +1,4 @@
-"""Positional input and output on descriptors, for both systems."""
+"""Positional input and output on descriptors, for both systems; any thread, and no lock is held."""
 
 from __future__ import annotations
 
@@ -7,10 +7,35 @@ import errno
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A source or target that is open; whoever gets it closes ``fd``.
+
+    Attributes:
+        fd: The descriptor.
+        kind: What it is.
+        size: Bytes.
+        sector_size: Logical sector size, bytes.
+        path: As the caller named it.
+        identity: Equal for two names of one thing: kind and two numbers (of a device its major
+            and minor, of a file its ``st_dev`` and ``st_ino``).
+    """
+
+    fd: int
+    kind: Literal["file", "block"]
+    size: int
+    sector_size: int
+    path: str
+    identity: tuple[str, int, int]
+    rdev: int = 0
+
 
 if sys.platform == "win32":
     import msvcrt
@@ -20,25 +45,24 @@ if sys.platform == "win32":
         with contextlib.suppress(OSError):  # no descriptor: reading or writing says so better
             msvcrt.setmode(fd, os.O_BINARY)
 
-    _cursor = threading.Lock()  # no pread here: every descriptor has one cursor, used by one thread at a time
-
     def pread(fd: int, length: int, offset: int) -> bytes:
         """`os.pread`: up to ``length`` bytes."""
-        with _cursor:
-            os.lseek(fd, offset, os.SEEK_SET)
-            return os.read(fd, length)
+        data = bytearray(length)
+        with memoryview(data) as view:
+            count = preadinto(fd, view, offset)
+        return bytes(data) if count == length else bytes(data[:count])
 
     def preadinto(fd: int, view: memoryview, offset: int) -> int:
         """Read up to ``len(view)`` bytes into ``view``."""
-        data = pread(fd, len(view), offset)
-        view[: len(data)] = data
-        return len(data)
+        from vsssnap._win32 import files  # which an import of the library does not need
+
+        return files.read_into(msvcrt.get_osfhandle(fd), view, offset)
 
     def pwrite(fd: int, data: memoryview, offset: int) -> int:
         """`os.pwrite`: bytes written."""
-        with _cursor:
-            os.lseek(fd, offset, os.SEEK_SET)
-            return os.write(fd, data)
+        from vsssnap._win32 import files
+
+        return files.write(msvcrt.get_osfhandle(fd), data, offset)
 
     def pwritev(fd: int, parts: Sequence[memoryview], offset: int) -> int:
         """Write the first part, or some of it: bytes written."""

@@ -30,10 +30,9 @@ if TYPE_CHECKING:
 
     from vsssnap.blocks.extent import Extent
     from vsssnap.metadata import WriterReport
-    from vsssnap.providers.base import Provider, SnapshotVolume, Taken
+    from vsssnap.providers.base import AllocationMap, Provider, SnapshotVolume, Taken
     from vsssnap.volumes.base import FileSystem
     from vsssnap.volumes.policy import Exclusion
-
 _log = logging.getLogger("vsssnap.snapshot")
 
 _RELEASE_BUDGET = 60.0  # seconds for giving back what a snapshot holds
@@ -152,8 +151,8 @@ class SnapshotReader(BlockReader):
             self._held.alive()
         try:
             return self._inner.pread(length, offset)
-        except DeviceReadError:
-            self._held.alive()  # a lost snapshot shows itself as a failing device
+        except (DeviceReadError, SnapshotLostError):
+            self._held.alive()  # a lost snapshot shows itself as a failing device, and stays lost
             raise
 
     def _read_into(self, view: memoryview, offset: int) -> None:
@@ -161,12 +160,16 @@ class SnapshotReader(BlockReader):
             self._held.alive()
         try:
             self._inner.preadinto(view, offset)
-        except DeviceReadError:
+        except (DeviceReadError, SnapshotLostError):
             self._held.alive()
             raise
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        return self._inner.extents(offset, length)
+        try:
+            yield from self._inner.extents(offset, length)
+        except (DeviceReadError, SnapshotLostError):
+            self._held.alive()
+            raise
 
     def _confirm(self) -> None:
         self._inner.confirm()
@@ -223,31 +226,52 @@ def _open(
         documents=taken.documents,
     )
     inner = held.provider.open(volume)
-    if unused is UnusedPolicy.READ and not exclude:
-        return SnapshotReader(held, inner, metadata, (volume.device,))
     frozen = taken.level >= Consistency.FILESYSTEM or volume.still
     try:
-        view = _view(held, inner, volume, metadata, unused, exclude, frozen=frozen)
+        given = held.provider.allocation(volume)
+        if given is None and unused is UnusedPolicy.READ and not exclude:
+            return SnapshotReader(held, inner, metadata, (volume.device,))
+        left_out = _left_out(held, inner, volume, exclude)
+        view = _view(held, inner, given, left_out, metadata, unused, exclude, frozen=frozen)
     except BaseException:
         inner.close()
         raise
     return SnapshotReader(held, view, view.metadata, (volume.device,))
 
 
+def _left_out(
+    held: Held, inner: BlockReader, volume: SnapshotVolume, exclude: Collection[Exclusion]
+) -> list[tuple[Exclusion, str, Sequence[Extent]]]:
+    """What the provider leaves out, of what is asked for.
+
+    Raises:
+        SnapshotError: it names what lies behind the volume.
+    """
+    asked = {str(kind): kind for kind in exclude}
+    found: list[tuple[Exclusion, str, Sequence[Extent]]] = []
+    for each in held.provider.excluded(volume, frozenset(asked)):
+        behind = [extent for extent in each.extents if extent.end > inner.size]
+        if behind:
+            raise SnapshotError(
+                f"provider {held.provider.name} leaves out {each.path}, which ends at {behind[0].end}: "
+                f"{volume.name} has {inner.size} bytes"
+            )
+        if each.kind in asked:
+            found.append((asked[each.kind], each.path, each.extents))
+    return found
+
+
 def _view(
     held: Held,
     inner: BlockReader,
-    volume: SnapshotVolume,
+    given: AllocationMap | None,
+    left_out: Sequence[tuple[Exclusion, str, Sequence[Extent]]],
     metadata: ImageMetadata,
     unused: UnusedPolicy,
     exclude: Collection[Exclusion],
     *,
     frozen: bool,
 ) -> BlockReader:
-    given = held.provider.allocation(volume)
-    if given is None and getattr(inner, "has_map", False):
-        given = inner.extents  # a reader that leaves out what its system calls free
-
     def system_map(offset: int, length: int) -> Iterable[Extent]:
         assert given is not None  # noqa: S101 - it is passed on only then
         return checked(given(offset, length), offset, length, f"provider {held.provider.name}")
@@ -263,6 +287,7 @@ def _view(
             unused=unused,
             exclude=exclude,
             system_map=known,
+            left_out=left_out,
             metadata=metadata,
             judge=judge,
             owned=True,

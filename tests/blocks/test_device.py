@@ -274,6 +274,7 @@ def test_closing_under_reads_never_reads_a_recycled_descriptor(tmp_path: Path) -
 
     for _ in range(150):
         reader = open_path(ours)
+        assert isinstance(reader, DeviceReader)
         number = reader._fd
         started = threading.Barrier(5)
         threads = [threading.Thread(target=read, args=(reader, started)) for _ in range(4)]

@@ -12,7 +12,7 @@ import pytest
 from loops import file_system, loop_device, sparse_file
 from requirements import require_lab
 from vsssnap import _files
-from vsssnap.blocks.target import DeviceWriter, open_target
+from vsssnap.blocks.target import TargetWriter, open_target
 from vsssnap.errors import ClosedError, TargetError, UsageError
 
 MIB = 1 << 20
@@ -26,13 +26,13 @@ def backing(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def writer(backing: Path) -> Iterator[DeviceWriter]:
+def writer(backing: Path) -> Iterator[TargetWriter]:
     require_lab("losetup")
     with loop_device(backing) as name, open_target(name) as writer:
         yield writer
 
 
-def test_written_and_zeroed_ranges_are_exact(writer: DeviceWriter, backing: Path) -> None:
+def test_written_and_zeroed_ranges_are_exact(writer: TargetWriter, backing: Path) -> None:
     data = os.urandom(3 * MIB)
     writer.pwrite(data, 777)
     writer.zero(MIB + 1, 70000)
@@ -43,13 +43,13 @@ def test_written_and_zeroed_ranges_are_exact(writer: DeviceWriter, backing: Path
     assert backing.read_bytes() == expected
 
 
-def test_reader_shows_what_the_disk_holds(writer: DeviceWriter) -> None:
+def test_reader_shows_what_the_disk_holds(writer: TargetWriter) -> None:
     writer.pwrite(b"written", 4095)
     with writer.reader() as reader:
         assert reader.pread(7, 4095) == b"written"
 
 
-def test_reader_does_not_trust_the_cache(writer: DeviceWriter, backing: Path) -> None:
+def test_reader_does_not_trust_the_cache(writer: TargetWriter, backing: Path) -> None:
     writer.pwrite(b"a" * 4096, 0)
     writer.flush()
     with backing.open("r+b") as disk:  # the disk turns out to hold something else
@@ -58,17 +58,17 @@ def test_reader_does_not_trust_the_cache(writer: DeviceWriter, backing: Path) ->
         assert reader.pread(4096, 0) == b"b" * 4096
 
 
-def test_writing_past_the_end_is_a_usage_error(writer: DeviceWriter) -> None:
+def test_writing_past_the_end_is_a_usage_error(writer: TargetWriter) -> None:
     with pytest.raises(UsageError, match=f"2 bytes at {8 * MIB - 1} are not inside .* {8 * MIB} bytes"):
         writer.pwrite(b"ab", 8 * MIB - 1)
 
 
-def test_zeroing_past_the_end_is_a_usage_error(writer: DeviceWriter) -> None:
+def test_zeroing_past_the_end_is_a_usage_error(writer: TargetWriter) -> None:
     with pytest.raises(UsageError, match="are not inside"):
         writer.zero(8 * MIB, 1)
 
 
-def test_closed_writer_says_so(writer: DeviceWriter) -> None:
+def test_closed_writer_says_so(writer: TargetWriter) -> None:
     writer.close()
     with pytest.raises(ClosedError):
         writer.pwrite(b"x", 0)
@@ -78,7 +78,7 @@ def test_closed_writer_says_so(writer: DeviceWriter) -> None:
     ("code", "remedy"), [(errno.ENOSPC, "make room"), (errno.EIO, "the device is failing")]
 )
 def test_failing_write_names_path_place_and_remedy(
-    writer: DeviceWriter, monkeypatch: pytest.MonkeyPatch, code: int, remedy: str
+    writer: TargetWriter, monkeypatch: pytest.MonkeyPatch, code: int, remedy: str
 ) -> None:
     def fail(*_: object) -> int:
         raise OSError(code, os.strerror(code))
@@ -90,7 +90,7 @@ def test_failing_write_names_path_place_and_remedy(
 
 
 def test_short_writes_of_the_system_are_continued(
-    writer: DeviceWriter, monkeypatch: pytest.MonkeyPatch
+    writer: TargetWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pwrite = _files.pwrite
     monkeypatch.setattr(_files, "pwrite", lambda fd, view, offset: pwrite(fd, view[:1000], offset))
@@ -100,7 +100,7 @@ def test_short_writes_of_the_system_are_continued(
         assert reader.pread(4567, 99) == data
 
 
-def test_flush_that_failed_once_fails_for_ever(writer: DeviceWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flush_that_failed_once_fails_for_ever(writer: TargetWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(fd: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -112,7 +112,7 @@ def test_flush_that_failed_once_fails_for_ever(writer: DeviceWriter, monkeypatch
         writer.flush()  # the system itself would say that all is well
 
 
-def fill(writer: DeviceWriter) -> None:
+def fill(writer: TargetWriter) -> None:
     for offset in range(0, writer.size, MIB):
         writer.pwrite(os.urandom(MIB), offset)
     writer.flush()

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from vsssnap import save_image
 from vsssnap.cli.app import app
+from vsssnap.testing import MemoryReader
 from vsssnap.testing.fake_vss import FakeStorage, FakeVss
 
 MIB = 1 << 20
@@ -54,6 +56,22 @@ def test_persistent_shadow_copies_are_made_listed_and_deleted(fake_vss: FakeVss,
     assert identity in vsssnap("snapshots", "list")
     vsssnap("snapshots", "delete", identity)
     assert not fake_vss.shadows
+
+
+def test_a_volume_is_overwritten_only_when_that_was_said(
+    fake_vss: FakeVss,
+    vsssnap: Any,  # noqa: ANN401 - a function
+    tmp_path: Path,
+) -> None:
+    volume = fake_vss.add_volume("E:\\", size=4 * MIB, data=b"precious")
+    save_image(MemoryReader(b"new" * MIB), tmp_path / "image.vsnap")
+    image = str(tmp_path / "image.vsnap")
+    for target in ("E:", r"\\.\E:", volume.guid_path):
+        assert "would be overwritten" in vsssnap("restore", image, target, status=2)
+    assert volume.data[:8] == b"precious"
+    vsssnap("restore", image, "E:", "--yes")
+    assert bytes(volume.data) == b"new" * MIB + bytes(MIB)
+    assert "4.00 MiB" in vsssnap("info", "E:")
 
 
 def test_where_there_is_no_windows_it_says_so(vsssnap: Any) -> None:  # noqa: ANN401 - a function

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import portable
 import wine
 
 pytestmark = pytest.mark.lab
@@ -43,29 +44,6 @@ print("all imported")
     assert "all imported" in done.stdout, done.stdout
 
 
-# Tests that use nothing of the other system; run as they are.
-PORTABLE = (
-    "tests/test_crc32c.py",
-    "tests/test_deadline.py",
-    "tests/test_errors.py",
-    "tests/test_metadata.py",
-    "tests/test_record.py",
-    "tests/test_units.py",
-    "tests/blocks/test_extent.py",
-    "tests/blocks/test_pipeline.py",
-    "tests/blocks/test_reader_views.py",
-    "tests/formats/qcow2/test_reader.py",
-    "tests/formats/qcow2/test_verify.py",
-    "tests/formats/test_raw.py",
-    "tests/formats/test_registry.py",
-    "tests/formats/vhdx/test_vhdx_chain.py",
-    "tests/formats/vsnap/test_chain.py",
-    "tests/imaging/test_comparing.py",
-    "tests/imaging/test_verifying.py",
-    "tests/volumes/test_view.py",
-)
-
-
 # The contract and the longest chain take long there; what they ask of files is tried below.
 FORMATS = (
     "tests/formats/vhd/test_vhd.py",
@@ -75,7 +53,7 @@ FORMATS = (
 )
 
 
-@pytest.mark.parametrize("part", [PORTABLE, FORMATS], ids=["library", "formats"])
+@pytest.mark.parametrize("part", [portable.LIBRARY, FORMATS], ids=["library", "formats"])
 def test_portable_tests_pass_under_a_windows_python(
     lab: wine.Wine, part: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -83,6 +61,17 @@ def test_portable_tests_pass_under_a_windows_python(
     assert done.returncode == 0, done.stdout[-5000:]
     # A run that somebody else ended may leave the code of success behind.
     assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE), done.stdout[-5000:]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1600)
+def test_all_that_is_portable_passes_under_a_windows_python(lab: wine.Wine, tmp_path: Path) -> None:
+    program, base = wine.windows(Path(portable.__file__)), wine.windows(tmp_path / "base")
+    done = lab.python("-W", "error", program, "--basetemp", base, timeout=1500, cwd=portable.TOP)
+    assert done.returncode == 0, done.stdout[-5000:]
+    passed = re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)
+    assert passed is not None, done.stdout[-5000:]
+    assert int(passed[1]) > 1000, done.stdout[-5000:]
 
 
 def test_images_are_written_verified_and_restored(lab: wine.Wine, tmp_path: Path) -> None:

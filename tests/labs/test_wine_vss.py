@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import portable
 import requirements
 from vsssnap import open_image, verify_image
 from wine import windows
@@ -30,22 +31,6 @@ WRITER = "Sp\u00e4tzle \U0001f400 Writer"
 COPY = "0badcafe-1234-5678-9abc-def012345678"
 SET = "abcdef01-2345-6789-abcd-ef0102030405"
 SYSTEM_PROVIDER = "b5946137-7b9f-4925-af80-51abd60b20d5"
-
-# Whole files whose tests need nothing of Linux.
-PORTABLE = (
-    "tests/win32/test_build_ffi.py",
-    "tests/win32/test_protocols.py",
-    "tests/win32/test_com.py",
-    "tests/win32/test_operations.py",
-    "tests/testing/test_fake_vss.py",
-    "tests/testing/test_fake_vss_components.py",
-    "tests/providers/vss/test_components.py",
-    "tests/providers/vss/test_copies.py",
-    "tests/providers/vss/test_journal.py",
-    "tests/providers/vss/test_provider_components.py",
-    "tests/providers/vss/test_requester.py",
-    "tests/providers/vss/test_restore.py",
-)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +53,7 @@ def abi(python: VssPython, tmp_path_factory: pytest.TempPathFactory) -> tuple[di
 
 
 def test_the_suite_passes_under_the_real_windows_python(python: VssPython, tmp_path: Path) -> None:
-    done = python.wine.pytest(*PORTABLE, "-m", "not lab and not long", timeout=280, scratch=tmp_path)
+    done = python.wine.pytest(*portable.VSS, "-m", "not lab and not long", timeout=280, scratch=tmp_path)
     assert not done.returncode, done.stdout[-5000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None, done.stdout
@@ -169,8 +154,9 @@ class Lab:
 
     def __init__(self, python: VssPython, folder: Path) -> None:
         requirements.require_lab("mkntfs", "ntfscp", "ntfscat", "ntfsfix", root=False)
-        self.live, self.frozen, self.lost = folder / "live.img", folder / "frozen.img", folder / "lost"
-        self.bitmap, self.images, self.log = folder / "bitmap", folder / "images", folder / "log.txt"
+        files = python.build_volsnap(folder)
+        self.live, self.bitmap = files["LIVE"], files["BITMAP"]
+        self.images, self.log = folder / "images", folder / "log.txt"
         self.images.mkdir()
         self.content = random.Random(7).randbytes(3_000_001)
         (folder / "content").write_bytes(self.content)
@@ -182,17 +168,16 @@ class Lab:
         self.bitmap.write_bytes(tool("ntfscat", "-i", "6", str(self.live)))  # $Bitmap
         self.before = self.live.read_bytes()
         self.expected = self._expected(self.before, self.bitmap.read_bytes())
-        self._build_driver(python)
         done = python.run(
             windows(HERE / "imaging.py"),
             windows(python.folder / "volsnap.sys"),
             windows(self.live),
             windows(self.images),
-            windows(self.lost),
+            windows(files["LOST"]),
             VSSSNAP_LAB_LOG=windows(self.log),
             VSSSNAP_LAB_LIVE=windows(self.live),
-            VSSSNAP_LAB_FROZEN=windows(self.frozen),
-            VSSSNAP_LAB_LOST=windows(self.lost),
+            VSSSNAP_LAB_FROZEN=windows(files["FROZEN"]),
+            VSSSNAP_LAB_LOST=windows(files["LOST"]),
         )
         assert not done.returncode, done.stderr
         self.found: dict[str, Any] = json.loads(done.stdout)
@@ -204,13 +189,6 @@ class Lab:
             if not bits[cluster // 8] >> cluster % 8 & 1:
                 made[cluster * 4096 : (cluster + 1) * 4096] = bytes(4096)
         return bytes(made)
-
-    def _build_driver(self, python: VssPython) -> None:
-        names = {"FROZEN": self.frozen, "LIVE": self.live, "BITMAP": self.bitmap, "LOST": self.lost}
-        paths = {name: ("\\??\\" + windows(path)).replace("\\", "\\\\") for name, path in names.items()}
-        python.build_driver(
-            "volsnap.sys", HERE / "volsnap.c", *(f'-D{name}=L"{path}"' for name, path in paths.items())
-        )
 
 
 def tool(name: str, *arguments: str) -> bytes:

@@ -31,6 +31,8 @@ FLOORS = {
 SIDEWAYS = {
     ("metadata", "consistency"),
     ("_uses", "_deadline"),
+    ("_files", "_win32"),
+    ("_posix", "_files"),
     ("_retries", "_deadline"),
     ("snapshot", "_held"),
     ("snapshot", "_inventory"),

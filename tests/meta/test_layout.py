@@ -10,7 +10,7 @@ import pytest
 
 from checkout import PACKAGE, TOP, public_files
 
-FOLDERS = frozenset({".ci", "benchmarks", "docs", "src", "tests"})
+FOLDERS = frozenset({".ci", ".github", "benchmarks", "docs", "src", "tests"})
 FILES = frozenset({".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml"})
 
 # Folders of tests about no single package.

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import requirements
 import wine
+from checkout import TOP
 
+VOLSNAP = TOP / "tests" / "labs" / "wine_vss" / "volsnap.c"
+_FILES = ("FROZEN", "LIVE", "BITMAP", "LOST", "LOSE_AFTER", "TARGET", "IN_USE")
 _TIMEOUT = 240.0  # seconds for one program
 
 
@@ -54,3 +57,13 @@ class VssPython:
         command = [compiler, "-O1", "-Wall", "-shared", "-nostdlib", f"-I{kit}", *options, str(source)]
         command += ["-Wl,--subsystem,native", "-Wl,-e,DriverEntry", "-o", str(self.folder / name)]
         subprocess.run([*command, "-lntoskrnl", "-lhal"], check=True)
+
+    def build_volsnap(self, folder: Path, *, sector_size: int = 512) -> dict[str, Path]:
+        """Compile the driver of shadow copies; the files in ``folder`` that it reads, by name."""
+        files = {name: folder / name.lower() for name in _FILES}
+        options = [f"-DSECTOR={sector_size}"]
+        for name, path in files.items():
+            text = ("\\??\\" + wine.windows(path)).replace("\\", "\\\\")
+            options.append(f'-D{name}=L"{text}"')
+        self.build_driver("volsnap.sys", VOLSNAP, *options)
+        return files

@@ -278,10 +278,10 @@ def test_an_unaligned_read_is_refused(vss: FakeVss) -> None:
     device = RawDevice(vss, next(iter(vss.shadows.values())).device)
     memory = ffi.new("char[]", 8192)
     slot = device._slot()
-    with pytest.raises(WindowsCallError, match="ERROR_INVALID_PARAMETER"):
-        device._read(slot, memory + 1, 512, 0)
-    with pytest.raises(WindowsCallError, match="ERROR_INVALID_PARAMETER"):
-        device._read(slot, slot.room(), 100, 0)
+    for address, length in ((memory + 1, 512), (slot.room(), 100)):
+        slot.read(address, length, 0)
+        with pytest.raises(WindowsCallError, match="ERROR_INVALID_PARAMETER"):
+            slot.end()
     assert len(vss.ledger.violations) == 2
     slot.close()
     device.close()

@@ -12,10 +12,10 @@ import errno
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from typing import Literal
 
 from vsssnap._arguments import path_text
+from vsssnap._files import Opened
 from vsssnap._units import MIB
 from vsssnap.errors import (
     DeviceReadError,
@@ -26,29 +26,6 @@ from vsssnap.errors import (
 )
 
 __all__ = ["Opened", "identify", "open_source", "open_target", "zero_out"]
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A source or target that is open; whoever gets it closes ``fd``.
-
-    Attributes:
-        fd: The descriptor.
-        kind: What it is.
-        size: Bytes.
-        sector_size: Logical sector size, bytes.
-        path: As the caller named it.
-        identity: Equal for two names of one thing: kind and two numbers (of a device its major
-            and minor, of a file its ``st_dev`` and ``st_ino``).
-    """
-
-    fd: int
-    kind: Literal["file", "block"]
-    size: int
-    sector_size: int
-    path: str
-    identity: tuple[str, int, int]
-    rdev: int = 0
 
 
 assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest

@@ -9,6 +9,9 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+from vsssnap._win32.codes import Control as Control
+from vsssnap._win32.codes import Win32Error as Win32Error
+
 
 class ObjectType(enum.IntEnum):
     """VSS_OBJECT_TYPE, vss.h."""
@@ -301,46 +304,6 @@ VSS_ASSOC_NO_MAX_SPACE: Final = -1
 VSS_ASSOC_REMOVE: Final = 0
 
 
-class Control(enum.IntEnum):
-    """Device controls, winioctl.h."""
-
-    IOCTL_DISK_GET_LENGTH_INFO = 0x0007405C
-    IOCTL_DISK_GET_DRIVE_GEOMETRY = 0x00070000
-    FSCTL_ALLOW_EXTENDED_DASD_IO = 0x00090083
-    FSCTL_GET_NTFS_VOLUME_DATA = 0x00090064
-    FSCTL_GET_VOLUME_BITMAP = 0x0009006F
-
-
-class Win32Error(enum.IntEnum):
-    """Error codes, winerror.h."""
-
-    ERROR_SUCCESS = 0
-    ERROR_INVALID_FUNCTION = 1
-    ERROR_FILE_NOT_FOUND = 2
-    ERROR_PATH_NOT_FOUND = 3
-    ERROR_ACCESS_DENIED = 5
-    ERROR_INVALID_HANDLE = 6
-    ERROR_NOT_READY = 21
-    ERROR_CRC = 23
-    ERROR_SHARING_VIOLATION = 32
-    ERROR_HANDLE_EOF = 38
-    ERROR_NOT_SUPPORTED = 50
-    ERROR_DEV_NOT_EXIST = 55
-    ERROR_INVALID_PARAMETER = 87
-    ERROR_INSUFFICIENT_BUFFER = 122
-    ERROR_INVALID_NAME = 123
-    ERROR_MORE_DATA = 234
-    ERROR_IO_PENDING = 997
-    ERROR_FILE_INVALID = 1006
-    ERROR_SERVICE_DOES_NOT_EXIST = 1060
-    ERROR_NOT_ALL_ASSIGNED = 1300
-    ERROR_IO_DEVICE = 1117
-    ERROR_DEVICE_NOT_CONNECTED = 1167
-    ERROR_FILE_CORRUPT = 1392
-    ERROR_DEVICE_REMOVED = 1617
-    ERROR_NOT_A_REPARSE_POINT = 4390
-
-
 class DriveType(enum.IntEnum):
     """GetDriveTypeW, winbase.h."""
 
@@ -355,11 +318,18 @@ class DriveType(enum.IntEnum):
 
 # winnt.h, fileapi.h, winbase.h
 GENERIC_READ: Final = 0x80000000
+GENERIC_WRITE: Final = 0x40000000
 FILE_SHARE_READ: Final = 0x1
 FILE_SHARE_WRITE: Final = 0x2
+FILE_SHARE_DELETE: Final = 0x4
+FILE_READ_ATTRIBUTES: Final = 0x80
+FILE_ATTRIBUTE_DIRECTORY: Final = 0x10
+FILE_ATTRIBUTE_REPARSE_POINT: Final = 0x400
 OPEN_EXISTING: Final = 3
 FILE_FLAG_OVERLAPPED: Final = 0x40000000
 FILE_FLAG_NO_BUFFERING: Final = 0x20000000
+FILE_FLAG_BACKUP_SEMANTICS: Final = 0x02000000
+FILE_FLAG_OPEN_REPARSE_POINT: Final = 0x00200000
 MEM_COMMIT: Final = 0x1000
 MEM_RESERVE: Final = 0x2000
 MEM_RELEASE: Final = 0x8000
@@ -383,3 +353,9 @@ TokenElevation: Final = 20  # TOKEN_INFORMATION_CLASS
 SC_MANAGER_CONNECT: Final = 0x1
 SERVICE_QUERY_CONFIG: Final = 0x1
 SERVICE_DISABLED: Final = 0x4
+
+# winnt.h
+KEY_READ: Final = 0x20019
+REG_SZ: Final = 1
+REG_EXPAND_SZ: Final = 2
+REG_MULTI_SZ: Final = 7

@@ -1,145 +1,57 @@
-"""Volumes and shadow copies as devices: size, sectors, used clusters, unbuffered reads.
+"""Volumes and shadow copies as devices: size, sectors, used clusters.
 
-Sources: "File Buffering" (FILE_FLAG_NO_BUFFERING: offset and length are multiples of the sector
-size, the address of its physical one), FSCTL_ALLOW_EXTENDED_DASD_IO (reads may go up to the end of
-the partition, behind the file system), FSCTL_GET_VOLUME_BITMAP (LCN 0 of NTFS is the first byte of
-the volume; a full buffer is ERROR_MORE_DATA); Windows SDK documentation.
+Sources: FSCTL_ALLOW_EXTENDED_DASD_IO (reads may go up to the end of the partition, behind the file
+system), FSCTL_GET_VOLUME_BITMAP (a full buffer is ERROR_MORE_DATA), FSCTL_GET_RETRIEVAL_POINTER_BASE
+(where cluster 0 lies: of NTFS at the start of the volume, of FAT behind its tables); Windows SDK
+documentation.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.com import wide
-from vsssnap._win32.constants import (
-    FILE_FLAG_NO_BUFFERING,
-    FILE_FLAG_OVERLAPPED,
-    FILE_SHARE_READ,
-    FILE_SHARE_WRITE,
-    GENERIC_READ,
-    MEM_COMMIT,
-    MEM_RELEASE,
-    MEM_RESERVE,
-    OPEN_EXISTING,
-    PAGE_READWRITE,
-    Control,
-    Win32Error,
-)
-from vsssnap._win32.handles import INVALID_HANDLE, Handle, WindowsCallError, last
+from vsssnap._win32.constants import Control
+from vsssnap._win32.handles import WindowsCallError, last
+from vsssnap._win32.overlapped import OverlappedFile
 
-if TYPE_CHECKING:
-    from vsssnap._win32.dll import System
-    from vsssnap._win32.protocols import CData
-
-ROOM = 1 << 20
-"""Bytes of a buffer of our own, and of the longest read into it."""
-PAGE = 4096
-"""Bytes: what addresses are aligned to; no physical sector is larger."""
-_LONGEST = 16 << 20  # bytes a ReadFile straight into the caller's memory
 BITMAP_PAGE = 64 << 10
 """Bytes of a volume bitmap that are asked for at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """How NTFS divides a volume.
+    """How a file system divides a volume.
 
     Attributes:
         size: Bytes of a cluster.
-        count: Clusters from the first byte of the volume.
-        sectors: Sectors of the file system; the backup boot sector lies behind them.
-        sector_size: Bytes.
+        count: Clusters.
+        base: Bytes from the start of the volume to cluster 0.
     """
 
     size: int
     count: int
+    base: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ntfs:
+    """What NTFS says of its volume.
+
+    Attributes:
+        sectors: Sectors of the file system; the backup boot sector lies behind them.
+        sector_size: Bytes.
+        clusters: How it is divided; cluster 0 is the first of the volume.
+    """
+
     sectors: int
     sector_size: int
+    clusters: Clusters
 
 
-class _Slot:
-    """What one call at a time needs: an event, and memory that is aligned."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-        event = system.kernel32.CreateEventW(ffi.NULL, 1, 0, ffi.NULL)
-        if not event:
-            raise last(system, "CreateEventW")
-        self._event = Handle(system, event)
-        self.overlapped = ffi.new("OVERLAPPED *")
-        self.done = ffi.new("DWORD *")
-        self._room: CData = ffi.NULL
-
-    def at(self, offset: int) -> CData:
-        """The OVERLAPPED for a call at an offset."""
-        ffi.memmove(self.overlapped, bytes(ffi.sizeof("OVERLAPPED")), ffi.sizeof("OVERLAPPED"))
-        self.overlapped.Offset = offset & 0xFFFFFFFF
-        self.overlapped.OffsetHigh = offset >> 32
-        self.overlapped.hEvent = self._event.value
-        self.done[0] = 0
-        return self.overlapped
-
-    def room(self) -> CData:
-        """``ROOM`` bytes of page-aligned memory, zeroed when they are new."""
-        if not self._room:
-            kernel32 = self._system.kernel32
-            self._room = kernel32.VirtualAlloc(ffi.NULL, ROOM, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE)
-            if not self._room:
-                raise MemoryError(f"VirtualAlloc: no {ROOM} bytes")
-        return self._room
-
-    def close(self) -> None:
-        self._event.close()
-        room, self._room = self._room, ffi.NULL
-        if room:
-            self._system.kernel32.VirtualFree(room, 0, MEM_RELEASE)
-
-
-class RawDevice:
-    """An open volume or shadow copy.  Any thread may call, several at once, until `close`."""
-
-    def __init__(self, system: System, path: str) -> None:
-        """Open it for reading.
-
-        Args:
-            system: The libraries.
-            path: Without a backslash at its end, which would mean its root folder.
-
-        Raises:
-            WindowsCallError: it cannot be opened.
-        """
-        self._system = system
-        self.path = path
-        value = system.kernel32.CreateFileW(
-            wide(path),
-            GENERIC_READ,
-            FILE_SHARE_READ | FILE_SHARE_WRITE,
-            ffi.NULL,
-            OPEN_EXISTING,
-            FILE_FLAG_NO_BUFFERING | FILE_FLAG_OVERLAPPED,
-            ffi.NULL,
-        )
-        if value == INVALID_HANDLE:
-            raise last(system, f"CreateFileW({path})")
-        self._handle = Handle(system, value)
-        self._slots: deque[_Slot] = deque()
-
-    def close(self) -> None:
-        """Let the device go; no call is running by then.  Idempotent."""
-        self._handle.close()
-        while self._slots:
-            self._slots.pop().close()
-
-    def _slot(self) -> _Slot:
-        try:
-            return self._slots.pop()
-        except IndexError:
-            return _Slot(self._system)
-
-    # Facts.
+class RawDevice(OverlappedFile):
+    """What may be asked of an open volume or shadow copy."""
 
     def extend(self) -> bool:
         """Allow reads behind the file system, to the end of the partition; before the first read.
@@ -148,7 +60,7 @@ class RawDevice:
             Whether the device does so.
         """
         try:
-            self._control(Control.FSCTL_ALLOW_EXTENDED_DASD_IO)
+            self.control(Control.FSCTL_ALLOW_EXTENDED_DASD_IO)
         except WindowsCallError:
             return False
         return True
@@ -160,7 +72,7 @@ class RawDevice:
             WindowsCallError: the device does not say.
         """
         out = ffi.new("GET_LENGTH_INFORMATION *")
-        self._control(Control.IOCTL_DISK_GET_LENGTH_INFO, out=out)
+        self.control(Control.IOCTL_DISK_GET_LENGTH_INFO, out=out)
         return int(out.Length)
 
     def sector_size(self) -> int:
@@ -170,21 +82,43 @@ class RawDevice:
             WindowsCallError: the device does not say.
         """
         out = ffi.new("DISK_GEOMETRY *")
-        self._control(Control.IOCTL_DISK_GET_DRIVE_GEOMETRY, out=out)
+        self.control(Control.IOCTL_DISK_GET_DRIVE_GEOMETRY, out=out)
         return int(out.BytesPerSector)
 
-    def clusters(self) -> Clusters | None:
-        """How NTFS divides it, or None if it holds another file system."""
+    def ntfs(self) -> Ntfs | None:
+        """What NTFS says, or None if it holds another file system."""
         out = ffi.new("NTFS_VOLUME_DATA_BUFFER *")
         try:
-            self._control(Control.FSCTL_GET_NTFS_VOLUME_DATA, out=out)
+            self.control(Control.FSCTL_GET_NTFS_VOLUME_DATA, out=out)
         except WindowsCallError:
             return None
-        return Clusters(
-            size=out.BytesPerCluster,
-            count=out.TotalClusters,
+        return Ntfs(
             sectors=out.NumberSectors,
             sector_size=out.BytesPerSector,
+            clusters=Clusters(out.BytesPerCluster, out.TotalClusters),
+        )
+
+    def clusters(self) -> Clusters:
+        """How a file system divides it, NTFS or another.
+
+        Raises:
+            WindowsCallError: it does not say.
+        """
+        ntfs = self.ntfs()
+        if ntfs is not None:
+            return ntfs.clusters
+        base = ffi.new("RETRIEVAL_POINTER_BASE *")
+        self.control(Control.FSCTL_GET_RETRIEVAL_POINTER_BASE, out=base)
+        sectors, sector_size, free, total = (ffi.new("DWORD *") for _ in range(4))
+        root = wide(self.path + "\\")
+        if not self._system.kernel32.GetDiskFreeSpaceW(root, sectors, sector_size, free, total):
+            raise last(self._system, "GetDiskFreeSpaceW")
+        # The count that this gives may be that of a quota; the bitmap has all.
+        start = ffi.new("STARTING_LCN_INPUT_BUFFER *")
+        head = ffi.new("VOLUME_BITMAP_BUFFER *")
+        self.control(Control.FSCTL_GET_VOLUME_BITMAP, source=start, out=head, partial=True)
+        return Clusters(
+            sectors[0] * sector_size[0], int(head.BitmapSize), int(base.FileAreaOffset) * sector_size[0]
         )
 
     def bitmap(self, first: int) -> tuple[int, int, bytes]:
@@ -204,87 +138,10 @@ class RawDevice:
         start.StartingLcn = first
         head = ffi.offsetof("VOLUME_BITMAP_BUFFER", "Buffer")
         room = ffi.new("char[]", head + BITMAP_PAGE)
-        done = self._control(
+        done = self.control(
             Control.FSCTL_GET_VOLUME_BITMAP, source=start, out=room, partial=True, out_size=len(room)
         )
         found = ffi.cast("VOLUME_BITMAP_BUFFER *", room)
         given = max(0, min(done - head, BITMAP_PAGE))
         count = max(0, min(int(found.BitmapSize), given * 8))
         return int(found.StartingLcn), count, bytes(ffi.buffer(room, head + given)[head:])
-
-    def _control(
-        self,
-        code: Control,
-        *,
-        source: CData = ffi.NULL,
-        out: CData = ffi.NULL,
-        out_size: int = 0,
-        partial: bool = False,
-    ) -> int:
-        """DeviceIoControl; bytes that it gave.  ``partial`` takes ERROR_MORE_DATA for success."""
-        slot = self._slot()
-        kernel32 = self._system.kernel32
-        try:
-            over = slot.at(0)
-            source_size = ffi.sizeof(ffi.typeof(source).item) if source else 0
-            if out and not out_size:
-                out_size = ffi.sizeof(ffi.typeof(out).item)
-            ok = kernel32.DeviceIoControl(
-                self._handle.value, code, source, source_size, out, out_size, slot.done, over
-            )
-            self._finish(slot, bool(ok), f"DeviceIoControl({code.name})", partial=partial)
-            return int(slot.done[0] or over.InternalHigh)  # the latter where it ended at once
-        finally:
-            self._slots.append(slot)
-
-    def _finish(self, slot: _Slot, ok: bool, call: str, *, partial: bool = False) -> None:
-        """Wait for a call that is under way; raise if it failed."""
-        code = 0 if ok else self._system.last_error()
-        if code == Win32Error.ERROR_IO_PENDING:
-            ok = bool(
-                self._system.kernel32.GetOverlappedResult(self._handle.value, slot.overlapped, slot.done, 1)
-            )
-            code = 0 if ok else self._system.last_error()
-        if code and not (partial and code == Win32Error.ERROR_MORE_DATA):
-            raise WindowsCallError(call, code)
-
-    # Reading.
-
-    def read_into(self, view: memoryview, offset: int, sector_size: int) -> None:
-        """Fill ``view`` (writable bytes) from any offset; all of it lies on the device.
-
-        Raises:
-            WindowsCallError: a part of it cannot be read; ``view`` then holds no valid bytes.
-        """
-        slot = self._slot()
-        try:
-            with ffi.from_buffer("char[]", view) as target:  # released also when a traceback refers to it
-                self._fill(slot, target, len(view), offset, sector_size)
-        finally:
-            self._slots.append(slot)
-
-    def _fill(self, slot: _Slot, target: CData, length: int, offset: int, sector_size: int) -> None:
-        address = int(ffi.cast("uintptr_t", target))
-        if not (address % PAGE or offset % sector_size or length % sector_size):
-            for at in range(0, length, _LONGEST):
-                self._read(slot, target + at, min(_LONGEST, length - at), offset + at)
-            return
-        room = slot.room()
-        at = 0
-        while at < length:
-            skip = (offset + at) % sector_size
-            count = min(ROOM - skip, length - at)
-            whole = -(-(skip + count) // sector_size) * sector_size
-            self._read(slot, room, whole, offset + at - skip)
-            ffi.memmove(target + at, room + skip, count)
-            at += count
-
-    def _read(self, slot: _Slot, target: CData, length: int, offset: int) -> None:
-        at = 0
-        while at < length:
-            over = slot.at(offset + at)
-            ok = self._system.kernel32.ReadFile(self._handle.value, target + at, length - at, slot.done, over)
-            self._finish(slot, bool(ok), "ReadFile")
-            if not slot.done[0]:
-                raise WindowsCallError("ReadFile", Win32Error.ERROR_HANDLE_EOF)
-            at += slot.done[0]

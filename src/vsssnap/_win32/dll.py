@@ -92,6 +92,12 @@ def current() -> System | None:
     return _lent[-1] if _lent else _windows
 
 
+def windows() -> System:
+    """This Windows, also while another system is lent: for files that are this system's own."""
+    assert _windows is not None  # noqa: S101 - only code of Windows alone asks
+    return _windows
+
+
 @contextmanager
 def lent(system: System) -> Iterator[None]:
     """Have all of the process call this system for a while."""

@@ -13,6 +13,7 @@ import mmap
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Self
 
 from vsssnap import _files
@@ -45,38 +46,65 @@ def by_sector(fd: int, path: str, failure: OSError, length: int, offset: int, se
     """
     if failure.errno not in _MEDIUM:
         raise _unread(path, failure, length, offset) from failure
+    with _Closer(fd, sector_size) as closer:
+        return search(closer.read, failure, length, offset, sector_size, lambda *found: _unread(path, *found))
+
+
+def search(
+    read: Callable[[int, int], bytes],
+    failure: OSError,
+    length: int,
+    offset: int,
+    sector_size: int,
+    unread: Callable[[OSError, int, int], DeviceReadError],
+) -> bytes:
+    """Read a range that failed in ever smaller pieces.
+
+    Args:
+        read: Gives up to so many bytes from an offset, both whole sectors, or raises OSError.
+        failure: How the read failed.
+        length: Bytes that were asked for, at least 1.
+        offset: The first of them.
+        sector_size: The least that can be read, bytes.
+        unread: Makes the error of a failure, a length and an offset.
+
+    Returns:
+        The bytes, if all of them can be read after all.
+
+    Raises:
+        DeviceReadError: for the first run of sectors that cannot be read.
+    """
     first = offset - offset % sector_size
     last = -(-(offset + length) // sector_size) * sector_size
-    with _Closer(fd, sector_size) as closer:
-        found = bytearray()
-        at, step = first, MIB
-        while at < last:
-            count = min(step, last - at)
-            try:
-                data = closer.read(count, at)
-            except OSError as exc:
-                if count > sector_size:
-                    step = max(sector_size, count // 2 // sector_size * sector_size)
-                    continue
-                end = min(_end_of_bad(closer, at, last, sector_size), offset + length)
-                begin = max(at, offset)
-                raise _unread(path, exc, end - begin, begin) from exc
-            if not data:
-                break
-            found += data
-            at += len(data)
+    found = bytearray()
+    at, step = first, MIB
+    while at < last:
+        count = min(step, last - at)
+        try:
+            data = read(count, at)
+        except OSError as exc:
+            if count > sector_size:
+                step = max(sector_size, count // 2 // sector_size * sector_size)
+                continue
+            end = min(_end_of_bad(read, at, last, sector_size), offset + length)
+            begin = max(at, offset)
+            raise unread(exc, end - begin, begin) from exc
+        if not data:
+            break
+        found += data
+        at += len(data)
     wanted = bytes(found[offset - first : offset - first + length])
     if len(wanted) < length:  # it became shorter while it was failing
-        raise _unread(path, failure, length - len(wanted), offset + len(wanted)) from failure
+        raise unread(failure, length - len(wanted), offset + len(wanted)) from failure
     return wanted
 
 
-def _end_of_bad(closer: _Closer, at: int, last: int, sector_size: int) -> int:
+def _end_of_bad(read: Callable[[int, int], bytes], at: int, last: int, sector_size: int) -> int:
     until = time.monotonic() + _PATIENCE
     at += sector_size
     while at < last and time.monotonic() < until:
         try:
-            closer.read(sector_size, at)
+            read(sector_size, at)
         except OSError:
             at += sector_size
         else:

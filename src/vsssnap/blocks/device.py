@@ -13,19 +13,18 @@ import threading
 from typing import TYPE_CHECKING
 
 from vsssnap import _files
+from vsssnap._arguments import path_text
 from vsssnap._units import MIB
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.blocks.reader import BlockReader
-from vsssnap.errors import DeviceReadError, ProviderUnavailableError, SourceChangedError
+from vsssnap.blocks.target import DeviceWriter, Writable, windows_system
+from vsssnap.errors import DeviceReadError, SourceChangedError
 from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from typing_extensions import Buffer
-
-    from vsssnap._posix.devices import Opened
-    from vsssnap.blocks.target import DeviceWriter
+    from vsssnap._files import Opened
 
 __all__ = ["DeviceReader", "WritableDevice", "open_path", "open_writable"]
 
@@ -190,62 +189,15 @@ class DeviceReader(BlockReader):
                 raise self._resized(now)
 
 
-class WritableDevice(DeviceReader):
+class WritableDevice(Writable, DeviceReader):
     """A block device or file that is written, too; a device is held exclusively."""
 
     def __init__(self, opened: Opened) -> None:
-        from vsssnap.blocks.target import DeviceWriter
-
         super().__init__(opened)
-        self._writer: DeviceWriter = DeviceWriter(opened, owned=False)
-
-    def writable(self) -> bool:
-        """Always true."""
-        return True
-
-    def pwrite(self, data: Buffer, offset: int, /) -> int:
-        """Write all of ``data`` at ``offset``; thread-safe for ranges that do not overlap.
-
-        Returns:
-            Its length in bytes.
-
-        Raises:
-            UsageError: the range is not inside the device or file.
-            TargetError: it is full or failing.
-            ClosedError: it is closed.
-        """
-        with self._gate:
-            return self._writer.pwrite(data, offset)
-
-    def write(self, data: Buffer, /) -> int:
-        """Write all of ``data`` at the cursor and move it."""
-        count = self.pwrite(data, self._position)
-        self._position += count
-        return count
-
-    def flush(self) -> None:
-        """Wait until what was written is on the disk.
-
-        Raises:
-            TargetError: it did not get there.
-        """
-        if not self.closed:  # the file interface flushes once more when it is closed
-            with self._gate:
-                self._writer.flush()
-
-    def close(self) -> None:
-        """Flush, then refuse new calls; the last running one lets the device go.  Idempotent.
-
-        Raises:
-            TargetError: what was written did not get to the disk; it is closed all the same.
-        """
-        try:
-            super().close()
-        finally:
-            self._gate.close(self._release)
+        self._writer = DeviceWriter(opened, owned=False)
 
 
-def open_path(path: str | os.PathLike[str]) -> DeviceReader:
+def open_path(path: str | os.PathLike[str]) -> BlockReader:
     """Open a block device or a regular file for reading, as it is.
 
     Raises:
@@ -253,12 +205,17 @@ def open_path(path: str | os.PathLike[str]) -> DeviceReader:
         DeviceReadError: there is none, it is neither, it has no medium, or it cannot be opened.
         SnapshotPermissionError: the process may not read it.
         SnapshotBusyError: a file server has a lease on the file.
-        ProviderUnavailableError: on Windows, where devices are not opened yet.
     """
-    return DeviceReader(_open(path, writable=False))
+    name = path_text(path)
+    system = windows_system(name)
+    if system is not None:
+        from vsssnap.blocks import windows  # only such names need it
+
+        return windows.open_path(system, name)
+    return DeviceReader(_open(name, writable=False))
 
 
-def open_writable(path: str | os.PathLike[str]) -> WritableDevice:
+def open_writable(path: str | os.PathLike[str]) -> Writable:
     """Open a block device or a regular file for reading and writing.
 
     Raises:
@@ -266,23 +223,26 @@ def open_writable(path: str | os.PathLike[str]) -> WritableDevice:
         TargetRefusedError: it is in use or read-only, or neither a device nor a file.
         TargetError: it cannot be opened.
         SnapshotPermissionError: the process may not write it.
-        ProviderUnavailableError: on Windows, where devices are not opened yet.
     """
-    return WritableDevice(_open(path, writable=True))
+    name = path_text(path)
+    system = windows_system(name)
+    if system is not None:
+        from vsssnap.blocks import windows
+
+        return windows.open_writable(system, name)
+    return WritableDevice(_open(name, writable=True))
 
 
 if sys.platform == "win32":
 
-    def _open(path: str | os.PathLike[str], *, writable: bool) -> Opened:
-        raise ProviderUnavailableError(
-            f"{os.fsdecode(path)}: devices and files cannot be opened as volumes on Windows yet",
-            reasons={"device": "it is written for Linux"},
-            hint="open an image of it with open_image",
-        )
+    def _open(name: str, *, writable: bool) -> Opened:
+        from vsssnap.blocks import windows
+
+        return windows.open_file(name, writable=writable)
 
 else:
 
-    def _open(path: str | os.PathLike[str], *, writable: bool) -> Opened:
+    def _open(name: str, *, writable: bool) -> Opened:
         from vsssnap._posix import devices  # system modules that an import of the library does not need
 
-        return devices.open_target(path, files=True) if writable else devices.open_source(path)
+        return devices.open_target(name, files=True) if writable else devices.open_source(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -144,10 +143,7 @@ def image_options(function: FuncT) -> FuncT:
 
 
 def is_block_device(path: str) -> bool:
-    """Whether a path leads to a block device."""
-    import stat
+    """Whether a path leads to a block device; of Windows to a volume, a disk or a shadow copy."""
+    from vsssnap.blocks.target import is_device
 
-    try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return False
+    return is_device(path)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FuncT = TypeVar("FuncT", bound=Callable[..., Any])
 
 # The values of `Exclusion`; --help is to load no parser of file systems.
-EXCLUSIONS = ("page-file", "swap-file", "hibernation", "shadow-storage")
+EXCLUSIONS = ("page-file", "swap-file", "hibernation", "shadow-storage", "not-in-snapshot")
 
 
 def view_options(function: FuncT) -> FuncT:

@@ -28,19 +28,22 @@ __all__ = ["PathWriter", "create_image", "open_device", "open_image"]
 
 
 def open_device(path: str | os.PathLike[str], *, writable: bool = False) -> BlockReader:
-    """Open a block device or a file as it is, without a snapshot.
+    r"""Open a block device or a file as it is, without a snapshot.
 
     What is written while you read it is seen partly: an image of a volume in use is torn.
     Use it for volumes that nobody writes, and to write one (`writable`).
 
     Args:
-        path: A block device or a regular file.
+        path: A block device or a regular file.  On Windows a volume (``C:``, ``\\.\C:``,
+            ``\\?\Volume{...}``), a disk (``\\.\PhysicalDrive0``) or a shadow copy by its device.
         writable: Open it for writing too; the reader then has ``pwrite`` and ``flush``, and a
-            block device must be free: not mounted and held by nobody.
+            block device must be free: not mounted and held by nobody.  A volume of Windows is locked and
+            dismounted until it is closed, a disk with every volume on it.
 
     Raises:
         DeviceReadError: there is no such device, it is neither, or it cannot be opened.
         SnapshotPermissionError: the process may not read it.
+        SnapshotBusyError: another program has it alone.
         TargetRefusedError: it is to be written and in use.
     """
     from vsssnap.blocks import device  # opens system modules that an import of the library does not need

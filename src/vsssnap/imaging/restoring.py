@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from vsssnap._arguments import path_text
 from vsssnap._units import MIB
 from vsssnap.blocks.reader import BlockReader, as_reader
-from vsssnap.errors import CorruptImageError, TargetError, TargetRefusedError, UsageError
+from vsssnap.blocks.target import is_device, open_target, windows_system
+from vsssnap.errors import CorruptImageError, TargetError, TargetRefusedError
 from vsssnap.formats.base import SIDECAR_SUFFIX, ImageWriter, WriteOrder
 from vsssnap.formats.raw import RawFormat, RawOptions
 from vsssnap.formats.storage import FileStorage
@@ -35,7 +36,7 @@ from vsssnap.volumes.wrapping import from_disk
 if TYPE_CHECKING:
     from vsssnap.blocks.extent import Extent
     from vsssnap.blocks.reader import SupportsPread
-    from vsssnap.blocks.target import DeviceWriter
+    from vsssnap.blocks.target import TargetWriter
     from vsssnap.imaging.reports import ProgressCallback
 
 GUARD = MIB
@@ -57,11 +58,12 @@ def restore_image(
     Of a volume that `save_image` or `as_disk` put into a disk that volume is written, not the disk.
 
     A block device must be free: not mounted, not swap, held by nobody; what it holds is lost
-    from the first moment, and what lies behind the image's end stays.
+    from the first moment, and what lies behind the image's end stays.  A volume of Windows is locked
+    and dismounted meanwhile, a disk with every volume on it, for which no file of them may be open.
 
     Args:
         image: An image's path, or any reader.
-        target: A file's name, or a block device.
+        target: A file's name, or a block device as `open_device` takes it.
         verify: Read the target back from the disk and compare it with the image.
         replace: Whether an existing file is replaced when the new one is complete; a block
             device is written without it.
@@ -84,7 +86,7 @@ def restore_image(
         options = copy or CopyOptions()
         if unwrap:
             reader = _unwrapped(reader)
-        if _is_block_device(name):
+        if is_device(name):
             return _to_device(reader, name, verify, options, progress)
         return _to_file(reader, name, verify, replace, options, progress)
     finally:
@@ -98,17 +100,6 @@ def _unwrapped(reader: BlockReader) -> BlockReader:
     except CorruptImageError as exc:
         exc.hint = f"{exc.hint}; unwrap=False writes the disk as it is"
         raise
-
-
-def _is_block_device(name: str) -> bool:
-    if name.startswith("\\\\.\\"):
-        raise UsageError(
-            f"{name}: restoring to a volume is not there on Windows yet", hint="restore to a file"
-        )
-    try:
-        return stat.S_ISBLK(os.stat(name).st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def _to_file(
@@ -152,8 +143,6 @@ def _to_file(
 def _to_device(
     reader: BlockReader, name: str, verify: bool, options: CopyOptions, progress: ProgressCallback | None
 ) -> CopyReport:
-    from vsssnap.blocks.target import open_target
-
     started = time.monotonic()
     _refuse_origin(reader, name)
     device = open_target(name)
@@ -193,7 +182,7 @@ class _DeviceSink(ImageWriter):
 
     write_order = WriteOrder.ANY
 
-    def __init__(self, device: DeviceWriter, size: int) -> None:
+    def __init__(self, device: TargetWriter, size: int) -> None:
         self.size = size
         self._device = device
         first, last = min(GUARD, size), max(min(GUARD, size), size - GUARD)
@@ -243,7 +232,7 @@ class _DeviceSink(ImageWriter):
 
 def _read_back(
     reader: BlockReader,
-    written: BlockReader | DeviceWriter,
+    written: BlockReader | TargetWriter,
     part: tuple[int, int],
     name: str,
     progress: ProgressCallback | None,
@@ -281,7 +270,13 @@ def _drop_cache(fd: int) -> None:
 
 def _refuse_origin(reader: BlockReader, name: str) -> None:
     """Refuse a target that is what is read, lies on it, or has it on it."""
-    if sys.platform != "win32":  # where devices are not written yet
+    system = windows_system(name)
+    if system is not None:
+        from vsssnap.blocks import windows
+
+        windows.refuse_origin(system, name, reader.origins)
+        return
+    if sys.platform != "win32":
         from vsssnap._posix.topology import beneath
 
         target = os.stat(name)

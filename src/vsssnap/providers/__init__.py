@@ -5,6 +5,7 @@ from __future__ import annotations
 from vsssnap._deadline import Deadline as Deadline
 from vsssnap.providers.base import PROVIDER_API as PROVIDER_API
 from vsssnap.providers.base import AllocationMap as AllocationMap
+from vsssnap.providers.base import LeftOut as LeftOut
 from vsssnap.providers.base import Offer as Offer
 from vsssnap.providers.base import Provider as Provider
 from vsssnap.providers.base import SnapshotRecord as SnapshotRecord

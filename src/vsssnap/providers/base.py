@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllocationMap",
+    "LeftOut",
     "Offer",
     "PROVIDER_API",
     "Provider",
@@ -135,6 +136,21 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """What an image need not hold, as the system names it.
+
+    Attributes:
+        kind: Why, a value of `vsssnap.Exclusion`.
+        path: What the metadata say: a path on the volume, or the pattern that found it.
+        extents: Where it lies, ascending.
+    """
+
+    kind: str
+    path: str
+    extents: tuple[Extent, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotRecord:
     """A snapshot that exists on this machine, whoever made it.
 
@@ -203,6 +219,17 @@ class Provider(ABC):
         the volume call free; where only this one is known, it decides.
         """
         return None
+
+    def excluded(self, volume: SnapshotVolume, kinds: frozenset[str], /) -> Sequence[LeftOut]:
+        """What the system itself knows to leave out of a volume as it was; nothing if it does not.
+
+        Readers leave it out beside what the library finds in the file system.
+
+        Args:
+            volume: One of the snapshot.
+            kinds: Which, values of `vsssnap.Exclusion`.
+        """
+        return ()
 
     @abstractmethod
     def alive(self) -> None:

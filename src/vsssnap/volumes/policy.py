@@ -28,6 +28,8 @@ class Exclusion(enum.StrEnum):
     r"""``\hiberfil.sys``; kept all the same while it holds a hibernated system."""
     SHADOW_STORAGE = "shadow-storage"
     r"""The copy-on-write area of shadow copies, in ``\System Volume Information``."""
+    NOT_IN_SNAPSHOT = "not-in-snapshot"
+    """What the registry of Windows lists under FilesNotToSnapshot; only of a snapshot by ``vss``."""
 
 
 DEFAULT_EXCLUSIONS: Final = tuple(Exclusion)

@@ -12,7 +12,7 @@ from vsssnap.volumes.base import checked_exclusions, checked_policy
 from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS, Exclusion, UnusedPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from vsssnap.metadata import ImageMetadata
     from vsssnap.volumes.base import FileSystem
@@ -35,6 +35,7 @@ class FileSystemView(BlockReader):
         unused: UnusedPolicy = UnusedPolicy.ZERO,
         exclude: Collection[Exclusion] = DEFAULT_EXCLUSIONS,
         system_map: SystemMap | None = None,
+        left_out: Sequence[tuple[Exclusion, str, Sequence[Extent]]] = (),
         metadata: ImageMetadata | None = None,
         owned: bool = False,
     ) -> None:
@@ -48,6 +49,7 @@ class FileSystemView(BlockReader):
             system_map: The system's own map of a range (offset, length), DATA and HOLE, gap-free.  A
                 block is free if all maps that there are say so; without ``fs`` or with a doubt
                 about it the system's counts alone.
+            left_out: What the system leaves out beside ``exclude``: why, its path, where it lies.
             metadata: What the view's own begin with; by default those of ``volume``.
             owned: Whether closing the view closes ``volume``.
 
@@ -59,7 +61,10 @@ class FileSystemView(BlockReader):
         exclude = checked_exclusions(exclude)
         self._fs = fs
         self._system_map = system_map
-        left_out = fs.excluded(exclude) if fs is not None else ()
+        if fs is None or fs.doubt:
+            # Nobody blanks what points at the storage of shadow copies, so it stays.
+            left_out = [each for each in left_out if each[0] is not Exclusion.SHADOW_STORAGE]
+        left_out = [*(fs.excluded(exclude) if fs is not None else ()), *left_out]
         blanked = fs.blanked(exclude) if fs is not None else ()
         self._left_out = _disjoint([extent for _, _, extents in left_out for extent in extents])
         self._starts = [extent.offset for extent in self._left_out]
@@ -68,7 +73,9 @@ class FileSystemView(BlockReader):
             volume.size,
             sector_size=volume.sector_size,
             metadata=self._described(
-                metadata or volume.metadata, [path for _, path, _ in left_out], [said for _, said in blanked]
+                metadata or volume.metadata,
+                _names(path for _, path, _ in left_out),
+                [said for _, said in blanked],
             ),
         )
         self._volume = volume
@@ -165,6 +172,11 @@ def _kind(mine: ExtentKind, given: ExtentKind) -> ExtentKind:
     if mine is ExtentKind.DATA or (mine is ExtentKind.HOLE and given is ExtentKind.ZERO):
         return given
     return mine
+
+
+def _names(paths: Iterable[str]) -> list[str]:
+    """Each once: Windows does not tell names apart by case."""
+    return list({path.lower(): path for path in paths}.values())
 
 
 def _disjoint(extents: list[Extent]) -> list[Extent]:

@@ -17,8 +17,9 @@ from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS, Exclusion, UnusedPolicy
 from vsssnap.volumes.view import FileSystemView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
+    from vsssnap.blocks.extent import Extent
     from vsssnap.blocks.reader import SupportsPread
     from vsssnap.volumes.base import FileSystem
     from vsssnap.volumes.view import SystemMap
@@ -55,6 +56,7 @@ def make_view(
     unused: UnusedPolicy,
     exclude: Collection[Exclusion],
     system_map: SystemMap | None = None,
+    left_out: Sequence[tuple[Exclusion, str, Sequence[Extent]]] = (),
     metadata: ImageMetadata | None = None,
     judge: Callable[[FileSystem], None] = lambda fs: None,
     owned: bool = False,
@@ -66,6 +68,7 @@ def make_view(
         unused: See `view_of`.
         exclude: See `view_of`.
         system_map: The system's own map of a volume; see `FileSystemView`.
+        left_out: What the system leaves out; see `FileSystemView`.
         metadata: What the view's own begin with; by default those of ``source``.
         judge: Called with each file system before its map is used; it may add a doubt.
         owned: See `view_of`.
@@ -87,7 +90,14 @@ def make_view(
     if fs is not None:
         judge(fs)
     return FileSystemView(
-        source, fs, unused=unused, exclude=exclude, system_map=system_map, metadata=metadata, owned=owned
+        source,
+        fs,
+        unused=unused,
+        exclude=exclude,
+        system_map=system_map,
+        left_out=left_out,
+        metadata=metadata,
+        owned=owned,
     )
 
 

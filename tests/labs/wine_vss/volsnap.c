@@ -1,18 +1,29 @@
-/* A volume driver for the laboratory: \Device\HarddiskVolumeShadowCopy7, as strict as raw volumes are.
+/* A volume driver for the laboratory, as strict as raw volumes are: \Device\HarddiskVolumeShadowCopy7,
+ * and \Device\HarddiskVolume9, which can be written once it is locked.
  *
  * FROZEN is the volume as it was at the instant; what was free then (a clear bit in BITMAP) is not
- * preserved and shows what LIVE holds by now.  While LOST exists the shadow copy is gone.  The names
- * are paths of files, given to the compiler. */
+ * preserved and shows what LIVE holds by now.  While LOST exists the shadow copy is gone; it is made
+ * when more bytes were read than the file LOSE_AFTER says.  TARGET is the other volume; while IN_USE
+ * exists it cannot be locked.  The names are paths of files, given to the compiler, as is SECTOR.
+ *
+ * Reads and writes are pending until one of WORKERS threads has done them; MOST tells how many were
+ * so at once. */
 
 #include <ntddk.h>
 #include <ntdddisk.h>
 
+#ifndef SECTOR
 #define SECTOR 512
+#endif
 #define CLUSTER 4096
+#define WORKERS 4
 #define FSCTL(function, method) CTL_CODE(FILE_DEVICE_FILE_SYSTEM, function, method, FILE_ANY_ACCESS)
+#define LOCK_VOLUME FSCTL(6, METHOD_BUFFERED)
+#define DISMOUNT_VOLUME FSCTL(8, METHOD_BUFFERED)
 #define GET_NTFS_VOLUME_DATA FSCTL(25, METHOD_BUFFERED)
 #define GET_VOLUME_BITMAP FSCTL(27, METHOD_NEITHER)
 #define ALLOW_EXTENDED_DASD_IO FSCTL(32, METHOD_NEITHER)
+#define MOST CTL_CODE(FILE_DEVICE_UNKNOWN, 0x801, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define SOME_BITS 512 /* bytes of bitmap at a time: it has to be asked for in pages */
 
 typedef struct {
@@ -21,19 +32,31 @@ typedef struct {
     LONGLONG mft[5];
 } NTFS_DATA;
 
-static HANDLE open_file(const WCHAR *path) {
+static DEVICE_OBJECT *shadow_device, *target_device;
+static FILE_OBJECT *holder; /* who has locked the target */
+static LIST_ENTRY queue;
+static KSPIN_LOCK guard;
+static KSEMAPHORE waiting;
+static KEVENT ended;
+static LONG under_way, most, workers;
+static LONGLONG served;
+static BOOLEAN stopping;
+
+static HANDLE open_as(const WCHAR *path, ACCESS_MASK access, ULONG how) {
     UNICODE_STRING name;
     OBJECT_ATTRIBUTES attributes;
     IO_STATUS_BLOCK status;
     HANDLE file;
     RtlInitUnicodeString(&name, path);
     InitializeObjectAttributes(&attributes, &name, OBJ_CASE_INSENSITIVE | OBJ_KERNEL_HANDLE, NULL, NULL);
-    if (ZwCreateFile(&file, GENERIC_READ | SYNCHRONIZE, &attributes, &status, NULL, 0,
-                     FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, FILE_OPEN,
+    if (ZwCreateFile(&file, access | SYNCHRONIZE, &attributes, &status, NULL, 0,
+                     FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, how,
                      FILE_SYNCHRONOUS_IO_NONALERT, NULL, 0))
         return NULL;
     return file;
 }
+
+static HANDLE open_file(const WCHAR *path) { return open_as(path, GENERIC_READ, FILE_OPEN); }
 
 static LONGLONG size_of(HANDLE file) {
     FILE_STANDARD_INFORMATION found = {0};
@@ -50,11 +73,51 @@ static ULONG read_at(HANDLE file, void *to, ULONG count, LONGLONG offset) {
     return (ULONG)status.Information;
 }
 
-static BOOLEAN is_lost(void) {
-    HANDLE file = open_file(LOST);
+static BOOLEAN exists(const WCHAR *path) {
+    HANDLE file = open_file(path);
     if (!file) return FALSE;
     ZwClose(file);
     return TRUE;
+}
+
+/* Count what is read, and lose the shadow copy when it was enough. */
+static void serve(ULONG length) {
+    HANDLE file = open_file(LOSE_AFTER);
+    char text[24] = {0};
+    LONGLONG limit = 0;
+    int index;
+    if (!file) {
+        served = 0;
+        return;
+    }
+    read_at(file, text, sizeof text - 1, 0);
+    ZwClose(file);
+    for (index = 0; text[index] >= '0' && text[index] <= '9'; index++) limit = limit * 10 + text[index] - '0';
+    served += length;
+    if (served > limit && (file = open_as(LOST, GENERIC_WRITE, FILE_OPEN_IF))) ZwClose(file);
+}
+
+static NTSTATUS target_io(IRP *irp, IO_STACK_LOCATION *place) {
+    BOOLEAN writes = place->MajorFunction == IRP_MJ_WRITE;
+    ULONG length = writes ? place->Parameters.Write.Length : place->Parameters.Read.Length, done = 0;
+    LARGE_INTEGER offset = writes ? place->Parameters.Write.ByteOffset : place->Parameters.Read.ByteOffset;
+    IO_STATUS_BLOCK status = {{0}};
+    HANDLE file;
+    if (offset.QuadPart % SECTOR || length % SECTOR || !length) return STATUS_INVALID_PARAMETER;
+    if (writes && holder != place->FileObject) return STATUS_ACCESS_DENIED;
+    file = open_as(TARGET, writes ? GENERIC_READ | GENERIC_WRITE : GENERIC_READ, FILE_OPEN);
+    if (!file) return STATUS_DEVICE_DOES_NOT_EXIST;
+    if (offset.QuadPart + length > size_of(file)) {
+        ZwClose(file);
+        return STATUS_INVALID_PARAMETER;
+    }
+    if (!writes)
+        done = read_at(file, irp->UserBuffer, length, offset.QuadPart);
+    else if (!ZwWriteFile(file, NULL, NULL, NULL, &status, irp->UserBuffer, length, &offset, NULL))
+        done = (ULONG)status.Information;
+    ZwClose(file);
+    irp->IoStatus.Information = done;
+    return done == length ? STATUS_SUCCESS : STATUS_DEVICE_DATA_ERROR;
 }
 
 static NTSTATUS read_volume(IRP *irp, IO_STACK_LOCATION *place) {
@@ -63,7 +126,8 @@ static NTSTATUS read_volume(IRP *irp, IO_STACK_LOCATION *place) {
     UCHAR *to = irp->UserBuffer;
     HANDLE frozen, live, bits;
     LONGLONG size, end;
-    if (is_lost()) return STATUS_DEVICE_DOES_NOT_EXIST;
+    if (exists(LOST)) return STATUS_DEVICE_DOES_NOT_EXIST;
+    serve(length);
     /* Not the address: Wine hands a buffer of its own to the driver. */
     if (offset % SECTOR || length % SECTOR || !length) return STATUS_INVALID_PARAMETER;
     frozen = open_file(FROZEN), live = open_file(LIVE), bits = open_file(BITMAP);
@@ -109,16 +173,44 @@ static NTSTATUS bitmap(IRP *irp, IO_STACK_LOCATION *place) {
     return result;
 }
 
-static NTSTATUS control(IRP *irp, IO_STACK_LOCATION *place) {
+static NTSTATUS hold(IO_STACK_LOCATION *place) {
+    if (exists(IN_USE) || (holder && holder != place->FileObject)) return STATUS_ACCESS_DENIED;
+    holder = place->FileObject;
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS control(DEVICE_OBJECT *device, IRP *irp, IO_STACK_LOCATION *place) {
     ULONG room = place->Parameters.DeviceIoControl.OutputBufferLength;
+    ULONG code = place->Parameters.DeviceIoControl.IoControlCode;
     void *to = irp->AssociatedIrp.SystemBuffer;
-    HANDLE frozen;
+    HANDLE file;
     LONGLONG size;
-    if (is_lost()) return STATUS_DEVICE_DOES_NOT_EXIST;
-    frozen = open_file(FROZEN);
-    size = size_of(frozen);
-    ZwClose(frozen);
-    switch (place->Parameters.DeviceIoControl.IoControlCode) {
+    if (code == MOST) {
+        if (room < sizeof most) return STATUS_BUFFER_TOO_SMALL;
+        *(LONG *)to = InterlockedExchange(&most, 0);
+        irp->IoStatus.Information = sizeof most;
+        return STATUS_SUCCESS;
+    }
+    if (device == shadow_device && exists(LOST)) return STATUS_DEVICE_DOES_NOT_EXIST;
+    file = open_file(device == shadow_device ? FROZEN : TARGET);
+    size = size_of(file);
+    ZwClose(file);
+    if (device == target_device) {
+        switch (code) {
+        case LOCK_VOLUME:
+        case DISMOUNT_VOLUME:
+            return hold(place);
+        case IOCTL_DISK_IS_WRITABLE:
+        case ALLOW_EXTENDED_DASD_IO:
+            return STATUS_SUCCESS;
+        case IOCTL_DISK_GET_LENGTH_INFO:
+        case IOCTL_DISK_GET_DRIVE_GEOMETRY:
+            break;
+        default: /* no file system is there that could answer more */
+            return STATUS_INVALID_DEVICE_REQUEST;
+        }
+    }
+    switch (code) {
     case ALLOW_EXTENDED_DASD_IO:
         place->FileObject->FsContext = (void *)1;
         return STATUS_SUCCESS;
@@ -149,20 +241,68 @@ static NTSTATUS control(IRP *irp, IO_STACK_LOCATION *place) {
     }
 }
 
+static void NTAPI work(void *context) {
+    LARGE_INTEGER moment;
+    moment.QuadPart = -50000; /* 5 ms: a disk takes its time */
+    (void)context;
+    for (;;) {
+        KIRQL level;
+        IRP *irp;
+        NTSTATUS result;
+        IO_STACK_LOCATION *place;
+        KeWaitForSingleObject(&waiting, Executive, KernelMode, FALSE, NULL);
+        KeAcquireSpinLock(&guard, &level);
+        irp = IsListEmpty(&queue) ? NULL
+                                  : CONTAINING_RECORD(RemoveHeadList(&queue), IRP, Tail.Overlay.ListEntry);
+        KeReleaseSpinLock(&guard, level);
+        if (!irp) {
+            if (stopping) break;
+            continue;
+        }
+        KeDelayExecutionThread(KernelMode, FALSE, &moment);
+        place = IoGetCurrentIrpStackLocation(irp);
+        result = irp->Tail.Overlay.DriverContext[0] == shadow_device ? read_volume(irp, place) : target_io(irp, place);
+        irp->IoStatus.Status = result;
+        InterlockedDecrement(&under_way);
+        IoCompleteRequest(irp, IO_NO_INCREMENT);
+    }
+    if (!InterlockedDecrement(&workers)) KeSetEvent(&ended, IO_NO_INCREMENT, FALSE);
+}
+
+static NTSTATUS begin(DEVICE_OBJECT *device, IRP *irp) {
+    KIRQL level;
+    LONG now = InterlockedIncrement(&under_way);
+    if (now > most) most = now; /* dispatched by one thread */
+    irp->Tail.Overlay.DriverContext[0] = device;
+    IoMarkIrpPending(irp);
+    KeAcquireSpinLock(&guard, &level);
+    InsertTailList(&queue, &irp->Tail.Overlay.ListEntry);
+    KeReleaseSpinLock(&guard, level);
+    KeReleaseSemaphore(&waiting, IO_NO_INCREMENT, 1, FALSE);
+    return STATUS_PENDING;
+}
+
 static NTSTATUS NTAPI dispatch(DEVICE_OBJECT *device, IRP *irp) {
     IO_STACK_LOCATION *place = IoGetCurrentIrpStackLocation(irp);
     NTSTATUS result = STATUS_SUCCESS;
     irp->IoStatus.Information = 0;
     switch (place->MajorFunction) {
     case IRP_MJ_CREATE:
-        if (is_lost()) result = STATUS_OBJECT_NAME_NOT_FOUND;
+        if (device == shadow_device && exists(LOST)) result = STATUS_OBJECT_NAME_NOT_FOUND;
+        if (device == target_device && holder) result = STATUS_ACCESS_DENIED;
+        break;
+    case IRP_MJ_CLOSE:
+        if (holder == place->FileObject) holder = NULL;
         break;
     case IRP_MJ_READ:
-        result = read_volume(irp, place);
+        return begin(device, irp);
+    case IRP_MJ_WRITE:
+        if (device == target_device) return begin(device, irp);
+        result = STATUS_ACCESS_DENIED;
         break;
     case IRP_MJ_DEVICE_CONTROL:
     case IRP_MJ_FILE_SYSTEM_CONTROL:
-        result = control(irp, place);
+        result = control(device, irp, place);
         break;
     }
     irp->IoStatus.Status = result;
@@ -170,14 +310,37 @@ static NTSTATUS NTAPI dispatch(DEVICE_OBJECT *device, IRP *irp) {
     return result;
 }
 
-static void NTAPI unload(DRIVER_OBJECT *driver) { IoDeleteDevice(driver->DeviceObject); }
+static void NTAPI unload(DRIVER_OBJECT *driver) {
+    (void)driver;
+    stopping = TRUE;
+    KeReleaseSemaphore(&waiting, IO_NO_INCREMENT, WORKERS, FALSE);
+    KeWaitForSingleObject(&ended, Executive, KernelMode, FALSE, NULL);
+    IoDeleteDevice(shadow_device);
+    IoDeleteDevice(target_device);
+}
+
+static NTSTATUS make(DRIVER_OBJECT *driver, const WCHAR *path, DEVICE_OBJECT **device) {
+    UNICODE_STRING name;
+    RtlInitUnicodeString(&name, path);
+    return IoCreateDevice(driver, 0, &name, FILE_DEVICE_DISK, 0, FALSE, device);
+}
 
 NTSTATUS NTAPI DriverEntry(DRIVER_OBJECT *driver, UNICODE_STRING *registry) {
-    UNICODE_STRING name;
-    DEVICE_OBJECT *device;
+    NTSTATUS result;
     int index;
+    (void)registry;
     for (index = 0; index <= IRP_MJ_MAXIMUM_FUNCTION; index++) driver->MajorFunction[index] = dispatch;
     driver->DriverUnload = unload;
-    RtlInitUnicodeString(&name, L"\\Device\\HarddiskVolumeShadowCopy7");
-    return IoCreateDevice(driver, 0, &name, FILE_DEVICE_DISK, 0, FALSE, &device);
+    InitializeListHead(&queue);
+    KeInitializeSpinLock(&guard);
+    KeInitializeSemaphore(&waiting, 0, 1 << 20);
+    KeInitializeEvent(&ended, NotificationEvent, FALSE);
+    workers = WORKERS;
+    for (index = 0; index < WORKERS; index++) {
+        HANDLE thread;
+        if ((result = PsCreateSystemThread(&thread, THREAD_ALL_ACCESS, NULL, NULL, NULL, work, NULL))) return result;
+        ZwClose(thread);
+    }
+    if ((result = make(driver, L"\\Device\\HarddiskVolumeShadowCopy7", &shadow_device))) return result;
+    return make(driver, L"\\Device\\HarddiskVolume9", &target_device);
 }

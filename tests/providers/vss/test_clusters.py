@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsssnap import ExtentKind, Snapshot, UnusedPolicy
-from vsssnap.errors import DeviceReadError
+from vsssnap.errors import SnapshotLostError
 from vsssnap.providers.vss import clusters
 from vsssnap.providers.vss.clusters import runs
-from vsssnap.testing.fake_vss import FakeVss
+from vsssnap.testing.fake_vss import FakeVolume, FakeVss
 
 
 @given(st.lists(st.booleans(), max_size=200), st.integers(0, 7))
@@ -59,14 +59,58 @@ def test_where_there_is_no_bitmap_everything_is_read(fake_vss: FakeVss) -> None:
     fake_vss.faults.fail("FSCTL_GET_VOLUME_BITMAP", 1, times=10)
     with Snapshot("C:") as s, s.open() as disk:
         assert [extent.kind for extent in disk.extents()] == [ExtentKind.DATA]
-        assert any("no cluster bitmap" in note for note in disk.metadata.notes)
+        assert any("every block is kept" in note for note in disk.metadata.notes)
         assert disk.pread(disk.size, 0) == volume.data
 
 
-def test_a_bitmap_that_fails_is_an_error_of_the_device(fake_vss: FakeVss) -> None:
-    fake_vss.add_volume("C:\\")
-    # As it is: looking for a file system would have the bitmap read before it fails.
-    with Snapshot("C:") as s, s.open(unused=UnusedPolicy.READ, exclude=()) as disk:
-        fake_vss.faults.fail("FSCTL_GET_VOLUME_BITMAP", 1117, times=10)
-        with pytest.raises(DeviceReadError, match="bitmap"):
+def test_another_file_systems_clusters_lie_behind_its_tables(fake_vss: FakeVss) -> None:
+    fake_vss.add_volume("F:\\", filesystem="FAT32", first_cluster=7 * 512, free=((2, 3),))
+    with Snapshot("F:") as s, s.open() as disk:
+        holes = [extent for extent in disk.extents() if extent.kind is ExtentKind.HOLE]
+        assert [(hole.offset, hole.length) for hole in holes] == [(7 * 512 + 2 * 4096, 3 * 4096)]
+        assert next(disk.extents()).kind is ExtentKind.DATA
+
+
+def test_clusters_that_are_more_than_the_volume_are_not_believed(
+    fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = fake_vss.add_volume("F:\\", filesystem="FAT32", first_cluster=7 * 512, free=((2, 3),))
+    monkeypatch.setattr(FakeVolume, "clusters", volume.clusters + 1)
+    with Snapshot("F:") as s, s.open() as disk:
+        assert [extent.kind for extent in disk.extents()] == [ExtentKind.DATA]
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+def test_a_bitmap_that_fails_midway_leaves_everything_used(fake_vss: FakeVss, skip: int) -> None:
+    fake_vss.most_bitmap = 8
+    volume = fake_vss.add_volume("C:\\", free=((3, 60),), data=b"all of it" * 100_000)
+    with Snapshot("C:") as s, s.open() as disk:
+        fake_vss.faults.fail("FSCTL_GET_VOLUME_BITMAP", 1117, times=10, skip=skip)
+        assert [extent.kind for extent in disk.extents()] == [ExtentKind.DATA]
+        assert disk.pread(900_000, 0) == volume.data[:900_000]
+
+
+def test_a_bitmap_of_a_lost_shadow_copy_says_that_it_is_lost(fake_vss: FakeVss) -> None:
+    volume = fake_vss.add_volume("C:\\", free=((3, 60),))
+    with Snapshot("C:") as s, s.open() as disk:
+        fake_vss.lose(volume)
+        with pytest.raises(SnapshotLostError):
             list(disk.extents())
+
+
+def test_free_clusters_are_read_on_demand_and_the_metadata_say_so(fake_vss: FakeVss) -> None:
+    volume = fake_vss.add_volume("C:\\", free=((3, 60),), data=b"left over" * 10_000)
+    with Snapshot("C:") as s, s.open(unused=UnusedPolicy.READ, exclude=()) as disk:
+        assert [extent.kind for extent in disk.extents()] == [ExtentKind.DATA]
+        assert disk.pread(90_000, 0) == volume.data[:90_000]
+        assert any("nobody promises" in note for note in disk.metadata.notes)
+
+
+def test_the_map_is_asked_for_once_and_closed_with_the_snapshot(fake_vss: FakeVss) -> None:
+    fake_vss.add_volume("C:\\", free=((3, 60),))
+    with Snapshot("C:") as s:
+        for _ in range(3):
+            with s.open() as disk:
+                list(disk.extents())
+        assert len(fake_vss._handles) <= 3  # the map's device and its event, and a token
+    fake_vss.check()

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import mmap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from vsssnap import Snapshot
-from vsssnap._win32 import devices
+from vsssnap._win32 import overlapped
+from vsssnap.blocks import windows_device
 from vsssnap.errors import DeviceReadError
-from vsssnap.providers.vss import reader
 from vsssnap.testing.fake_vss import FakeVolume, FakeVss
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_PAUSE", 0.001)
+    monkeypatch.setattr(windows_device, "_PAUSE", 0.001)
 
 
 @pytest.fixture(params=[512, 4096])
@@ -37,9 +38,31 @@ def test_aligned_memory_is_read_into_directly(
     fake_vss: FakeVss, volume: FakeVolume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Snapshot("C:") as s, s.open() as disk, mmap.mmap(-1, 1 << 20) as memory:
-        monkeypatch.setattr(devices._Slot, "room", lambda _: pytest.fail("a copy was made"))
+        monkeypatch.setattr(overlapped.Slot, "room", lambda _: pytest.fail("a copy was made"))
         assert disk.preadinto(memory, 1 << 20) == 1 << 20
         assert memory[:] == volume.data[1 << 20 : 2 << 20]
+
+
+def test_one_range_is_read_by_several_calls_at_once(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("C:") as s, s.open() as disk:
+        fake_vss.most_reads, fake_vss.gathered_reads = 0, overlapped.DEPTH
+        assert disk.pread(2 << 20, 100) == volume.data[100 : (2 << 20) + 100]
+    assert fake_vss.most_reads == overlapped.DEPTH > 1
+
+
+def test_threads_read_at_once(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("C:") as s, s.open() as disk, ThreadPoolExecutor(3) as pool:
+        fake_vss.most_reads, fake_vss.gathered_reads = 0, 3  # of one call each
+        found = list(pool.map(lambda offset: disk.pread(1000, offset), (0, 5000, 100_000)))
+    assert found == [volume.data[offset : offset + 1000] for offset in (0, 5000, 100_000)]
+    assert fake_vss.most_reads == 3
+
+
+def test_a_failing_read_waits_for_those_beside_it(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    fake_vss.bad_sectors(0, 4096)
+    with Snapshot("C:") as s, s.open() as disk, pytest.raises(DeviceReadError):
+        disk.pread(1 << 20, 0)
+    fake_vss.check()  # it notes calls that were still under way when the handle was closed
 
 
 def test_short_reads_are_continued(fake_vss: FakeVss, volume: FakeVolume) -> None:
@@ -81,12 +104,32 @@ def test_a_last_sector_that_cannot_be_read_is_left_out_and_said_so(
         assert any("backup boot sector" in note for note in disk.metadata.notes)
 
 
+def test_a_backup_boot_sector_that_is_there_is_no_matter_for_notes(
+    fake_vss: FakeVss, volume: FakeVolume
+) -> None:
+    boot = b"\xeb\x52\x90NTFS    ".ljust(510, b"\0") + b"\x55\xaa"
+    volume.pwrite(boot, len(volume.data) - volume.sector_size)
+    with Snapshot("C:") as s, s.open() as disk:
+        assert disk.size == len(volume.data)
+        assert disk.pread(512, len(volume.data) - volume.sector_size) == boot
+        assert not any("boot sector" in note for note in disk.metadata.notes)
+
+
+def test_one_bad_sector_in_a_large_read_is_named_alone(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    fake_vss.bad_sectors(700 * 4096, volume.sector_size)
+    with Snapshot("C:") as s, s.open() as disk:
+        with pytest.raises(DeviceReadError) as caught:
+            disk.pread(2 << 20, 2 << 20)
+        assert (caught.value.offset, caught.value.length) == (700 * 4096, volume.sector_size)
+        assert caught.value.call == "ReadFile"
+
+
 def test_another_file_system_is_all_data(fake_vss: FakeVss) -> None:
     volume = fake_vss.add_volume("R:\\", filesystem="ReFS", data=b"resilient")
     with Snapshot("R:") as s, s.open() as disk:
         assert disk.size == len(volume.data)
         assert [extent.length for extent in disk.extents()] == [len(volume.data)]
-        assert any("no cluster bitmap" in note for note in disk.metadata.notes)
+        assert any("every block is kept" in note for note in disk.metadata.notes)
         assert disk.pread(9, 0) == b"resilient"
 
 

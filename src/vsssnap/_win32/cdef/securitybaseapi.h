@@ -31,4 +31,8 @@ library advapi32 {
     HANDLE OpenServiceW(HANDLE, LPCWSTR, DWORD);
     BOOL QueryServiceConfigW(HANDLE, QUERY_SERVICE_CONFIGW *, DWORD, DWORD *);
     BOOL CloseServiceHandle(HANDLE);
+    /* winreg.h; HKEY is as wide as HANDLE */
+    LONG RegOpenKeyExW(HANDLE, LPCWSTR, DWORD, DWORD, HANDLE *);
+    LONG RegEnumValueW(HANDLE, DWORD, LPWSTR, DWORD *, DWORD *, DWORD *, BYTE *, DWORD *);
+    LONG RegCloseKey(HANDLE);
 };

@@ -53,6 +53,32 @@ typedef struct {
     HANDLE hEvent;
 } OVERLAPPED;
 
+typedef struct {
+    DWORD dwFileAttributes;
+    FILETIME ftCreationTime;
+    FILETIME ftLastAccessTime;
+    FILETIME ftLastWriteTime;
+    DWORD nFileSizeHigh;
+    DWORD nFileSizeLow;
+    DWORD dwReserved0;
+    DWORD dwReserved1;
+    WCHAR cFileName[260];
+    WCHAR cAlternateFileName[14];
+} WIN32_FIND_DATAW;
+
+typedef struct {
+    DWORD dwFileAttributes;
+    FILETIME ftCreationTime;
+    FILETIME ftLastAccessTime;
+    FILETIME ftLastWriteTime;
+    DWORD dwVolumeSerialNumber;
+    DWORD nFileSizeHigh;
+    DWORD nFileSizeLow;
+    DWORD nNumberOfLinks;
+    DWORD nFileIndexHigh;
+    DWORD nFileIndexLow;
+} BY_HANDLE_FILE_INFORMATION;
+
 library kernel32 {
     /* errhandlingapi.h: GetLastError is ffi.getwinerror() */
     /* handleapi.h, processthreadsapi.h, wow64apiset.h */
@@ -64,13 +90,23 @@ library kernel32 {
     /* fileapi.h, ioapiset.h */
     HANDLE CreateFileW(LPCWSTR, DWORD, DWORD, void *, DWORD, DWORD, HANDLE);
     BOOL ReadFile(HANDLE, void *, DWORD, DWORD *, OVERLAPPED *);
+    BOOL WriteFile(HANDLE, const void *, DWORD, DWORD *, OVERLAPPED *);
+    BOOL FlushFileBuffers(HANDLE);
     BOOL DeviceIoControl(HANDLE, DWORD, void *, DWORD, void *, DWORD, DWORD *, OVERLAPPED *);
     BOOL GetOverlappedResult(HANDLE, OVERLAPPED *, DWORD *, BOOL);
     DWORD GetFullPathNameW(LPCWSTR, DWORD, LPWSTR, LPWSTR *);
     BOOL GetVolumeNameForVolumeMountPointW(LPCWSTR, LPWSTR, DWORD);
     BOOL GetVolumePathNamesForVolumeNameW(LPCWSTR, LPWSTR, DWORD, DWORD *);
     BOOL GetVolumeInformationW(LPCWSTR, LPWSTR, DWORD, DWORD *, DWORD *, DWORD *, LPWSTR, DWORD);
+    HANDLE FindFirstFileW(LPCWSTR, WIN32_FIND_DATAW *);
+    BOOL FindNextFileW(HANDLE, WIN32_FIND_DATAW *);
+    BOOL FindClose(HANDLE);
+    BOOL GetFileInformationByHandle(HANDLE, BY_HANDLE_FILE_INFORMATION *);
+    HANDLE FindFirstVolumeW(LPWSTR, DWORD);
+    BOOL FindNextVolumeW(HANDLE, LPWSTR, DWORD);
+    BOOL FindVolumeClose(HANDLE);
     UINT GetDriveTypeW(LPCWSTR);
+    BOOL GetDiskFreeSpaceW(LPCWSTR, DWORD *, DWORD *, DWORD *, DWORD *);
     BOOL GetVolumePathNameW(LPCWSTR, LPWSTR, DWORD);
     /* processenv.h */
     DWORD ExpandEnvironmentStringsW(LPCWSTR, LPWSTR, DWORD);

@@ -37,3 +37,37 @@ typedef struct {
     LONGLONG BitmapSize; /* bits from StartingLcn to the end of the volume */
     BYTE Buffer[1];
 } VOLUME_BITMAP_BUFFER;
+
+typedef struct {
+    LONGLONG FileAreaOffset; /* sectors from the start of the volume to cluster 0 */
+} RETRIEVAL_POINTER_BASE;
+
+typedef struct {
+    DWORD DeviceType;
+    DWORD DeviceNumber;
+    DWORD PartitionNumber; /* 0 for the whole disk */
+} STORAGE_DEVICE_NUMBER;
+
+typedef struct {
+    DWORD DiskNumber;
+    LONGLONG StartingOffset;
+    LONGLONG ExtentLength;
+} DISK_EXTENT;
+
+typedef struct {
+    DWORD NumberOfDiskExtents;
+    DISK_EXTENT Extents[1];
+} VOLUME_DISK_EXTENTS;
+
+typedef struct {
+    LONGLONG StartingVcn;
+} STARTING_VCN_INPUT_BUFFER;
+
+typedef struct {
+    DWORD ExtentCount;
+    LONGLONG StartingVcn;
+    struct {
+        LONGLONG NextVcn;
+        LONGLONG Lcn; /* -1 for a hole */
+    } Extents[1];
+} RETRIEVAL_POINTERS_BUFFER;

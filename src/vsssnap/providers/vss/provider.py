@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 from uuid import UUID
@@ -20,6 +21,7 @@ from vsssnap.errors import (
     SnapshotTimeoutError,
 )
 from vsssnap.providers.base import (
+    LeftOut,
     Offer,
     Provider,
     SnapshotRecord,
@@ -28,6 +30,8 @@ from vsssnap.providers.base import (
     Taken,
 )
 from vsssnap.providers.vss import existing, names, sequence, writers
+from vsssnap.providers.vss.clusters import ClusterMap
+from vsssnap.providers.vss.exclusions import Finder
 from vsssnap.providers.vss.existing import Attached
 from vsssnap.providers.vss.options import VssOptions
 from vsssnap.providers.vss.reader import ShadowReader
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from vsssnap._win32.dll import System
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.metadata import WriterReport
+    from vsssnap.providers.base import AllocationMap
     from vsssnap.providers.vss.names import Named
 
 __all__ = ["VssProvider"]
@@ -64,6 +69,9 @@ class VssProvider(Provider):
         self._worker: Worker | None = None
         self._requester: Requester | Attached | None = None
         self._named: list[Named] = []
+        self._maps: dict[str, ClusterMap | None] = {}
+        self._left_out: dict[tuple[str, frozenset[str]], tuple[LeftOut, ...]] = {}
+        self._mapping = threading.Lock()
 
     def unusable(self) -> str:
         """Not Windows, a 32-bit process on a 64-bit Windows, or a service that is off."""
@@ -168,9 +176,7 @@ class VssProvider(Provider):
         shown = mounted[0] if mounted else volume
         with ShadowReader(self._system, copy.device) as reader:
             if not reader.tail_captured:
-                notes.append(f"{shown} ends with its file system: its backup boot sector is not here.")
-            if not reader.has_map:
-                notes.append(f"{shown} has no cluster bitmap: its free space is as it was read.")
+                notes.append(f"{shown} is without its backup boot sector (tail_captured=False).")
             return SnapshotVolume(
                 name=shown,
                 device=volume,
@@ -199,8 +205,35 @@ class VssProvider(Provider):
             raise SnapshotError(f"{volume.name} is not in this snapshot")
         device = self._requester.copies[volume.device].device
         if isinstance(self._requester, Requester):
-            return WatchedReader(self._system, device, volume.device, self._requester.unread)
-        return ShadowReader(self._system, device)
+            return WatchedReader(self._system, device, volume.device, self._requester.unread, self.alive)
+        return ShadowReader(self._system, device, self.alive)
+
+    def allocation(self, volume: SnapshotVolume, /) -> AllocationMap | None:
+        """What the shadow copy itself says (FSCTL_GET_VOLUME_BITMAP); see `Provider`."""
+        if self._requester is None or self._system is None or volume.device not in self._requester.copies:
+            return None
+        with self._mapping:
+            if volume.device not in self._maps:
+                device = self._requester.copies[volume.device].device
+                try:
+                    self._maps[volume.device] = ClusterMap.open(self._system, device, self.alive)
+                except WindowsCallError as exc:
+                    self.alive()
+                    _log.warning("%s: its clusters are not known: %s", volume.name, exc)
+                    return None
+            found = self._maps[volume.device]
+        return None if found is None else found.extents
+
+    def excluded(self, volume: SnapshotVolume, kinds: frozenset[str], /) -> Sequence[LeftOut]:
+        """The files that Windows names, by where the shadow copy has them; see `Provider`."""
+        if self._requester is None or self._system is None or volume.device not in self._requester.copies:
+            return ()
+        with self._mapping:
+            if (volume.device, kinds) not in self._left_out:
+                device = self._requester.copies[volume.device].device
+                found = Finder(self._system, device, volume.device).find(kinds) if kinds else ()
+                self._left_out[volume.device, kinds] = found
+            return self._left_out[volume.device, kinds]
 
     def alive(self) -> None:
         """See `Provider`.
@@ -276,6 +309,12 @@ class VssProvider(Provider):
             SnapshotTimeoutError: VSS hangs; it is done by the worker's thread as soon as it does not.
             SnapshotError: AbortBackup failed; everything is released all the same.
         """
+        with self._mapping:
+            maps = list(self._maps.values())
+            self._maps.clear()
+        for known in maps:
+            if known is not None:
+                known.close()
         worker, self._worker = self._worker, None
         requester, self._requester = self._requester, None
         if worker is None or requester is None:

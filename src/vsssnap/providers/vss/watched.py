@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vsssnap.errors import DeviceReadError
+from vsssnap.errors import DeviceReadError, SnapshotLostError
 from vsssnap.providers.vss.reader import ShadowReader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vsssnap._win32.dll import System
 
 
 class WatchedReader(ShadowReader):
     """Tells its requester, so that writers are not told of a backup that lacks something of theirs."""
 
-    def __init__(self, system: System, path: str, volume: str, unread: set[str]) -> None:
+    def __init__(
+        self,
+        system: System,
+        path: str,
+        volume: str,
+        unread: set[str],
+        on_failure: Callable[[], None] | None = None,
+    ) -> None:
         """Open it.
 
         Args:
@@ -22,13 +31,14 @@ class WatchedReader(ShadowReader):
             path: The device, without a backslash at its end.
             volume: What is added to ``unread`` when a read fails.
             unread: Shared with the requester.
+            on_failure: See `ShadowReader`.
         """
-        super().__init__(system, path)
+        super().__init__(system, path, on_failure)
         self._watched_volume, self._failed_volumes = volume, unread
 
     def _read_into(self, view: memoryview, offset: int) -> None:
         try:
             super()._read_into(view, offset)
-        except DeviceReadError:
+        except (DeviceReadError, SnapshotLostError):
             self._failed_volumes.add(self._watched_volume)
             raise

@@ -1,4 +1,4 @@
-"""Shadow copies as devices, as strict as raw volumes are.
+"""Shadow copies, volumes and disks as devices, as strict as raw volumes are.
 
 Rules: "File Buffering", CreateFileW ("Physical Disks and Volumes"), FSCTL_ALLOW_EXTENDED_DASD_IO,
 FSCTL_GET_VOLUME_BITMAP; Windows SDK documentation.
@@ -6,65 +6,147 @@ FSCTL_GET_VOLUME_BITMAP; Windows SDK documentation.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.constants import (
     FILE_FLAG_NO_BUFFERING,
     FILE_FLAG_OVERLAPPED,
+    FILE_READ_ATTRIBUTES,
+    FILE_SHARE_READ,
+    FILE_SHARE_WRITE,
     GENERIC_READ,
+    GENERIC_WRITE,
     Control,
     Win32Error,
 )
 from vsssnap._win32.handles import INVALID_HANDLE
+from vsssnap.testing.fake_vss.files import OpenFile, find_file
 
 if TYPE_CHECKING:
     from vsssnap.testing.fake_vss.machine import Machine
-    from vsssnap.testing.fake_vss.parts import FakeShadow
+    from vsssnap.testing.fake_vss.parts import FakeDisk, FakeShadow, FakeVolume
 
 CData = Any
 PHYSICAL_SECTOR = 4096
 """Bytes that addresses for unbuffered reads must be aligned to."""
+_PATIENCE = 10.0  # seconds that a read waits for others to gather
 _BITMAP_STEP = 8  # clusters that a starting cluster is rounded down to
 
 
 class OpenDevice:
-    """A handle of a shadow copy."""
+    """A handle of a shadow copy, a volume or a disk."""
 
-    def __init__(self, shadow: FakeShadow) -> None:
+    def __init__(
+        self,
+        shadow: FakeShadow | None = None,
+        volume: FakeVolume | None = None,
+        disk: FakeDisk | None = None,
+        *,
+        writable: bool = False,
+    ) -> None:
         self.shadow = shadow
-        self.extended = False
+        self.volume = shadow.volume if shadow is not None else volume
+        self.disk = disk
+        self.writable = writable
+        self.extended = self.holds = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether the device is gone."""
+        return self.shadow is not None and self.shadow.lost
+
+    @property
+    def size(self) -> int:
+        """Bytes of the device."""
+        owner = self.disk or self.shadow or self.volume
+        return len(owner.data) if owner is not None else 0
+
+    @property
+    def sector_size(self) -> int:
+        """Bytes."""
+        owner = self.disk or self.volume
+        return owner.sector_size if owner is not None else 512
+
+    @property
+    def end(self) -> int:
+        """Where reads end."""
+        if self.volume is None or self.extended or self.holds:
+            return self.size
+        return self.volume.sectors * self.volume.sector_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the device."""
+        if self.shadow is not None:
+            return self.shadow.read(offset, length)
+        owner = self.disk or self.volume
+        return bytes(owner.data[offset : offset + length]) if owner is not None else b""
 
 
 class Devices:
-    """The part of kernel32 that opens and reads devices."""
+    """The part of kernel32 that opens, reads and writes devices."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._results: dict[int, tuple[int, int]] = {}  # address of the OVERLAPPED: error, bytes
+        self._events: dict[int, int] = {}  # event of a call that is under way: address of its OVERLAPPED
+        self._reading: set[int] = set()  # addresses of the OVERLAPPEDs of reads that are under way
+        self._changed = threading.Condition()
 
     def CreateFileW(
         self, name: CData, access: int, share: int, security: CData, how: int, flags: int, template: CData
     ) -> CData:
-        """A shadow copy by its device name; with a backslash at its end it would be a folder."""
-        del share, security, how, template
-        path = str(ffi.string(name))
-        code = self._machine.faults.code("CreateFileW", "call")
-        for shadow in self._machine.shadows.values():
-            if shadow.device == path and not shadow.lost and code is None:
-                if access != GENERIC_READ:
-                    self._machine.set_error(Win32Error.ERROR_ACCESS_DENIED)
-                    return INVALID_HANDLE
-                wanted = FILE_FLAG_NO_BUFFERING | FILE_FLAG_OVERLAPPED
-                if flags & wanted != wanted:
-                    self._machine.ledger.forbid(f"{path} was opened with flags {flags:#x}")
-                return self._machine.handle("device", OpenDevice(shadow))
-        self._machine.set_error(Win32Error.ERROR_FILE_NOT_FOUND if code is None else code)
-        return INVALID_HANDLE
+        """A device by its name; with a backslash at its end it would be a folder."""
+        del security, how, template
+        machine, path = self._machine, str(ffi.string(name))
+        writable = bool(access & GENERIC_WRITE)
+        code = machine.faults.code("CreateFileW", "call")
+        file = find_file(machine, path) if code is None else None
+        if file is not None:
+            if access != FILE_READ_ATTRIBUTES:
+                machine.ledger.forbid(
+                    f"{path} was opened for {access:#x}: a file of a shadow copy may be in use"
+                )
+            return machine.handle("file", file)
+        found = self._find(path, writable=writable) if code is None else None
+        if found is None:
+            machine.set_error(Win32Error.ERROR_FILE_NOT_FOUND if code is None else code)
+            return INVALID_HANDLE
+        wanted = FILE_FLAG_NO_BUFFERING | FILE_FLAG_OVERLAPPED
+        if flags & wanted != wanted or share != FILE_SHARE_READ | FILE_SHARE_WRITE:
+            machine.ledger.forbid(f"{path} was opened with flags {flags:#x}, shared {share:#x}")
+        locked = found.shadow is None and found.volume is not None and found.volume.locked
+        if not access & GENERIC_READ or (writable and found.shadow is not None) or not machine.elevated:
+            machine.set_error(Win32Error.ERROR_ACCESS_DENIED)
+            return INVALID_HANDLE
+        if locked:
+            machine.set_error(Win32Error.ERROR_ACCESS_DENIED)
+            return INVALID_HANDLE
+        return machine.handle("device", found)
+
+    def _find(self, path: str, *, writable: bool) -> OpenDevice | None:
+        machine, lower = self._machine, path.lower()
+        for shadow in machine.shadows.values():
+            if shadow.device == path and not shadow.lost:
+                return OpenDevice(shadow, writable=writable)
+        for volume in machine.volumes:
+            drives = [rf"\\.\{root[:2]}".lower() for root in volume.roots if len(root) == 3]
+            if lower in (volume.guid_path.rstrip("\\").lower(), *drives):
+                return OpenDevice(volume=volume, writable=writable)
+        for disk in machine.disks:
+            if lower == rf"\\.\physicaldrive{disk.number}":
+                return OpenDevice(disk=disk, writable=writable)
+        return None
 
     def CloseHandle(self, handle: CData) -> int:
         """Any handle of the kernel."""
-        return self._machine.close_handle(handle, "token", "event", "device")
+        if int(ffi.cast("uintptr_t", handle)) in self._events:
+            self._machine.ledger.forbid("an event was closed while its call was under way")
+        found = self._machine.handle_of(handle)
+        if isinstance(found, OpenDevice) and found.holds and found.volume is not None:
+            found.volume.locked = False
+        return self._machine.close_handle(handle, "token", "event", "device", "file")
 
     def CreateEventW(self, security: CData, manual: int, initial: int, name: CData) -> CData:
         """An event for overlapped calls."""
@@ -78,17 +160,30 @@ class Devices:
         if not over or not over.hEvent:
             self._machine.ledger.forbid("an overlapped call needs an OVERLAPPED with an event")
             return self._machine.refuse(Win32Error.ERROR_INVALID_PARAMETER)
-        self._results[int(ffi.cast("uintptr_t", over))] = (code, count)
+        place = int(ffi.cast("uintptr_t", over))
+        self._results[place] = (code, count)
+        self._events[int(ffi.cast("uintptr_t", over.hEvent))] = place
         self._machine.set_error(Win32Error.ERROR_IO_PENDING)
         return 0
 
     def GetOverlappedResult(self, handle: CData, over: CData, done: CData, wait: int) -> int:
         """How an overlapped call ended."""
         del handle, wait
-        code, done[0] = self._results.pop(
-            int(ffi.cast("uintptr_t", over)), (Win32Error.ERROR_INVALID_PARAMETER, 0)
-        )
-        return self._machine.refuse(code) if code else 1
+        place, machine = int(ffi.cast("uintptr_t", over)), self._machine
+        if place in self._reading:
+            with self._changed:
+                self._changed.wait_for(lambda: machine.most_reads >= machine.gathered_reads, _PATIENCE)
+                self._reading.discard(place)
+        self._events.pop(int(ffi.cast("uintptr_t", over.hEvent)), None)
+        code, done[0] = self._results.pop(place, (Win32Error.ERROR_INVALID_PARAMETER, 0))
+        return machine.refuse(code) if code else 1
+
+    def _count(self, over: CData) -> None:
+        """A read is under way."""
+        with self._changed:
+            self._reading.add(int(ffi.cast("uintptr_t", over)))
+            self._machine.most_reads = max(self._machine.most_reads, len(self._reading))
+            self._changed.notify_all()
 
     def ReadFile(self, handle: CData, buffer: CData, length: int, done: CData, over: CData) -> int:
         """Unbuffered: offset and length in sectors, the address in physical ones."""
@@ -97,20 +192,61 @@ class Devices:
         if not isinstance(found, OpenDevice):
             return self._machine.refuse(Win32Error.ERROR_INVALID_HANDLE)
         offset = over.Offset | over.OffsetHigh << 32
-        shadow, volume = found.shadow, found.shadow.volume
         aligned = int(ffi.cast("uintptr_t", buffer)) % PHYSICAL_SECTOR == 0
-        if offset % volume.sector_size or length % volume.sector_size or not aligned or not length:
+        if offset % found.sector_size or length % found.sector_size or not aligned or not length:
             self._machine.ledger.forbid(f"ReadFile of {length} bytes at {offset}: not aligned")
             return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
-        code = self._machine.read_error(shadow, offset, length)
+        code = self._machine.read_error(found.shadow, offset, length)
         if code:
             return self._complete(over, code, 0)
-        end = len(shadow.data) if found.extended else volume.sectors * volume.sector_size
-        if offset >= end:
+        if offset >= found.end:
             return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
-        data = shadow.read(offset, min(length, end - offset, self._machine.most_read))
+        data = found.read(offset, min(length, found.end - offset, self._machine.most_read))
         ffi.memmove(buffer, data, len(data))
+        self._count(over)
         return self._complete(over, 0, len(data))
+
+    def WriteFile(self, handle: CData, buffer: CData, length: int, done: CData, over: CData) -> int:
+        """Unbuffered, as reads; sectors of a mounted file system are refused."""
+        del done
+        found = self._machine.opened(handle, "device")
+        if not isinstance(found, OpenDevice) or not found.writable:
+            return self._machine.refuse(Win32Error.ERROR_ACCESS_DENIED)
+        offset = over.Offset | over.OffsetHigh << 32
+        aligned = int(ffi.cast("uintptr_t", buffer)) % PHYSICAL_SECTOR == 0
+        if offset % found.sector_size or length % found.sector_size or not aligned or not length:
+            self._machine.ledger.forbid(f"WriteFile of {length} bytes at {offset}: not aligned")
+            return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
+        code = self._machine.faults.code("WriteFile", "call")
+        if code is None and self._is_mounted(found, offset, length):
+            code = Win32Error.ERROR_ACCESS_DENIED
+        if code is None and offset + length > found.size:
+            code = Win32Error.ERROR_INVALID_PARAMETER
+        owner = found.disk or found.volume
+        if code is not None or owner is None:
+            return self._complete(over, code or Win32Error.ERROR_INVALID_FUNCTION, 0)
+        owner.data[offset : offset + length] = bytes(ffi.buffer(ffi.cast("char *", buffer), length))
+        return self._complete(over, 0, length)
+
+    def _is_mounted(self, found: OpenDevice, offset: int, length: int) -> bool:
+        """Whether a write goes to a file system that is not held."""
+        if found.volume is not None:
+            return not found.holds
+        return any(
+            found.disk is not None
+            and volume.disk[0] == found.disk.number
+            and not volume.locked
+            and offset < volume.disk[1] + len(volume.data)
+            and volume.disk[1] < offset + length
+            for volume in self._machine.volumes
+        )
+
+    def FlushFileBuffers(self, handle: CData) -> int:
+        """What was written is kept."""
+        code = self._machine.faults.code("FlushFileBuffers", "call")
+        if not isinstance(self._machine.opened(handle, "device"), OpenDevice):
+            return self._machine.refuse(Win32Error.ERROR_INVALID_HANDLE)
+        return 1 if code is None else self._machine.refuse(code)
 
     def DeviceIoControl(
         self,
@@ -125,6 +261,9 @@ class Devices:
     ) -> int:
         """What may be asked of a volume."""
         del done
+        file = self._machine.handle_of(handle)
+        if isinstance(file, OpenFile):
+            return self._complete(over, *file.pointers(code, source, out, out_size))
         found = self._machine.opened(handle, "device")
         if not isinstance(found, OpenDevice):
             return self._machine.refuse(Win32Error.ERROR_INVALID_HANDLE)
@@ -135,35 +274,38 @@ class Devices:
         failure = self._machine.faults.code(name, "call")
         if failure is not None:
             return self._complete(over, failure, 0)
-        if found.shadow.lost:
+        if found.lost:
             return self._complete(over, Win32Error.ERROR_DEV_NOT_EXIST, 0)
         if code == Control.FSCTL_GET_VOLUME_BITMAP:
             return self._bitmap(found, source, source_size, out, out_size, over)
         return self._fact(found, code, out, out_size, over)
 
     def _fact(self, found: OpenDevice, code: int, out: CData, out_size: int, over: CData) -> int:
-        volume = found.shadow.volume
+        volume, disk = found.volume, found.disk
+        if code == Control.IOCTL_DISK_UPDATE_PROPERTIES and disk is not None:
+            disk.updated += 1
+            return self._complete(over, 0, 0)
+        if code == Control.IOCTL_DISK_IS_WRITABLE:
+            readonly = volume is not None and volume.readonly
+            return self._complete(over, Win32Error.ERROR_WRITE_PROTECT if readonly else 0, 0)
+        if volume is None and Control(code).name.startswith("FSCTL"):
+            return self._complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
         if code == Control.FSCTL_ALLOW_EXTENDED_DASD_IO:
             found.extended = True
             return self._complete(over, 0, 0)
-        if code == Control.FSCTL_GET_NTFS_VOLUME_DATA and volume.filesystem != "NTFS":
+        if volume is not None and code in (Control.FSCTL_LOCK_VOLUME, Control.FSCTL_DISMOUNT_VOLUME):
+            if volume.in_use or volume.locked != found.holds:
+                return self._complete(over, Win32Error.ERROR_ACCESS_DENIED, 0)
+            volume.locked = found.holds = True
+            return self._complete(over, 0, 0)
+        if code == Control.FSCTL_GET_NTFS_VOLUME_DATA and (volume is None or volume.filesystem != "NTFS"):
             return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
-        kind, values = {
-            Control.IOCTL_DISK_GET_LENGTH_INFO: (
-                "GET_LENGTH_INFORMATION",
-                {"Length": len(found.shadow.data)},
-            ),
-            Control.IOCTL_DISK_GET_DRIVE_GEOMETRY: ("DISK_GEOMETRY", {"BytesPerSector": volume.sector_size}),
-            Control.FSCTL_GET_NTFS_VOLUME_DATA: (
-                "NTFS_VOLUME_DATA_BUFFER",
-                {
-                    "NumberSectors": volume.sectors,
-                    "TotalClusters": volume.clusters,
-                    "BytesPerSector": volume.sector_size,
-                    "BytesPerCluster": volume.cluster_size,
-                },
-            ),
-        }[Control(code)]
+        if code == Control.FSCTL_GET_RETRIEVAL_POINTER_BASE and (volume is None or not volume.has_bitmap):
+            return self._complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
+        table = self._values(found)
+        if code not in table:
+            return self._complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
+        kind, values = table[Control(code)]
         if out_size < ffi.sizeof(kind):
             return self._complete(over, Win32Error.ERROR_INSUFFICIENT_BUFFER, 0)
         made = ffi.cast(f"{kind} *", out)
@@ -171,20 +313,64 @@ class Devices:
             setattr(made, field, value)
         return self._complete(over, 0, ffi.sizeof(kind))
 
+    def _values(self, found: OpenDevice) -> dict[Control, tuple[str, dict[str, Any]]]:
+        """What may be asked of a device, as structures."""
+        table: dict[Control, tuple[str, dict[str, Any]]] = {
+            Control.IOCTL_DISK_GET_LENGTH_INFO: ("GET_LENGTH_INFORMATION", {"Length": found.size}),
+            Control.IOCTL_DISK_GET_DRIVE_GEOMETRY: ("DISK_GEOMETRY", {"BytesPerSector": found.sector_size}),
+        }
+        volume = found.volume
+        if found.shadow is None:
+            number, partition = (
+                (volume.disk[0], 1 + self._machine.volumes.index(volume))
+                if volume is not None
+                else (found.disk.number if found.disk is not None else 0, 0)
+            )
+            facts = {"DeviceType": 7, "DeviceNumber": number, "PartitionNumber": partition}
+            table[Control.IOCTL_STORAGE_GET_DEVICE_NUMBER] = ("STORAGE_DEVICE_NUMBER", facts)
+        if volume is not None:
+            extent = {
+                "DiskNumber": volume.disk[0],
+                "StartingOffset": volume.disk[1],
+                "ExtentLength": len(volume.data),
+            }
+            table |= {
+                Control.IOCTL_VOLUME_GET_VOLUME_DISK_EXTENTS: (
+                    "VOLUME_DISK_EXTENTS",
+                    {"NumberOfDiskExtents": 1, "Extents": [extent]},
+                ),
+                Control.FSCTL_GET_RETRIEVAL_POINTER_BASE: (
+                    "RETRIEVAL_POINTER_BASE",
+                    {"FileAreaOffset": volume.base // volume.sector_size},
+                ),
+                Control.FSCTL_GET_NTFS_VOLUME_DATA: (
+                    "NTFS_VOLUME_DATA_BUFFER",
+                    {
+                        "NumberSectors": volume.sectors,
+                        "TotalClusters": volume.clusters,
+                        "BytesPerSector": volume.sector_size,
+                        "BytesPerCluster": volume.cluster_size,
+                    },
+                ),
+            }
+        return table
+
     def _bitmap(
         self, found: OpenDevice, source: CData, source_size: int, out: CData, out_size: int, over: CData
     ) -> int:
         """Bits from a cluster on; what does not fit is ERROR_MORE_DATA."""
-        volume = found.shadow.volume
+        volume, free = found.volume, found.shadow.free if found.shadow is not None else ()
+        if volume is None:
+            return self._complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
         first = ffi.cast("STARTING_LCN_INPUT_BUFFER *", source).StartingLcn if source_size >= 8 else -1
         head = ffi.offsetof("VOLUME_BITMAP_BUFFER", "Buffer")
-        if volume.filesystem != "NTFS" or not 0 <= first < volume.clusters or out_size <= head:
+        if not volume.has_bitmap or not 0 <= first < volume.clusters or out_size <= head:
             return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
         first -= first % _BITMAP_STEP
         rest = volume.clusters - first
         bits = bytearray(-(-rest // 8))
         for index in range(rest):
-            if not any(start <= first + index < start + count for start, count in found.shadow.free):
+            if not any(start <= first + index < start + count for start, count in free):
                 bits[index // 8] |= 1 << index % 8
         given = bits[: min(len(bits), out_size - head, self._machine.most_bitmap)]
         made = ffi.cast("VOLUME_BITMAP_BUFFER *", out)
@@ -192,25 +378,3 @@ class Devices:
         ffi.memmove(ffi.cast("char *", out) + head, bytes(given), len(given))
         code = Win32Error.ERROR_MORE_DATA if len(given) < len(bits) else 0
         return self._complete(over, code, head + len(given))
-
-
-class Memory:
-    """The part of kernel32 that gives pages."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def VirtualAlloc(self, address: CData, size: int, kind: int, protect: int) -> CData:
-        """Zeroed pages."""
-        del address, kind, protect
-        memory = ffi.new("char[]", size + 65536)
-        start = -(-int(ffi.cast("uintptr_t", memory)) // 65536) * 65536
-        self._machine.ledger.lend("pages", start, memory)
-        return ffi.cast("void *", start)
-
-    def VirtualFree(self, address: CData, size: int, kind: int) -> int:
-        """All pages of one VirtualAlloc."""
-        if size or kind != 0x8000:
-            self._machine.ledger.forbid("VirtualFree: MEM_RELEASE takes size 0")
-        self._machine.ledger.take_back("pages", int(ffi.cast("uintptr_t", address)))
-        return 1

@@ -10,7 +10,7 @@ from vsssnap._win32 import dll
 from vsssnap.errors import UsageError
 from vsssnap.testing.fake_vss import objects
 from vsssnap.testing.fake_vss.machine import Machine
-from vsssnap.testing.fake_vss.parts import FakeVolume, FakeWriter
+from vsssnap.testing.fake_vss.parts import FakeDisk, FakeVolume, FakeWriter
 
 
 class FakeVss(Machine):
@@ -30,6 +30,8 @@ class FakeVss(Machine):
 
     Attributes:
         volumes: What is mounted.
+        disks: What is plugged in.
+        registry: Keys below HKEY_LOCAL_MACHINE, each with its values as lines of text.
         writers: What answers GatherWriterMetadata.
         shadows: The shadow copies that exist, by id.
         faults: What goes wrong.
@@ -42,6 +44,10 @@ class FakeVss(Machine):
         environment: Variables in the paths of writers' files, by their names in capitals.
         calls: Every COM call in order, ``"IVssBackupComponents::DoSnapshotSet"``.
         on_instant: Called when DoSnapshotSet freezes, after writers were.
+        most_read: Most bytes that one read of a device gives.
+        most_bitmap: Most bytes of a cluster bitmap that it gives at once.
+        most_reads: How many reads were under way at once, at most.
+        gathered_reads: Reads end only once so many were under way at once.
     """
 
     def add_volume(
@@ -68,6 +74,12 @@ class FakeVss(Machine):
             raise UsageError(f"something is mounted at {root}")
         self.volumes.append(volume)
         return volume
+
+    def add_disk(self, number: int, *, size: int = 1 << 20, sector_size: int = 512) -> FakeDisk:
+        """Plug a disk in."""
+        disk = FakeDisk(number, bytearray(size), sector_size)
+        self.disks.append(disk)
+        return disk
 
     def add_writer(self, name: str, **facts: Any) -> FakeWriter:  # noqa: ANN401 - fields of FakeWriter
         """Start a writer; ``facts`` are other fields of `FakeWriter`."""

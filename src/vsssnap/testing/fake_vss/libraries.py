@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.constants import CLSCTX_LOCAL_SERVER, DriveType, Win32Error
+from vsssnap._win32.handles import INVALID_HANDLE
 from vsssnap._win32.hresult import HResult, signed
 from vsssnap.testing.fake_vss.management import CLASSES
 from vsssnap.testing.fake_vss.objects import id_of
@@ -296,3 +297,38 @@ class Names:
                 return self._machine.refuse(Win32Error.ERROR_PATH_NOT_FOUND)
             found = shadows[0].volume
         return self._put(out, size, found.filesystem)
+
+    def GetDiskFreeSpaceW(
+        self, root: CData, sectors: CData, sector_size: CData, free: CData, clusters: CData
+    ) -> int:
+        """How the file system of a shadow copy divides it, by its root folder."""
+        text = str(ffi.string(root))
+        for shadow in self._machine.shadows.values():
+            if shadow.device + "\\" == text and not shadow.lost:
+                volume = shadow.volume
+                sectors[0], sector_size[0] = volume.cluster_size // volume.sector_size, volume.sector_size
+                clusters[0] = volume.clusters // 2  # as one sees it who has a quota
+                free[0] = 0
+                return 1
+        return self._machine.refuse(Win32Error.ERROR_PATH_NOT_FOUND)
+
+    def FindFirstVolumeW(self, out: CData, size: int) -> CData:
+        """The volumes of the machine, one after the other."""
+        names = iter([volume.guid_path for volume in self._machine.volumes])
+        search = self._machine.handle("search", names)
+        if self.FindNextVolumeW(search, out, size):
+            return search
+        self._machine.close_handle(search, "search")
+        return INVALID_HANDLE
+
+    def FindNextVolumeW(self, search: CData, out: CData, size: int) -> int:
+        """The next one."""
+        names = self._machine.opened(search, "search")
+        found = next(names, None) if isinstance(names, Iterator) else None
+        if found is None:
+            return self._machine.refuse(Win32Error.ERROR_NO_MORE_FILES)
+        return self._put(out, size, found)
+
+    def FindVolumeClose(self, search: CData) -> int:
+        """Ends a search."""
+        return self._machine.close_handle(search, "search")

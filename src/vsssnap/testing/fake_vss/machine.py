@@ -16,8 +16,9 @@ from vsssnap._win32._ffi import ffi
 from vsssnap._win32.constants import SnapshotState
 from vsssnap._win32.guids import SYSTEM_PROVIDER
 from vsssnap.testing.fake_vss import objects
-from vsssnap.testing.fake_vss.devices import Devices, Memory
+from vsssnap.testing.fake_vss.devices import Devices
 from vsssnap.testing.fake_vss.faults import FakeFaults
+from vsssnap.testing.fake_vss.files import Files, Memory, Registry
 from vsssnap.testing.fake_vss.ledger import Ledger
 from vsssnap.testing.fake_vss.libraries import Com, Names, Rights, library
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vsssnap.testing.fake_vss.objects import FakeObject
-    from vsssnap.testing.fake_vss.parts import FakeShadow, FakeVolume, FakeWriter
+    from vsssnap.testing.fake_vss.parts import FakeDisk, FakeShadow, FakeVolume, FakeWriter
     from vsssnap.testing.fake_vss.requester import FakeBackupComponents
 
 CData = Any
@@ -37,6 +38,8 @@ class Machine:
 
     def __init__(self) -> None:
         self.volumes: list[FakeVolume] = []
+        self.disks: list[FakeDisk] = []
+        self.registry: dict[str, dict[str, list[str]]] = {}
         self.writers: list[FakeWriter] = []
         self.shadows: dict[UUID, FakeShadow] = {}
         self.providers: list[UUID] = [SYSTEM_PROVIDER]
@@ -60,6 +63,8 @@ class Machine:
         self.on_instant: Callable[[], None] | None = None
         self.most_read = 1 << 30
         self.most_bitmap = 1 << 30
+        self.most_reads = 0
+        self.gathered_reads = 0
         self.apartments: dict[int, tuple[int, int]] = {}
         self.requesters: list[FakeBackupComponents] = []
         self._creating: FakeObject | None = None
@@ -71,9 +76,10 @@ class Machine:
         self._lock = threading.RLock()
         self._bad: list[tuple[int, int, int]] = []
         rights, self.kernel32 = Rights(self), SimpleNamespace()
-        for part in (rights, Names(self), Devices(self), Memory(self)):
+        for part in (rights, Names(self), Devices(self), Files(self), Memory(self)):
             vars(self.kernel32).update(vars(library("kernel32", part, self)))
         self.advapi32 = library("advapi32", rights, self)
+        vars(self.advapi32).update(vars(library("advapi32", Registry(self), self)))
         self.ole32, self.oleaut32, self.vssapi = (
             library(name, Com(self), self) for name in ("ole32", "oleaut32", "vssapi")
         )
@@ -191,6 +197,10 @@ class Machine:
             return None
         return found[1]
 
+    def handle_of(self, handle: CData) -> object:
+        """What a handle of any kind stands for, or None."""
+        return self._handles.get(int(ffi.cast("uintptr_t", handle)), ("", None))[1]
+
     def close_handle(self, handle: CData, *kinds: str) -> int:
         """A handle comes back."""
         with self._lock:
@@ -200,14 +210,15 @@ class Machine:
             return self.refuse(6)
         return 1
 
-    def read_error(self, shadow: FakeShadow, offset: int, length: int) -> int:
-        """The error that a read of a shadow copy fails with, or 0."""
-        with self._lock:
-            if shadow.lose_after is not None:
-                shadow.lose_after -= length
-                shadow.lost = shadow.lost or shadow.lose_after < 0
-        if shadow.lost:
-            return 55  # ERROR_DEV_NOT_EXIST
+    def read_error(self, shadow: FakeShadow | None, offset: int, length: int) -> int:
+        """The error that a read of a device fails with, or 0."""
+        if shadow is not None:
+            with self._lock:
+                if shadow.lose_after is not None:
+                    shadow.lose_after -= length
+                    shadow.lost = shadow.lost or shadow.lose_after < 0
+            if shadow.lost:
+                return 55  # ERROR_DEV_NOT_EXIST
         for start, count, code in self._bad:
             if offset < start + count and start < offset + length:
                 return code

@@ -41,13 +41,31 @@ class FakeStorage:
 
 
 @dataclass(eq=False)
+class FakeFile:
+    """A file or an empty folder of a volume.
+
+    Attributes:
+        runs: Its runs of clusters, ``(first, count)``; a hole begins at -1.
+        links: How many names it has.
+        folder: Whether it is a folder.
+        link: Whether it is a reparse point.
+    """
+
+    runs: tuple[tuple[int, int], ...] = ()
+    links: int = 1
+    folder: bool = False
+    link: bool = False
+
+
+@dataclass(eq=False)
 class FakeVolume:
     r"""A volume.
 
     Attributes:
         roots: Where it is mounted, each with a backslash at its end (``"C:\"``, ``"C:\data\"``).
         data: Its bytes, to the end of the partition; the test goes on writing them.
-        filesystem: ``"NTFS"``, ``"FAT32"``; only NTFS has a cluster bitmap.
+        filesystem: ``"NTFS"``, ``"FAT32"``; NTFS has a cluster bitmap.
+        first_cluster: Bytes to cluster 0 of another file system that has one, too.
         free: Runs of free clusters, ``(first, count)``.
         supported: Whether a provider can copy it.
         drive_type: What `GetDriveTypeW` says of its roots.
@@ -55,6 +73,11 @@ class FakeVolume:
         cluster_size: Bytes.
         id: Its GUID.
         storage: Its shadow storage, if it has any.
+        in_use: Whether files of it are open, so that it cannot be locked.
+        readonly: Whether it is write-protected.
+        disk: Number of the disk that it lies on, and its first byte there.
+        locked: Whether somebody has locked it.
+        files: By their paths, such as ``"\pagefile.sys"``; folders are there with what they hold.
         protection: What is given up when that runs out.
         fault: Why the volume is offline for that.
         unused_storage: Whether shadow storage that nobody uses is left on it.
@@ -68,8 +91,14 @@ class FakeVolume:
     drive_type: DriveType = DriveType.DRIVE_FIXED
     sector_size: int = 512
     cluster_size: int = _CLUSTER
+    first_cluster: int | None = None
     id: UUID = field(default_factory=uuid.uuid4)
     storage: FakeStorage | None = None
+    in_use: bool = False
+    readonly: bool = False
+    disk: tuple[int, int] = (0, 1 << 20)
+    locked: bool = False
+    files: dict[str, FakeFile] = field(default_factory=dict)
     protection: ProtectionLevel = ProtectionLevel.VSS_PROTECTION_LEVEL_ORIGINAL_VOLUME
     fault: ProtectionFault = ProtectionFault.VSS_PROTECTION_FAULT_NONE
     unused_storage: bool = False
@@ -89,9 +118,19 @@ class FakeVolume:
         return len(self.data) // self.sector_size - 1
 
     @property
+    def has_bitmap(self) -> bool:
+        """Whether it says which clusters are used."""
+        return self.filesystem == "NTFS" or self.first_cluster is not None
+
+    @property
+    def base(self) -> int:
+        """Bytes to cluster 0."""
+        return self.first_cluster or 0
+
+    @property
     def clusters(self) -> int:
         """Whole clusters."""
-        return self.sectors * self.sector_size // self.cluster_size
+        return (self.sectors * self.sector_size - self.base) // self.cluster_size
 
     def pwrite(self, data: bytes, offset: int) -> int:
         """Write into the live volume."""
@@ -145,6 +184,23 @@ class FakeComponent:
     def path(self) -> str:
         """Logical path and name, by which components are compared."""
         return "\\".join(filter(None, (self.logical_path, self.name))).lower()
+
+
+@dataclass(eq=False)
+class FakeDisk:
+    """A whole disk; what lies on it does not share its bytes.
+
+    Attributes:
+        number: The N of ``PhysicalDriveN``.
+        data: Its bytes.
+        sector_size: Bytes of a logical sector.
+        updated: How often its partitions were read again.
+    """
+
+    number: int
+    data: bytearray
+    sector_size: int = 512
+    updated: int = 0
 
 
 @dataclass(eq=False)
@@ -265,9 +321,12 @@ class FakeShadow:
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the copy; of clusters that were free at the instant, whatever is there by now."""
         found = bytearray(self.data[offset : offset + length])
-        size = self.volume.cluster_size
+        size, base = self.volume.cluster_size, self.volume.base
         for first, count in self.free:
-            start, end = max(first * size, offset), min((first + count) * size, offset + length)
+            start, end = (
+                max(base + first * size, offset),
+                min(base + (first + count) * size, offset + length),
+            )
             if start < end:
                 found[start - offset : end - offset] = self.volume.data[start:end]
         return bytes(found)

@@ -169,7 +169,7 @@ class Ntfs(FileSystem):
             return ()
         result = []
         for kind in Exclusion:
-            if kind not in exclude:
+            if kind not in exclude or kind is Exclusion.NOT_IN_SNAPSHOT:  # the volume does not tell which
                 continue
             if kind not in self._found:
                 try:

@@ -1,0 +1,99 @@
+"""Runs the tests that need nothing of Linux: under a real Windows, or the Windows Python of the lab.
+
+Files are named here once they have passed under a Windows Python.  Arguments are pytest's.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parent.parent.parent
+
+LIBRARY = (
+    "tests/test_crc32c.py",
+    "tests/test_deadline.py",
+    "tests/test_errors.py",
+    "tests/test_files_positional.py",
+    "tests/test_metadata.py",
+    "tests/test_record.py",
+    "tests/test_units.py",
+    "tests/blocks/test_extent.py",
+    "tests/blocks/test_pipeline.py",
+    "tests/blocks/test_reader_views.py",
+    "tests/formats/qcow2/test_reader.py",
+    "tests/formats/qcow2/test_verify.py",
+    "tests/formats/test_raw.py",
+    "tests/formats/test_registry.py",
+    "tests/formats/vhdx/test_vhdx_chain.py",
+    "tests/formats/vsnap/test_chain.py",
+    "tests/imaging/test_comparing.py",
+    "tests/imaging/test_verifying.py",
+    "tests/volumes/test_view.py",
+)
+"""Run by the Wine lab every time."""
+
+VSS = (
+    "tests/win32/test_build_ffi.py",
+    "tests/win32/test_protocols.py",
+    "tests/win32/test_com.py",
+    "tests/win32/test_operations.py",
+    "tests/testing/test_fake_vss.py",
+    "tests/testing/test_fake_vss_components.py",
+    "tests/providers/vss/test_components.py",
+    "tests/providers/vss/test_copies.py",
+    "tests/providers/vss/test_journal.py",
+    "tests/providers/vss/test_provider_components.py",
+    "tests/providers/vss/test_requester.py",
+    "tests/providers/vss/test_restore.py",
+)
+"""Likewise: the binding and the requester."""
+
+DEVICES = (
+    "tests/blocks/test_windows.py",
+    "tests/providers/vss/test_clusters.py",
+    "tests/providers/vss/test_exclusions.py",
+    "tests/providers/vss/test_reader.py",
+)
+"""Likewise: devices."""
+
+MORE = (
+    "tests/contract/test_formats.py",
+    "tests/formats/qcow2/test_driver_damage.py",
+    "tests/formats/vhd/test_vhd.py",
+    "tests/formats/vhd/test_vhd_model.py",
+    "tests/formats/vhdx/test_vhdx.py",
+    "tests/formats/vhdx/test_vhdx_damage.py",
+    "tests/formats/vhdx/test_vhdx_log.py",
+    "tests/formats/vhdx/test_vhdx_model.py",
+    "tests/formats/vmdk/test_vmdk.py",
+    "tests/formats/vmdk/test_vmdk_model.py",
+    "tests/formats/vsnap/test_rebuild.py",
+    "tests/formats/vsnap/test_verify_damage.py",
+    "tests/formats/vsnap/test_vsnap_vectors.py",
+    "tests/formats/vsnap/test_writer.py",
+    "tests/golden/test_vsnap0.py",
+    "tests/providers/vss/test_names.py",
+    "tests/test_held.py",
+    "tests/test_inventory.py",
+    "tests/test_registry.py",
+    "tests/test_retries.py",
+    "tests/test_snapshot_view.py",
+    "tests/testing/test_faulty.py",
+    "tests/testing/test_formats.py",
+    "tests/testing/test_live.py",
+    "tests/testing/test_memory.py",
+    "tests/testing/test_powercut.py",
+    "tests/testing/test_readers.py",
+    "tests/testing/test_seeded.py",
+    "tests/testing/test_strategies.py",
+)
+"""Run by the Wine lab with ``--long``."""
+
+
+if __name__ == "__main__":
+    files = [str(TOP / name) for name in (*LIBRARY, *VSS, *DEVICES, *MORE)]
+    options = ["-q", "-p", "no:cacheprovider", "-m", "not lab and not long"]
+    sys.exit(pytest.main([*files, *options, *sys.argv[1:]]))
