@@ -82,14 +82,14 @@ def volumes_on(system: System, disk: int) -> Iterator[str]:
     Raises:
         WindowsCallError: Windows does not list its volumes.
     """
-    for name in _volumes(system):
+    for name in volumes(system):
         path = name.rstrip("\\")
         try:
             device = RawDevice(system, path)
         except WindowsCallError:
             continue  # no medium
         try:
-            if disk in _disks(device):
+            if any(disk == found for found, _, _ in extents(device)):
                 yield path
         except WindowsCallError:
             continue  # an optical drive has no extents
@@ -97,7 +97,12 @@ def volumes_on(system: System, disk: int) -> Iterator[str]:
             device.close()
 
 
-def _volumes(system: System) -> list[str]:
+def volumes(system: System) -> list[str]:
+    """All volumes by their GUID paths, each with a backslash at its end.
+
+    Raises:
+        WindowsCallError: Windows does not list them.
+    """
     out = ffi.new("WCHAR[]", _NAME)
     search = system.kernel32.FindFirstVolumeW(out, _NAME)
     if search == INVALID_HANDLE:
@@ -114,11 +119,17 @@ def _volumes(system: System) -> list[str]:
     return found
 
 
-def _disks(device: RawDevice) -> set[int]:
+def extents(device: RawDevice) -> list[tuple[int, int, int]]:
+    """Where a volume lies: number of the disk, first byte and length of each piece.
+
+    Raises:
+        WindowsCallError: it lies on no disk.
+    """
     size = ffi.sizeof("VOLUME_DISK_EXTENTS") + (_EXTENTS - 1) * ffi.sizeof("DISK_EXTENT")
     room = ffi.new("char[]", size)
     device.control(Control.IOCTL_VOLUME_GET_VOLUME_DISK_EXTENTS, out=room, out_size=size, partial=True)
     found = ffi.cast("VOLUME_DISK_EXTENTS *", room)
     count = min(int(found.NumberOfDiskExtents), _EXTENTS)
     first = ffi.cast("DISK_EXTENT *", ffi.addressof(found, "Extents"))
-    return {int(first[index].DiskNumber) for index in range(count)}
+    pieces = (first[index] for index in range(count))
+    return [(int(each.DiskNumber), int(each.StartingOffset), int(each.ExtentLength)) for each in pieces]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vsssnap._win32.device_names import device_path, is_disk
 from vsssnap.cli import interrupts
 from vsssnap.cli.common import is_block_device
 from vsssnap.errors import DeviceReadError, ImageError, SnapshotError, UsageError
@@ -21,7 +22,7 @@ def in_use(path: str) -> bool:
     """Whether a source is a disk with a partition that somebody uses: no snapshot takes it as one."""
     from vsssnap.disk.snapshot import volumes_on
 
-    if not is_block_device(path):
+    if not (is_block_device(path) or is_disk(device_path(path) or "")):
         return False
     try:
         return any(not volume.idle for volume in volumes_on(path))

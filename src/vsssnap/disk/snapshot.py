@@ -8,7 +8,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 from vsssnap._arguments import path_text
+from vsssnap._win32.device_names import device_path, is_disk
 from vsssnap.blocks.device import open_path
+from vsssnap.blocks.target import windows_system
 from vsssnap.consistency import Consistency, level_of
 from vsssnap.disk.composed import DiskReader, Uncovered
 from vsssnap.errors import (
@@ -50,6 +52,9 @@ class DiskSnapshot:
     refused with the reason, unless ``uncovered`` says what becomes of them.  The partition table and
     the gaps between partitions are read from the disk.
 
+    On Windows all volumes are snapshotted together; those in several pieces are refused, and so are
+    those without a file system.  A partition without a volume, which nobody uses, is read as it is.
+
     Use from one thread, but for `cancel` and the readers.
 
     Attributes:
@@ -74,10 +79,10 @@ class DiskSnapshot:
         options: object = None,
         uncovered: Uncovered | None = None,
     ) -> None:
-        """Describe it; nothing is touched.
+        r"""Describe it; nothing is touched.
 
         Args:
-            disk: A block device with a partition table.
+            disk: A block device with a partition table; on Windows such as ``\\.\PhysicalDrive0``.
             provider: See `Snapshot`, as for all below.
             require: The least consistency of the mounted volumes.
             quiesce: Entered for the instant.
@@ -105,6 +110,7 @@ class DiskSnapshot:
         }
         self._stack: contextlib.ExitStack | None = None
         self._watched: dict[int, Snapshot] = {}
+        self._unowned: set[int] = set()  # partitions in which the system has no volume
         self._cancelled = False
         self.volumes = self.uncovered = MappingProxyType({})
         self.snapshot = None
@@ -131,13 +137,15 @@ class DiskSnapshot:
             table = [partition for partition in Partitions(base) if not partition.extended]
         reasons: dict[int, str] = {}
         mounted: dict[int, str] = {}
-        self._watched = {}
+        self._watched, self._unowned = {}, set()
         for partition in table:
             found = _volume_of(partition, placed)
             if isinstance(found, str):
                 reasons[partition.number] = found
             elif not found.idle:
                 mounted[partition.number] = found.name
+            elif not found.name:
+                self._unowned.add(partition.number)
             else:
                 watched = self._watch(found.name, stack)
                 if isinstance(watched, Snapshot):
@@ -219,6 +227,8 @@ class DiskSnapshot:
                 assert one is not None  # noqa: S101 - `volumes` names what one of them has
                 name = self.volumes[number]
                 readers[number] = stack.enter_context(one.open(name, unused=unused, exclude=exclude))
+            table = Partitions(base)
+            readers |= {number: table[number].open() for number in self._unowned}
             said = self._described(readers, base.metadata)
             disk = DiskReader(base, readers, uncovered=self._policy, owned=True, metadata=said)
             stack.pop_all()
@@ -263,24 +273,32 @@ def _volume_of(partition: Partition, placed: Sequence[PlacedVolume]) -> PlacedVo
     return found[0]
 
 
+def volumes_on(path: str) -> list[PlacedVolume]:
+    """The volumes of the system on a disk.
+
+    Raises:
+        UsageError: it is no disk.
+        SnapshotError: the system does not say.
+    """
+    system = windows_system(path)
+    if system is not None:
+        from vsssnap._win32 import disks as windows  # only such names need it
+
+        name = device_path(path)
+        if name is None or not is_disk(name):
+            raise UsageError(f"{path} is no disk", hint=r"name it like \\.\PhysicalDrive0")
+        return windows.volumes_on(system, name)
+    return _volumes_on(path)
+
+
 if sys.platform == "win32":
 
-    def volumes_on(path: str) -> list[PlacedVolume]:
-        """The volumes of the system on a disk."""
-        raise ProviderUnavailableError(
-            f"{path}: disks are not taken apart on Windows yet",
-            reasons={"disk": "it is written for Linux"},
-            hint="snapshot its volumes by name, and give their readers to DiskReader",
-        )
+    def _volumes_on(path: str) -> list[PlacedVolume]:
+        raise UsageError(f"{path} is no disk", hint=r"name it like \\.\PhysicalDrive0")
 
 else:
 
-    def volumes_on(path: str) -> list[PlacedVolume]:
-        """The volumes of the system on a disk.
-
-        Raises:
-            UsageError: it is no disk.
-        """
+    def _volumes_on(path: str) -> list[PlacedVolume]:
         from vsssnap._posix import disks  # system modules that an import of the library does not need
 
         return disks.volumes_on(path)

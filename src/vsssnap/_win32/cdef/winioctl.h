@@ -71,3 +71,33 @@ typedef struct {
         LONGLONG Lcn; /* -1 for a hole */
     } Extents[1];
 } RETRIEVAL_POINTERS_BUFFER;
+
+typedef struct {
+    GUID PartitionType;
+    GUID PartitionId;
+    ULONGLONG Attributes;
+    WCHAR Name[36];
+} PARTITION_INFORMATION_GPT;
+
+typedef struct {
+    int32_t PartitionStyle; /* 0 MBR, 1 GPT, 2 none */
+    LONGLONG StartingOffset;
+    LONGLONG PartitionLength;
+    DWORD PartitionNumber; /* 0 for an entry that is none */
+    BOOLEAN RewritePartition;
+    PARTITION_INFORMATION_GPT Gpt; /* the larger part of a union with Mbr */
+} PARTITION_INFORMATION_EX;
+
+typedef struct {
+    GUID DiskId;
+    LONGLONG StartingUsableOffset;
+    LONGLONG UsableLength;
+    DWORD MaxPartitionCount;
+} DRIVE_LAYOUT_INFORMATION_GPT;
+
+typedef struct {
+    DWORD PartitionStyle;
+    DWORD PartitionCount;
+    DRIVE_LAYOUT_INFORMATION_GPT Gpt; /* likewise */
+    PARTITION_INFORMATION_EX PartitionEntry[1];
+} DRIVE_LAYOUT_INFORMATION_EX;

@@ -22,6 +22,7 @@ from vsssnap._win32.constants import (
     Win32Error,
 )
 from vsssnap._win32.handles import INVALID_HANDLE
+from vsssnap.testing.fake_vss import layouts
 from vsssnap.testing.fake_vss.files import OpenFile, find_file
 
 if TYPE_CHECKING:
@@ -278,6 +279,10 @@ class Devices:
             return self._complete(over, Win32Error.ERROR_DEV_NOT_EXIST, 0)
         if code == Control.FSCTL_GET_VOLUME_BITMAP:
             return self._bitmap(found, source, source_size, out, out_size, over)
+        if code == Control.IOCTL_DISK_GET_DRIVE_LAYOUT_EX and found.disk is not None:
+            return self._complete(over, *layouts.layout(self._machine.volumes, found.disk, out, out_size))
+        if code == Control.IOCTL_VOLUME_GET_VOLUME_DISK_EXTENTS and found.volume is not None:
+            return self._complete(over, *layouts.extents(found.volume, out, out_size))
         return self._fact(found, code, out, out_size, over)
 
     def _fact(self, found: OpenDevice, code: int, out: CData, out_size: int, over: CData) -> int:
@@ -329,16 +334,7 @@ class Devices:
             facts = {"DeviceType": 7, "DeviceNumber": number, "PartitionNumber": partition}
             table[Control.IOCTL_STORAGE_GET_DEVICE_NUMBER] = ("STORAGE_DEVICE_NUMBER", facts)
         if volume is not None:
-            extent = {
-                "DiskNumber": volume.disk[0],
-                "StartingOffset": volume.disk[1],
-                "ExtentLength": len(volume.data),
-            }
             table |= {
-                Control.IOCTL_VOLUME_GET_VOLUME_DISK_EXTENTS: (
-                    "VOLUME_DISK_EXTENTS",
-                    {"NumberOfDiskExtents": 1, "Extents": [extent]},
-                ),
                 Control.FSCTL_GET_RETRIEVAL_POINTER_BASE: (
                     "RETRIEVAL_POINTER_BASE",
                     {"FileAreaOffset": volume.base // volume.sector_size},

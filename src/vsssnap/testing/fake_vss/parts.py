@@ -76,6 +76,7 @@ class FakeVolume:
         in_use: Whether files of it are open, so that it cannot be locked.
         readonly: Whether it is write-protected.
         disk: Number of the disk that it lies on, and its first byte there.
+        more: Other pieces of disks that it spans: number, first byte and length.
         locked: Whether somebody has locked it.
         files: By their paths, such as ``"\pagefile.sys"``; folders are there with what they hold.
         protection: What is given up when that runs out.
@@ -97,6 +98,7 @@ class FakeVolume:
     in_use: bool = False
     readonly: bool = False
     disk: tuple[int, int] = (0, 1 << 20)
+    more: tuple[tuple[int, int, int], ...] = ()
     locked: bool = False
     files: dict[str, FakeFile] = field(default_factory=dict)
     protection: ProtectionLevel = ProtectionLevel.VSS_PROTECTION_LEVEL_ORIGINAL_VOLUME
@@ -194,12 +196,14 @@ class FakeDisk:
         number: The N of ``PhysicalDriveN``.
         data: Its bytes.
         sector_size: Bytes of a logical sector.
+        partitions: First byte and length of each partition; by default those of its volumes.
         updated: How often its partitions were read again.
     """
 
     number: int
     data: bytearray
     sector_size: int = 512
+    partitions: tuple[tuple[int, int], ...] = ()
     updated: int = 0
 
 
