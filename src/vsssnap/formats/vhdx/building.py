@@ -114,13 +114,16 @@ class Head:
         storage.pwrite(logwriter.entries(self.identity.log, logged, storage.size), LOG_OFFSET)
         storage.flush()
         first, second = structs.HEADERS
+        # No flush between: without the header nobody looks at the BAT, and with it the log makes it right.
         self._write_header(storage, first, 1, self.identity.log)
         for offset, sector in logged:
             storage.pwrite(sector, offset)
         storage.flush()
-        # Each is flushed before the next one, so that there is a valid one at any time.
+        # From here on there is a valid one at any time.
         self._write_header(storage, second, 2, _NO_LOG)
+        storage.flush()
         self._write_header(storage, first, 3, _NO_LOG)
+        storage.flush()
 
     def _write_rest(self, storage: Storage, bat: Iterable[bytes]) -> list[logwriter.Sector]:
         """Write what of the BAT the log has no room for; give the rest as sectors."""
@@ -152,7 +155,6 @@ class Head:
             LOG_OFFSET,
         )
         storage.pwrite(_sealed(header.pack().ljust(structs.HEADER_SIZE, b"\0")), offset)
-        storage.flush()
 
 
 def _sealed(data: bytes) -> bytes:
