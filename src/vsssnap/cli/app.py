@@ -15,7 +15,7 @@ import click
 from vsssnap import __version__
 
 # Of the library these load what --help needs and no more; the rest comes when a command runs.
-from vsssnap.cli import demo, doctor, exits, images, interrupts, machine, saving, vss
+from vsssnap.cli import demo, doctor, exits, images, interrupts, machine, saving, verifying, vss
 from vsssnap.cli.common import CommandFailedError, Holder
 from vsssnap.cli.output import Output, safe
 from vsssnap.cli.wording import for_people
@@ -132,7 +132,7 @@ def app() -> None:
 for _command in (
     saving.save,
     images.restore,
-    images.verify,
+    verifying.verify,
     images.info,
     saving.convert,
     images.compare,

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from vsssnap.formats.base import ResolveParent
 
-HINT = "put the parent back as it was when this image was made (it must not be written since), or name it with parent="
+HINT = (
+    "put the parent back as it was when this image was made, or name it with parent=;"
+    " it must not be written since"
+)
 """The remedy for a parent that is another image."""
 
 ReaderT = TypeVar("ReaderT", bound=ImageReader)

@@ -8,8 +8,7 @@ from vsssnap._arguments import instance, path_text
 from vsssnap._units import whole
 from vsssnap.errors import CorruptImageError
 from vsssnap.formats import registry
-from vsssnap.formats.base import ImageFormat, ImageReader
-from vsssnap.formats.sidecar import SUFFIX as SIDECAR_SUFFIX
+from vsssnap.formats.base import SIDECAR_SUFFIX, ImageFormat, ImageReader
 from vsssnap.formats.storage import Storage
 from vsssnap.imaging.partial import check_partial, check_target
 
