@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._arguments import path_text
@@ -18,7 +19,6 @@ from vsssnap.imaging.partial import PartialFile, check_target, remove
 from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from vsssnap.blocks.extent import Extent

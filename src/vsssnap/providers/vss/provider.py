@@ -57,6 +57,7 @@ class VssProvider(Provider):
     """
 
     name: ClassVar[str] = "vss"
+    platforms: ClassVar[tuple[str, ...]] = ("win32",)
     options_type: ClassVar[type | None] = VssOptions
 
     def __init__(self) -> None:
@@ -90,7 +91,7 @@ class VssProvider(Provider):
             return Offer(None, "no volume is named")
         options = _options(request)
         if not options.allow_unelevated and not _is_elevated(system):
-            return Offer(None, _UNELEVATED)
+            return Offer(None, _UNELEVATED, denied=True)
         try:
             names.resolve(system, request.volumes)
         except ProviderUnavailableError as exc:
