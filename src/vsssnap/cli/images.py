@@ -204,7 +204,10 @@ def _metadata(metadata: ImageMetadata) -> dict[str, Any]:
 
 
 def _show(out: Output, values: dict[str, Any], metadata: ImageMetadata, depths: str) -> None:
-    ratio = f", data {values['ratio']:.2f} times that" if values["ratio"] else ""
+    # A format that compresses says itself by how much, of its own file alone.
+    ratio = ""
+    if values["ratio"] and "ratio" not in values["details"]:
+        ratio = f", data {values['ratio']:.2f} times that"
     out.say(f"{values['path']}: {values['format']}")
     out.facts(
         [

@@ -259,7 +259,8 @@ def logging_to_stderr(level: int) -> Iterator[None]:
         return
     logger = logging.getLogger("vsssnap")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Safe("%(relativeCreated)8.0f ms %(name)s %(levelname)s %(message)s"))
+    origin = "" if level == 1 else "%(name)s %(levelname)s "
+    handler.setFormatter(_Safe(f"%(relativeCreated)8.0f ms {origin}%(message)s"))
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if level == 1 else logging.DEBUG)

@@ -40,7 +40,7 @@ _LIVE = "copied live, without a snapshot: what was written meanwhile may be in i
 vsssnap save /srv/data data.vsnap
 vsssnap save /srv/data data.raw --require filesystem --verify
 vsssnap save /srv/db db.vsnap --stop-service postgresql --require application
-vsssnap save /srv /home '/backup/{name}.vsnap'
+vsssnap save /srv /home '/backup/{name}-{date}.vsnap'
 vsssnap save disk.raw windows.vsnap --partition 2
 vsssnap save /srv/data - | ssh backup 'cat > data.vsnap'
 vsssnap save /dev/sdb2 yesterday.vsnap --shadow 1
@@ -107,8 +107,8 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
 
     SOURCE is a device, a mount point or a file.  TARGET is the image's name; "-" is the standard
     output, for formats that stream.  With several sources, all as they were at one instant, TARGET
-    is a folder or a name with {name} in it, which stands for the source's last part.  Each image is
-    complete under its name or not there.  A disk whose partitions are in use is taken apart: its
+    is a folder or a name with {name} in it, which stands for the source's last part; {date} in it is
+    today's, in UTC.  Each image is complete under its name or not there.  A disk whose partitions are in use is taken apart: its
     volumes are snapshotted together and put back in their places.
 
     Blocks that no file uses are left out, and so are page files and the like, where SOURCE holds a
@@ -343,17 +343,28 @@ def _write(
     seconds = max(report.seconds, 1e-6)
     out.say(
         f"{plan.source} -> {'standard output' if to_stdout else plan.target}: {format_size(report.size)}, "
-        f"{format_size(report.data)} of it data{stored}, {report.seconds:.1f} s, "
-        f"{format_size(report.size / seconds)}/s"
+        f"{format_size(report.data)} of it read{stored}, {report.seconds:.1f} s, "
+        f"{format_size(report.data / seconds)}/s"
     )
     if report.wrapped:
         out.say("  a volume: it was put into a disk with one partition; --no-wrap leaves it bare")
     for extent in report.unreadable:
         out.warn(f"{plan.source}: {extent.length} bytes at {extent.offset} are unreadable and marked so")
     say_left_out(out, reader)
-    for kind, count in report.flattened.items():
-        out.warn(f"{plan.target}: {count} bytes marked {kind} are plain zeros in format {plan.driver.name}")
+    _say_what_is_lost(out, plan, report)
     return report
+
+
+def _say_what_is_lost(out: Output, plan: Plan, report: CopyReport) -> None:
+    """Tell what the format has no room for."""
+    kinds = [f"{format_size(count)} {kind}" for kind, count in report.flattened.items()]
+    if kinds:
+        out.say(f"  {plan.driver.name} has plain zeros for {', '.join(kinds)}")
+    kept = {"checksums", "metadata"} & plan.driver.features
+    beside = plan.target != STDOUT and plan.driver.wants_sidecar(plan.options)
+    if not kept and not beside:
+        remedy = "" if plan.target == STDOUT else "; --option sidecar=yes puts them into a file beside it"
+        out.say(f"  {plan.driver.name} keeps neither checksums nor metadata{remedy}")
 
 
 def _report(out: Output, reports: Sequence[CopyReport], facts: dict[str, Any], *, check: bool = False) -> int:

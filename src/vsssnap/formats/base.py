@@ -390,5 +390,8 @@ def options_of(kind: type[OptionsT], options: object, name: str) -> OptionsT:
     if options is None:
         return kind()
     if not isinstance(options, kind):
-        raise UsageError(f"{type(options).__name__} is no options of {name!r}", hint=f"pass {kind.__name__}")
+        raise UsageError(
+            f"{type(options).__name__} is no options of {name!r}",
+            hint=f"pass {kind.__name__} of {kind.__module__.removesuffix('.options')}",
+        )
     return options

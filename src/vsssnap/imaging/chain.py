@@ -223,7 +223,11 @@ def open_storage(path: str) -> FileStorage:
         ) from exc
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise ImageError(f"{path} is no regular file", path=path, hint="open devices with open_device")
+        raise ImageError(
+            f"{path} is no regular file",
+            path=path,
+            hint="name an image in it" if os.path.isdir(path) else "open devices with open_device",
+        )
     return FileStorage(fd, path)
 
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsssnap._arguments import path_text
 from vsssnap._units import whole
-from vsssnap.errors import (
-    UsageError,
-)
+from vsssnap.errors import UsageError
 from vsssnap.formats import registry
 from vsssnap.formats.base import SIDECAR_SUFFIX, ImageFormat, ImageReader, ImageWriter
 from vsssnap.formats.storage import FileStorage, Storage
