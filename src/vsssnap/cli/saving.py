@@ -108,8 +108,8 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     SOURCE is a device, a mount point or a file.  TARGET is the image's name; "-" is the standard
     output, for formats that stream.  With several sources, all as they were at one instant, TARGET
     is a folder or a name with {name} in it, which stands for the source's last part; {date} in it is
-    today's, in UTC.  Each image is complete under its name or not there.  A disk whose partitions are in use is taken apart: its
-    volumes are snapshotted together and put back in their places.
+    today's, in UTC.  Each image is complete under its name or not there.  A disk whose partitions are
+    in use is taken apart: its volumes are snapshotted together and put back in their places.
 
     Blocks that no file uses are left out, and so are page files and the like, where SOURCE holds a
     file system whose map can be trusted; `--unused read --no-exclude` copies everything.

@@ -37,7 +37,7 @@ def open_image(storage: Storage, resolve_parent: ResolveParent | None, *, recove
     layout = parse(storage, recover=recover)
     data = _data_file(storage, layout, resolve_parent) if layout.external else None
     complete = not layout.features.incompatible_features & structs.CORRUPT
-    reader = Qcow2Reader(Files(storage, layout, data), complete=complete)
+    reader = Qcow2Reader(Files(storage, layout, data, recover=recover), complete=complete)
     if layout.backing:
         reader.link(resolve_parent, lambda: _backing(storage, layout, resolve_parent))
     return reader
