@@ -128,9 +128,9 @@ def test_save_verifies_when_asked(tmp_path: Path) -> None:
 
 
 def test_damage_found_right_after_a_save_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vsssnap.imaging import copying
+    from vsssnap.imaging import saving
 
-    finished = copying.save_image
+    finished = saving.save_image
 
     def damaging(*arguments: object, **named: object) -> object:
         report = finished(*arguments, **named)  # type: ignore[arg-type]  # passed on as they are

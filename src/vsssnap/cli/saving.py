@@ -16,7 +16,7 @@ from vsssnap.cli import disks, exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, image_options, reading_options
 from vsssnap.cli.naming import without_suffix
 from vsssnap.cli.options import build
-from vsssnap.cli.sources import check_plans, refuse_images, warn_of_places
+from vsssnap.cli.sources import check_plans, refuse_images, warn_of_doubles, warn_of_places
 from vsssnap.cli.targets import STDOUT, Plan, plans_for
 from vsssnap.cli.verifying import verified
 from vsssnap.cli.views import disk_image, say_left_out, view_options, wanted
@@ -168,7 +168,7 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
         warn_of_places(out, plans)
         stack.enter_context(interrupts.deferred(snapshot.cancel))
         stack.enter_context(snapshot)
-        _warn_of_doubles(out, snapshot)
+        warn_of_doubles(out, snapshot)
         interrupts.check()
         out.say(
             f"snapshot of {', '.join(given['sources'])} by {snapshot.provider}, "
@@ -204,15 +204,6 @@ def _save_disk(out: Output, plan: Plan, given: dict[str, Any], view: Wanted, ask
         report = _write(out, reader, plan, given, parent=parent)
         facts = None if snapshot is None else _facts(snapshot)
     return _report(out, [report], {"snapshot": facts}, check=given["check"])
-
-
-def _warn_of_doubles(out: Output, snapshot: Snapshot) -> None:
-    """Say where two names are one volume."""
-    names: dict[str, str] = {}
-    for name, volume in snapshot.volumes.items():
-        first = names.setdefault(volume.device or name, name)
-        if first != name:
-            out.warn(f"{first} and {name} are the same volume, and each gets an image of it")
 
 
 def _save_reader(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vsssnap.cli.output import Output
     from vsssnap.cli.targets import Plan
     from vsssnap.formats.base import ImageReader
+    from vsssnap.snapshot import Snapshot
 
 
 def refuse_images(sources: Sequence[str], input_format: str | None) -> None:
@@ -88,6 +89,15 @@ def warn_of_places(out: Output, plans: Sequence[Plan]) -> None:
                     " that the snapshot needs for what is overwritten, and is lost with the volume;"
                     " name a place elsewhere"
                 )
+
+
+def warn_of_doubles(out: Output, snapshot: Snapshot) -> None:
+    """Say where two names are one volume."""
+    names: dict[str, str] = {}
+    for name, volume in snapshot.volumes.items():
+        first = names.setdefault(volume.device or name, name)
+        if first != name:
+            out.warn(f"{first} and {name} are the same volume, and each gets an image of it")
 
 
 def _size_of(plan: Plan, partition: int | None, parent: ImageReader | None, wrap: bool | None) -> int:
