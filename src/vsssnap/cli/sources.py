@@ -119,15 +119,13 @@ def _size_of(plan: Plan, partition: int | None, parent: ImageReader | None, wrap
 
 def device_of(source: str) -> str:
     """The device behind a mount point, or ""."""
-    if sys.platform == "win32" or not os.path.isdir(source):
-        return ""
-    from vsssnap._posix import mounts
+    if sys.platform != "win32" and os.path.isdir(source):
+        from vsssnap._posix import mounts
 
-    try:
-        found = mounts.containing(source).source
-    except VssSnapError:
-        return ""
-    return found if found.startswith("/") else ""
+        with contextlib.suppress(VssSnapError):
+            found = mounts.containing(source).source
+            return found if found.startswith("/") else ""
+    return ""
 
 
 def _is_file(path: str) -> bool:
