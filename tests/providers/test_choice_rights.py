@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from typing import ClassVar
 
 import pytest
 
@@ -26,7 +25,7 @@ class Elsewhere(MemoryProvider):
     """A provider of a system that this is not."""
 
     name = "elsewhere"
-    platforms: ClassVar[tuple[str, ...]] = ("amiga",)
+    platforms: tuple[str, ...] = ("amiga",)
 
     def unusable(self) -> str:
         return "this is no Amiga"

@@ -176,7 +176,7 @@ class Provider(ABC):
     api: ClassVar[int] = PROVIDER_API
     name: ClassVar[str]
     options_type: ClassVar[type | None] = None
-    platforms: ClassVar[tuple[str, ...]] = ()
+    platforms: tuple[str, ...] = ()
 
     def unusable(self) -> str:
         """Why this machine or process cannot use the provider at all, or ""; cheap."""

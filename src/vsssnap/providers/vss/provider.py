@@ -57,11 +57,11 @@ class VssProvider(Provider):
     """
 
     name: ClassVar[str] = "vss"
-    platforms: ClassVar[tuple[str, ...]] = ("win32",)
     options_type: ClassVar[type | None] = VssOptions
 
     def __init__(self) -> None:
         self._system = dll.current()
+        self.platforms = ("win32",) if self._system is None else ()  # a stand-in that is lent is enough
         self._worker: Worker | None = None
         self._requester: Requester | Attached | None = None
         self._named: list[Named] = []
