@@ -53,14 +53,7 @@ _FILE_SECTOR = 512
 
 
 class _CannotError(Exception):
-    """A volume that this provider cannot take; the message is the reason.
-
-    ``denied`` says whether it is this process that may not.
-    """
-
-    def __init__(self, reason: str, *, denied: bool = False) -> None:
-        super().__init__(reason)
-        self.denied = denied
+    """A volume that this provider cannot take, and why; its cause may be a lack of rights."""
 
 
 @dataclass(slots=True)
@@ -120,12 +113,12 @@ class ReflinkProvider(Provider):
                 _check_clone(source.backing)
                 _check_freeze(source, sources.values())
         except _CannotError as exc:
-            return Offer(None, str(exc), denied=exc.denied)
+            return Offer(None, str(exc), denied=isinstance(exc.__cause__, PermissionError))
         except SnapshotError as exc:  # no /proc, or another mount namespace
             return Offer(None, exc.message)
         except OSError as exc:  # a mount point that this user cannot reach
-            reason = f"{exc.filename or 'a volume'}: {exc.strerror}"
-            return Offer(None, reason, denied=isinstance(exc, PermissionError))
+            why = f"{exc.filename or 'a volume'}: {exc.strerror}"
+            return Offer(None, why, denied=isinstance(exc, PermissionError))
         still = [source for source in sources.values() if source.mount is None]
         if len(still) > 1:
             names = " and ".join(source.device for source in still)
@@ -282,8 +275,7 @@ def _resolve(volume: object) -> _Source:
     except loops.NoLoopError as exc:
         raise _CannotError(str(exc)) from None
     except (OSError, ValueError) as exc:
-        reason = f"{volume}: {getattr(exc, 'strerror', None) or exc}"
-        raise _CannotError(reason, denied=isinstance(exc, PermissionError)) from None
+        raise _CannotError(f"{volume}: {getattr(exc, 'strerror', None) or exc}") from exc
     return _Source(
         (behind.st_dev, behind.st_ino, loop.offset), os.path.realpath(device), loop.backing,
         loop.offset, loop.size, loop.sector_size, mount,
@@ -313,9 +305,7 @@ def _check_clone(path: str) -> None:
                 f"{path} is on {where.filesystem} at {where.mount_point}, which cannot clone files;"
                 " XFS (made with reflink=1) and btrfs can"
             ) from None
-        raise _CannotError(
-            f"{path} cannot be cloned in its folder: {exc.strerror}", denied=isinstance(exc, PermissionError)
-        ) from None
+        raise _CannotError(f"{path} cannot be cloned in its folder: {exc.strerror}") from exc
     finally:
         for fd in fds:
             os.close(fd)
