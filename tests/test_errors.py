@@ -40,6 +40,7 @@ VALUES: dict[str, Any] = {
     "code": 0x8004_2314,
     "hint": "give the shadow storage more room",
     "reasons": {"reflink": "ext4 cannot clone", "lvm": "no volume group"},
+    "unrelated": ("lvm",),
     "wanted": "APPLICATION",
     "offered": "CRASH",
     "writer": "SqlServerWriter",

@@ -35,6 +35,7 @@ from vsssnap.imaging.copying import copy_blocks as copy_blocks
 from vsssnap.imaging.opening import create_image as create_image
 from vsssnap.imaging.opening import open_device as open_device
 from vsssnap.imaging.opening import open_image as open_image
+from vsssnap.imaging.planning import check_save as check_save
 from vsssnap.imaging.reports import CopyOptions as CopyOptions
 from vsssnap.imaging.reports import CopyReport as CopyReport
 from vsssnap.imaging.reports import OnReadError as OnReadError

@@ -18,7 +18,7 @@ class Deadline:
     spend the time of another.  Thread-safe.
     """
 
-    __slots__ = ("_cancelled", "_end", "seconds")
+    __slots__ = ("_cancelled", "_end", "seconds", "told")
 
     def __init__(self, seconds: float, *, cancelled: threading.Event | None = None) -> None:
         """Start the budget now.
@@ -35,12 +35,17 @@ class Deadline:
             self.seconds = float(seconds)
         except OverflowError:  # a whole number that no float can hold
             self.seconds = math.inf
+        self.told = self.seconds  # the number that the caller knows
         self._end = time.monotonic() + self.seconds
         self._cancelled = cancelled if cancelled is not None else threading.Event()
 
     def child(self, seconds: float) -> Deadline:
         """A budget for one step: at most ``seconds``, ending with this one, cancelled with it."""
-        return Deadline(max(0.001, min(seconds, self.left())), cancelled=self._cancelled)
+        left = self.left()
+        found = Deadline(max(0.001, min(seconds, left)), cancelled=self._cancelled)
+        if left < seconds:
+            found.told = self.told
+        return found
 
     def left(self) -> float:
         """Seconds left, never negative."""
@@ -69,7 +74,7 @@ class Deadline:
             raise CancelledError(f"{step}: cancelled", call=step)
         if time.monotonic() >= self._end:
             raise SnapshotTimeoutError(
-                f"{step}: not done within {self.seconds:g} s",
+                f"{step}: not done within {self.told:g} s",
                 call=step,
                 hint="raise timeout= or find what blocks it",
             )

@@ -98,8 +98,8 @@ def run(command: Sequence[str], deadline: Deadline, step: str) -> Finished:
         return Finished(process.returncode, output.read().decode("utf-8", "replace"))
 
 
-def run_checked(command: Sequence[str], deadline: Deadline, step: str) -> Finished:
-    """`run`, and an exit status other than 0 is a QuiesceError."""
+def run_checked(command: Sequence[str], deadline: Deadline, step: str, *, hint: str = "") -> Finished:
+    """`run`, and an exit status other than 0 is a QuiesceError; ``hint`` says what to do then."""
     finished = run(command, deadline, step)
     if finished.code:
         ended = f"signal {-finished.code}" if finished.code < 0 else f"status {finished.code}"
@@ -108,6 +108,7 @@ def run_checked(command: Sequence[str], deadline: Deadline, step: str) -> Finish
             f"{step}: {' '.join(command)} ended with {ended}" + (f": {tail}" if tail else ""),
             call=command[0],
             code=finished.code,
+            hint=hint,
         )
     return finished
 

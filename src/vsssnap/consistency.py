@@ -22,6 +22,9 @@ class Consistency(enum.IntEnum):
     APPLICATION = 3
     """Applications flushed first (VSS writers all healthy; every quiesce manager declares it)."""
 
+    def __str__(self) -> str:
+        return self.name
+
 
 def level_of(value: int) -> Consistency:
     """A level that a caller requires.

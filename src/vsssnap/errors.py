@@ -5,8 +5,8 @@
     VssSnapError                          .call .code .hint .retryable
     ├── UsageError (ValueError)           the call itself is wrong; nothing was touched
     ├── ClosedError (ValueError)          the reader, writer or snapshot is closed
-    ├── SnapshotError                     no snapshot, or no longer one
-    │   ├── ProviderUnavailableError      .reasons: provider name -> why not
+    ├── SnapshotError                     .reasons: provider name -> why not
+    │   ├── ProviderUnavailableError      no provider can
     │   ├── SnapshotPermissionError (PermissionError)
     │   ├── SnapshotTimeoutError (TimeoutError)
     │   ├── SnapshotBusyError             retryable: somebody else holds what is needed
@@ -35,7 +35,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, Self
 
 __all__ = [
@@ -140,36 +140,39 @@ class ClosedError(VssSnapError, ValueError):
 
 
 class SnapshotError(VssSnapError):
-    """A snapshot could not be taken, read or released."""
-
-
-class ProviderUnavailableError(SnapshotError):
-    """No provider can take this snapshot.
+    """A snapshot could not be taken, read or released.
 
     Attributes:
-        reasons: For every provider that was asked, why it cannot.
+        reasons: For every provider that was asked, why it cannot, or what it offers; empty if it
+            is not about that.
+        unrelated: Those of them that are for other systems or other kinds of volumes; the text
+            leaves them out.
     """
 
-    _fields = (*SnapshotError._fields, "reasons")
+    _fields = (*VssSnapError._fields, "reasons", "unrelated")
 
     def __init__(
         self,
         message: str,
         *,
         reasons: Mapping[str, str] | None = None,
+        unrelated: Collection[str] = (),
         call: str = "",
         code: int | None = None,
         hint: str = "",
     ) -> None:
         super().__init__(message, call=call, code=code, hint=hint)
         self.reasons = dict(reasons or {})
+        self.unrelated = tuple(unrelated)
 
     def __str__(self) -> str:
-        return _with_reasons(super().__str__(), self.reasons)
+        shown = {name: reason for name, reason in self.reasons.items() if name not in self.unrelated}
+        lines = [f"\n  {name}: {reason}" for name, reason in (shown or self.reasons).items()]
+        return super().__str__() + "".join(lines)
 
 
-def _with_reasons(text: str, reasons: Mapping[str, str]) -> str:
-    return text + "".join(f"\n  {name}: {reason}" for name, reason in reasons.items())
+class ProviderUnavailableError(SnapshotError):
+    """No provider can take this snapshot; ``reasons`` says why, for each."""
 
 
 class SnapshotPermissionError(SnapshotError, PermissionError):
@@ -196,10 +199,9 @@ class ConsistencyError(SnapshotError):
     Attributes:
         wanted: Name of the level that was required (``"APPLICATION"``).
         offered: Name of the best level on offer, or "" if there is none.
-        reasons: For every provider that was asked, what it offers or why it cannot.
     """
 
-    _fields = (*SnapshotError._fields, "wanted", "offered", "reasons")
+    _fields = (*SnapshotError._fields, "wanted", "offered")
 
     def __init__(
         self,
@@ -208,17 +210,14 @@ class ConsistencyError(SnapshotError):
         wanted: str = "",
         offered: str = "",
         reasons: Mapping[str, str] | None = None,
+        unrelated: Collection[str] = (),
         call: str = "",
         code: int | None = None,
         hint: str = "",
     ) -> None:
-        super().__init__(message, call=call, code=code, hint=hint)
+        super().__init__(message, reasons=reasons, unrelated=unrelated, call=call, code=code, hint=hint)
         self.wanted = wanted
         self.offered = offered
-        self.reasons = dict(reasons or {})
-
-    def __str__(self) -> str:
-        return _with_reasons(super().__str__(), self.reasons)
 
 
 class WriterFailedError(SnapshotError):
@@ -237,11 +236,13 @@ class WriterFailedError(SnapshotError):
         *,
         writer: str = "",
         state: str = "",
+        reasons: Mapping[str, str] | None = None,
+        unrelated: Collection[str] = (),
         call: str = "",
         code: int | None = None,
         hint: str = "",
     ) -> None:
-        super().__init__(message, call=call, code=code, hint=hint)
+        super().__init__(message, reasons=reasons, unrelated=unrelated, call=call, code=code, hint=hint)
         self.writer = writer
         self.state = state
 

@@ -96,7 +96,10 @@ class _Commands(_Managed):
         if self._before:
             try:
                 _process.run_checked(
-                    self._before, self._budget(deadline), f"quiesce command {self._before[0]}"
+                    self._before,
+                    self._budget(deadline),
+                    "command before the instant",
+                    hint="run it by hand to see why; no snapshot was taken",
                 )
             except BaseException as exc:
                 # It may have quieted the application before it failed, so `after` is owed.
@@ -108,7 +111,12 @@ class _Commands(_Managed):
 
     def leave(self) -> None:
         if self._after:
-            _process.run_checked(self._after, Deadline(self._timeout), f"quiesce command {self._after[0]}")
+            _process.run_checked(
+                self._after,
+                Deadline(self._timeout),
+                "command after the instant",
+                hint="look whether the application runs: this command was to let it go on",
+            )
 
 
 class _ServiceStopped(_Managed):

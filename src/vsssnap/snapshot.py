@@ -394,6 +394,6 @@ class Snapshot:
 
     def _event(self, step: str, detail: str = "") -> None:
         event = SnapshotEvent(step, time.monotonic() - self._started, detail)
-        _log.debug("%s %s %s", ", ".join(self._names), step, detail)
+        _log.info("%s: %s %s", ", ".join(self._names), step, detail)
         if self._on_event is not None:
             self._on_event(event)

@@ -114,7 +114,8 @@ def test_snapshot_of_no_volume_tells_each_providers_reason(tmp_path: Path, kind:
     says(caught.value, f"no provider can snapshot {path}", "each provider says why not")
     assert {"cow", "reflink", "static"} <= set(caught.value.reasons)
     for name, reason in caught.value.reasons.items():
-        assert f"\n  {name}: {reason}" in str(caught.value)
+        assert (f"\n  {name}: {reason}" in str(caught.value)) == (name not in caught.value.unrelated)
+    assert {"cow", "vss"} <= set(caught.value.unrelated)
     assert all(str(path) in caught.value.reasons[name] for name in ("cow", "reflink", "static"))
 
 

@@ -71,7 +71,7 @@ def test_without_checksums_the_report_claims_the_structure_alone(tmp_path: Path)
     assert report.ok
     assert report.depth is Depth.STRUCTURE
     assert not report.sidecar
-    with pytest.raises(UsageError, match=r"depth CONTENT cannot be had.*a side-car would give CONTENT"):
+    with pytest.raises(UsageError, match=r"depth CONTENT cannot be had.*saved with the option sidecar=True"):
         verify_image(path, depth=Depth.CONTENT)
 
 

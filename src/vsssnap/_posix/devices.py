@@ -20,6 +20,7 @@ from vsssnap._units import MIB
 from vsssnap.errors import (
     DeviceReadError,
     SnapshotBusyError,
+    SnapshotError,
     SnapshotPermissionError,
     TargetError,
     TargetRefusedError,
@@ -30,7 +31,7 @@ __all__ = ["Opened", "identify", "open_source", "open_target", "zero_out"]
 
 assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
 
-from vsssnap._posix import ioctls  # noqa: E402 - only readable on Linux
+from vsssnap._posix import ioctls, mounts  # noqa: E402 - only readable on Linux
 from vsssnap._posix.topology import usage  # noqa: E402 - likewise
 
 FILE_SECTOR = 512  # bytes; what a regular file is taken to have
@@ -116,8 +117,17 @@ def _kind_of(found: os.stat_result, name: str) -> Literal["file", "block"]:
     raise DeviceReadError(
         f"{name} is {what}, not a block device or a regular file",
         code=errno.ENOTBLK,
-        hint="name the device that holds it" if stat.S_ISDIR(found.st_mode) else "name a device or a file",
+        hint=_device_of(name) if stat.S_ISDIR(found.st_mode) else "name a device or a file",
     )
+
+
+def _device_of(folder: str) -> str:
+    """The remedy for a folder: the device that holds it, by its name if it has one."""
+    try:
+        source = mounts.containing(folder).source
+    except SnapshotError:
+        source = ""
+    return f"name the device that holds it, {source}" if source.startswith("/") else "name a device or a file"
 
 
 def _opened(fd: int, name: str, kind: Literal["file", "block"]) -> Opened:

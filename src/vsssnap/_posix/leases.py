@@ -19,7 +19,7 @@ import struct
 import sys
 import threading
 
-from vsssnap.errors import ProviderUnavailableError, SnapshotBusyError, SnapshotError
+from vsssnap.errors import ProviderUnavailableError, SnapshotBusyError, SnapshotError, SnapshotPermissionError
 
 assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
 
@@ -124,15 +124,20 @@ def _refused(path: str, exc: OSError) -> SnapshotError:
         return SnapshotBusyError(
             f"{path} is open for writing", call=call, code=code, hint="end what writes it (lsof or fuser)"
         )
-    reason = "its file system knows no leases"
     if code in (errno.EACCES, errno.EPERM):
-        reason = "only its owner, or a process with CAP_LEASE, can take a lease on it"
+        return SnapshotPermissionError(
+            f"{path}: only its owner, or a process with CAP_LEASE, can take a lease on it",
+            call=call,
+            code=code,
+            hint="run as its owner or as root",
+        )
+    reason = "its file system knows no leases"
     return ProviderUnavailableError(
         f"no lease on {path}: {os.strerror(code or 0)}",
         call=call,
         code=code,
         reasons={"static": f"{path}: {reason}"},
-        hint="copy it to a local file, or run as its owner",
+        hint="copy it to a local file",
     )
 
 
@@ -140,6 +145,9 @@ def why_no_lease(fd: int, path: str) -> str:
     """Why there can be no lease on a file now, or "".
 
     A lease is taken and let go again; a writer who comes in between waits for microseconds.
+
+    Raises:
+        SnapshotPermissionError: this process may not take one.
     """
     held = ReadLeases()
     try:

@@ -78,6 +78,11 @@ class BlockReader(io.RawIOBase):
         # Last: what has a gate is closed when it is collected, and what failed above holds nothing.
         self._gate = UseGate(type(self).__name__)
 
+    def __repr__(self) -> str:
+        of = self.metadata.volume or next(iter(self.origins), "")
+        state = ", closed" if self.closed else ""
+        return f"<{type(self).__name__}{f' of {of}' if of else ''}: {self.size} bytes{state}>"
+
     # What drivers extend.
 
     def _read_into(self, view: memoryview, offset: int) -> None:

@@ -15,7 +15,7 @@ import click
 from vsssnap import __version__
 
 # Of the library these load what --help needs and no more; the rest comes when a command runs.
-from vsssnap.cli import demo, doctor, exits, images, interrupts, machine, saving, vss
+from vsssnap.cli import demo, doctor, exits, images, interrupts, machine, saving, verifying, vss
 from vsssnap.cli.common import CommandFailedError, Holder
 from vsssnap.cli.output import Output, safe
 from vsssnap.cli.wording import for_people
@@ -63,7 +63,10 @@ class App(click.Group):
 
 def _failed(error: BaseException, holder: Holder, words: list[str]) -> int:
     """Report what ended the program; its exit code."""
-    out = holder.out or Output("", as_json="--json" in words, debug="--debug" in words)
+    # An argument is missing: click never came to the command, but knows which one it is.
+    context = getattr(error, "ctx", None)
+    name = " ".join(context.command_path.split()[1:]) if isinstance(context, click.Context) else ""
+    out = holder.out or Output(name, as_json="--json" in words, debug="--debug" in words)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else exits.INTERNAL
     if out.debug and not isinstance(error, click.ClickException):
@@ -85,7 +88,7 @@ def _failed(error: BaseException, holder: Holder, words: list[str]) -> int:
         code = exits.FOUND
     elif isinstance(error, VssSnapError):
         code = exits.code_of(error)
-        shown = for_people(error)
+        shown = for_people(error, out.command)
     else:
         code = exits.INTERNAL
         shown = RuntimeError(f"this is a bug in vsssnap: {type(error).__name__}: {error}")
@@ -124,15 +127,17 @@ def _pipe_closed() -> int:
 def app() -> None:
     """Take consistent block-level images of volumes that go on being written.
 
-    Exit codes: 0 done; 1 damage or differences found; 2 wrong usage; others by kind of
-    failure, as docs/cli.md lists them; 130 and 143 after Ctrl-C and SIGTERM.
+    Exit codes: 0 done; 1 damage, differences or unreadable ranges found; 2 wrong usage; 3 no
+    provider; 4 not that consistent; 5 no rights; 6 to 14 another failure of the snapshot; 15 the
+    source; 16 the target is refused; 17 it fails; 18 no such image; 19 to 23 what is wrong with one;
+    70 a bug; 130 and 143 after Ctrl-C and SIGTERM.
     """
 
 
 for _command in (
     saving.save,
     images.restore,
-    images.verify,
+    verifying.verify,
     images.info,
     saving.convert,
     images.compare,

@@ -13,7 +13,7 @@ from vsssnap.cli.output import Output, logging_to_stderr
 
 FuncT = TypeVar("FuncT", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=str)
+PATH = click.Path(path_type=str, readable=False)  # click would answer for the library if it looked itself
 """A path that the library looks at, so that its errors and their remedies are the same everywhere."""
 
 
@@ -106,6 +106,38 @@ def copy_options(function: FuncT) -> FuncT:
     return function
 
 
+def reading_options(function: FuncT) -> FuncT:
+    """The options of commands that read images."""
+    for option in reversed(
+        (
+            click.option(
+                "--recover",
+                is_flag=True,
+                help="Also of an incomplete or damaged image, as far as it can be read.",
+            ),
+            click.option(
+                "--parent",
+                type=PATH,
+                multiple=True,
+                metavar="PATH",
+                help="A parent that was moved or renamed, or a folder that holds parents.  Repeatable.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def read_error_option(function: FuncT) -> FuncT:
+    """What a copy does with what cannot be read."""
+    return click.option(
+        "--on-read-error",
+        type=click.Choice(["raise", "mark"]),
+        default="raise",
+        help="Stop, or mark the failing sectors unreadable and go on; then the exit code is 1.",
+    )(function)
+
+
 def image_options(function: FuncT) -> FuncT:
     """The options of commands that write an image."""
     for option in reversed(
@@ -123,12 +155,7 @@ def image_options(function: FuncT) -> FuncT:
             click.option(
                 "--replace", is_flag=True, help="Replace an existing image once the new one is complete."
             ),
-            click.option(
-                "--on-read-error",
-                type=click.Choice(["raise", "mark"]),
-                default="raise",
-                help="Stop, or mark the failing sectors unreadable and go on; then the exit code is 1.",
-            ),
+            read_error_option,
             click.option(
                 "--wrap/--no-wrap",
                 default=None,

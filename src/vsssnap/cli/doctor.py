@@ -15,6 +15,7 @@ from vsssnap import __version__
 from vsssnap.cli import exits
 from vsssnap.cli.checks import Check
 from vsssnap.cli.common import PATH, command
+from vsssnap.errors import VssSnapError
 
 if TYPE_CHECKING:
     from vsssnap.cli.output import Output
@@ -70,12 +71,14 @@ def _checks(folder: str) -> Iterator[Check]:
         remedy = "" if version else f"pip install {name}"
         yield Check("packages", name, bool(version), version or "not installed", remedy)
     for name, reason in providers.available().items():
+        if reason and not _belongs_here(name):
+            continue
         yield Check(
             "providers",
             name,
             not reason,
             reason or "usable",
-            "see below, or `vsssnap providers VOLUME`" if reason else "",
+            "`vsssnap providers VOLUME` tells for one volume" if reason else "",
         )
     for name, reason in formats.available().items():
         yield Check(
@@ -89,6 +92,17 @@ def _checks(folder: str) -> Iterator[Check]:
         from vsssnap.cli import kernel
 
         yield from kernel.checks(folder)
+
+
+def _belongs_here(provider: str) -> bool:
+    """Whether a provider is for this system; nothing can be done about one that is not."""
+    from vsssnap import providers
+
+    try:
+        platforms = providers.by_name(provider).platforms
+    except VssSnapError:
+        return True
+    return not platforms or sys.platform in platforms
 
 
 def _version(name: str) -> str:

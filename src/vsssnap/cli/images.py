@@ -1,4 +1,4 @@
-"""Commands on images: ``restore``, ``verify``, ``info``, ``compare``."""
+"""Commands on images: ``restore``, ``info``, ``compare``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,23 @@ import click
 
 from vsssnap._units import format_size
 from vsssnap.cli import exits, interrupts, shadow
-from vsssnap.cli.common import PATH, command, copy_options, is_block_device
+from vsssnap.cli.common import (
+    PATH,
+    command,
+    copy_options,
+    is_block_device,
+    read_error_option,
+    reading_options,
+)
 from vsssnap.cli.tree import contents, lines
-from vsssnap.errors import CorruptImageError, DeviceReadError, UsageError
+from vsssnap.cli.wording import for_people
+from vsssnap.errors import (
+    CorruptImageError,
+    DeviceReadError,
+    ImageNotFoundError,
+    ParentMismatchError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,12 +38,7 @@ if TYPE_CHECKING:
     from vsssnap.formats.base import ImageReader
     from vsssnap.metadata import ImageMetadata
 
-_SHOWN = 20  # findings and ranges that people see without -v or --limit
-_LOOKED = {
-    "STRUCTURE": "its structures were checked, no payload was",
-    "STORED": "every stored byte was compared with its checksum",
-    "CONTENT": "every block was read and compared with its digest",
-}
+_SHOWN = 20  # ranges that people see without --limit
 
 
 @command(
@@ -39,6 +48,7 @@ _LOOKED = {
 vsssnap restore data.vsnap data.raw
 vsssnap restore data.vsnap /dev/sdb1 --verify
 vsssnap restore data.vsnap /dev/sdb1 --yes --quiet
+vsssnap restore half.vsnap rest.raw --recover --on-read-error mark
 """,
 )
 @click.argument("image", type=PATH)
@@ -48,6 +58,8 @@ vsssnap restore data.vsnap /dev/sdb1 --yes --quiet
 @click.option("--replace", is_flag=True, help="Replace an existing file once the new one is complete.")
 @click.option("--yes", is_flag=True, help="Do not ask before a block device is overwritten.")
 @click.option("--no-unwrap", is_flag=True, help="Of a volume that was put into a disk write the whole disk.")
+@reading_options
+@read_error_option
 @copy_options
 def restore(
     out: Output,
@@ -59,9 +71,12 @@ def restore(
     replace: bool,
     yes: bool,
     no_unwrap: bool,
+    recover: bool,
+    parent: tuple[str, ...],
+    on_read_error: str,
     workers: int | None,
     rate_limit: int | None,
-) -> None:
+) -> int:
     """Write an image's volume to TARGET, a file or a block device.
 
     Of a volume that `vsssnap save` put into a disk the volume is written, without the disk.
@@ -69,9 +84,9 @@ def restore(
     A file is written sparse and appears when it is complete.  What a block device holds is lost;
     it must not be mounted or in use, and its first and last MiB are written last.
     """
-    from vsssnap import CopyOptions, open_image, restore_image
+    from vsssnap import CopyOptions, OnReadError, open_image, restore_image
 
-    with open_image(image, format=format_name) as reader:
+    with open_image(image, format=format_name, recover=recover, parent=parent) as reader:
         if is_block_device(target) and not yes:
             _ask(out, reader, target)
         with interrupts.deferred(), out.progress(f"restore {target}") as progress:
@@ -80,13 +95,19 @@ def restore(
                 target,
                 verify=check,
                 replace=replace,
+                on_read_error=OnReadError(on_read_error),
                 copy=CopyOptions(workers=workers, rate_limit=rate_limit),
                 progress=progress,
                 unwrap=not no_unwrap,
             )
     read_back = ", read back and equal" if report.verified else ""
     out.say(f"{image} -> {target}: {format_size(report.size)}{read_back}, {report.seconds:.1f} s")
-    out.document(True, {"image": image, "target": target, "report": report})
+    for extent in report.unreadable:
+        out.warn(
+            f"{image}: {extent.length} bytes at {extent.offset} are unreadable; {target} has zeros there"
+        )
+    out.document(not report.unreadable, {"image": image, "target": target, "report": report})
+    return exits.FOUND if report.unreadable else exits.OK
 
 
 def _ask(out: Output, reader: ImageReader, target: str) -> None:
@@ -101,50 +122,6 @@ def _ask(out: Output, reader: ImageReader, target: str) -> None:
 
 
 @command(
-    "verify",
-    short="Check an image against its checksums.",
-    examples="""
-vsssnap verify data.vsnap
-vsssnap verify data.vsnap --depth content
-vsssnap verify data.raw --json
-""",
-)
-@click.argument("image", type=PATH)
-@click.option(
-    "--depth",
-    type=click.Choice(["structure", "stored", "content"]),
-    help="How deep to look; by default as deep as can be without decompressing.",
-)
-@click.option("--format", "format_name", metavar="NAME", help="Format; by default it is recognised.")
-def verify(out: Output, *, image: str, depth: str | None, format_name: str | None) -> int:
-    """Check an image against its checksums; exit code 1 if it is damaged."""
-    from vsssnap import Depth, verify_image
-
-    with interrupts.deferred(), out.progress(f"verify {image}") as progress:
-        report = verify_image(
-            image, format=format_name, depth=Depth[depth.upper()] if depth else None, progress=progress
-        )
-    looked = _LOOKED[report.depth.name] + (", from its side-car" if report.sidecar else "")
-    deeper = [each.name.lower() for each in report.depths if each > report.depth]
-    if deeper:
-        looked += f"; --depth {deeper[-1]} looks deeper"
-    state = "ok" if report.ok else "DAMAGED"
-    if not report.ok:  # how far it came does not count then
-        looked = "1 problem" if report.count == 1 else f"{report.count} problems"
-    out.say(f"{image}: {state} ({report.format}; {looked})", fg="green" if report.ok else "red")
-    for finding in report.findings[:_SHOWN]:
-        place = "" if finding.offset is None else f" at {finding.offset}"
-        lost = ""
-        if finding.extent is not None:
-            lost = f" (the volume's bytes {finding.extent.offset} to {finding.extent.end})"
-        out.say(f"  {finding.structure}{place}: {finding.message}{lost}")
-    if report.count > _SHOWN:
-        out.say(f"  and {report.count - _SHOWN} more")
-    out.document(report.ok, {"report": report})
-    return exits.OK if report.ok else exits.FOUND
-
-
-@command(
     "info",
     examples="""
 vsssnap info data.vsnap
@@ -155,10 +132,8 @@ vsssnap info /dev/sdb2
 )
 @click.argument("image", type=PATH)
 @click.option("--format", "format_name", metavar="NAME", help="Format; by default it is recognised.")
-@click.option(
-    "--recover", is_flag=True, help="Also of an incomplete or damaged image, as far as it can be read."
-)
-def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> None:
+@reading_options
+def info(out: Output, *, image: str, format_name: str | None, recover: bool, parent: tuple[str, ...]) -> None:
     """Show what an image holds and what it says of itself: partitions, file systems, shadow copies.
 
     IMAGE may be a block device, too.
@@ -168,7 +143,7 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> 
     if format_name is None and is_block_device(image):
         _info_device(out, image)
         return
-    with open_image(image, format=format_name, recover=recover) as reader:
+    with open_image(image, format=format_name, recover=recover, parent=parent) as reader:
         states = dict.fromkeys((kind.value for kind in ExtentKind), 0)
         for extent in reader.extents():
             interrupts.check()
@@ -187,13 +162,20 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool) -> 
             "sidecar": reader.sidecar is not None,
             "metadata": _metadata(reader.metadata),
             "details": reader.info(),
-            "contents": contents(reader),
         }
+        values |= _inside(out, reader)
         _show(out, values, reader.metadata, ", ".join(depth.name.lower() for depth in depths))
-        found = shadow.contents(reader)
-        shadow.show(out, found)
-        values |= found
+        shadow.show(out, values)
     out.document(True, values)
+
+
+def _inside(out: Output, reader: ImageReader) -> dict[str, Any]:
+    """What lies on an image's volume; a warning where another file is needed to tell."""
+    try:
+        return {"contents": contents(reader), **shadow.contents(reader)}
+    except (ImageNotFoundError, ParentMismatchError) as exc:
+        out.warn(str(for_people(exc)))
+        return {"contents": {}, "shadow_copies": [], "shadow_problems": ()}
 
 
 def _info_device(out: Output, path: str) -> None:
@@ -222,7 +204,10 @@ def _metadata(metadata: ImageMetadata) -> dict[str, Any]:
 
 
 def _show(out: Output, values: dict[str, Any], metadata: ImageMetadata, depths: str) -> None:
-    ratio = f", data {values['ratio']:.2f} times that" if values["ratio"] else ""
+    # A format that compresses says itself by how much, of its own file alone.
+    ratio = ""
+    if values["ratio"] and "ratio" not in values["details"]:
+        ratio = f", data {values['ratio']:.2f} times that"
     out.say(f"{values['path']}: {values['format']}")
     out.facts(
         [
@@ -281,7 +266,18 @@ vsssnap compare a.raw b.raw --json --limit 0
 @click.option(
     "--limit", type=click.IntRange(min=0), default=_SHOWN, show_default=True, help="Ranges to list; 0: all."
 )
-def compare(out: Output, *, a: str, b: str, format_a: str | None, format_b: str | None, limit: int) -> int:
+@reading_options
+def compare(
+    out: Output,
+    *,
+    a: str,
+    b: str,
+    format_a: str | None,
+    format_b: str | None,
+    limit: int,
+    recover: bool,
+    parent: tuple[str, ...],
+) -> int:
     """Compare the volumes in two images or block devices; exit code 1 if they differ.
 
     It is what they hold that counts, not how: a raw image equals the vsnap image of the same volume, and
@@ -290,8 +286,8 @@ def compare(out: Output, *, a: str, b: str, format_a: str | None, format_b: str 
     from vsssnap import ExtentKind, compare_blocks
 
     with contextlib.ExitStack() as stack:
-        left = stack.enter_context(_open(a, format_a))
-        right = stack.enter_context(_open(b, format_b))
+        left = stack.enter_context(_open(a, format_a, recover, parent))
+        right = stack.enter_context(_open(b, format_b, recover, parent))
         left, right = _alike(left, right)
         sizes = left.size, right.size
         progress = stack.enter_context(out.progress(f"compare {a}"))
@@ -346,7 +342,9 @@ def _alike(a: BlockReader, b: BlockReader) -> tuple[BlockReader, BlockReader]:
     return (a, b) if any(disks) else inside
 
 
-def _open(path: str, name: str | None) -> BlockReader:
+def _open(path: str, name: str | None, recover: bool, parent: tuple[str, ...]) -> BlockReader:
     from vsssnap import open_device, open_image
 
-    return open_device(path) if name is None and is_block_device(path) else open_image(path, format=name)
+    if name is None and is_block_device(path):
+        return open_device(path)
+    return open_image(path, format=name, recover=recover, parent=parent)

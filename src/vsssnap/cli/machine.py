@@ -132,8 +132,8 @@ def list_(out: Output) -> None:
 @command(
     "create",
     examples="""
-vsssnap snapshots create /srv/data
-vsssnap snapshots create /srv /home --provider lvm
+vsssnap snapshots create C:
+vsssnap snapshots create C: D: --provider vss
 """,
 )
 @click.argument("volumes", nargs=-1, required=True, type=PATH, metavar="VOLUME...")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vsssnap.errors import UsageError
@@ -37,15 +38,21 @@ def targets(
 
     Args:
         sources: What is imaged.
-        target: A name, a folder, or a pattern with ``{name}``.
+        target: A name, a folder, or a pattern with ``{name}`` and ``{date}``, today in UTC.
         name: The format, or None for that of the suffix.
         named: What the images are named after, one for each source.
 
     Raises:
-        UsageError: the images do not all get a name of their own.
+        UsageError: the images do not all get a name of their own, or something else is in braces.
     """
     from vsssnap.formats.registry import by_name
 
+    unknown = sorted(set(re.findall(r"\{[^{}]*\}", target)) - {"{name}", "{date}"})
+    if unknown:
+        raise UsageError(
+            f"{target}: {unknown[0]} stands for nothing", hint="{name} and {date} are known; see --help"
+        )
+    target = target.replace("{date}", f"{datetime.now(UTC):%Y-%m-%d}")
     pattern = target
     if os.path.isdir(target) or target.endswith(("/", os.sep)):
         driver = by_name(name or default_format())

@@ -92,6 +92,7 @@ class Output:
 
     Attributes:
         command: Name of the command, for documents.
+        warnings: What was warned of.
         taken: Whether the standard output carries an image, so that results go to standard error.
     """
 
@@ -110,7 +111,7 @@ class Output:
         self.debug = debug
         self.taken = False
         self._progress = progress
-        self._warnings: list[str] = []
+        self.warnings: list[str] = []
 
     # Words.
 
@@ -137,7 +138,7 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Something the user must know; also with ``quiet``, and part of the JSON document."""
-        self._warnings.append(text)
+        self.warnings.append(text)
         if not self.json:
             click.secho(f"warning: {safe(text)}", err=True, fg="yellow")
 
@@ -145,8 +146,8 @@ class Output:
         """The JSON document of the command, if JSON is asked for."""
         if self.json:
             whole: dict[str, Any] = {"command": self.command, "ok": ok}
-            if self._warnings:
-                whole["warnings"] = self._warnings
+            if self.warnings:
+                whole["warnings"] = self.warnings
             click.echo(json.dumps(whole | plain(values)), err=self.taken)
 
     def fail(self, error: BaseException, code: int) -> None:
@@ -258,7 +259,8 @@ def logging_to_stderr(level: int) -> Iterator[None]:
         return
     logger = logging.getLogger("vsssnap")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Safe("%(relativeCreated)8.0f ms %(name)s %(levelname)s %(message)s"))
+    origin = "" if level == 1 else "%(name)s %(levelname)s "
+    handler.setFormatter(_Safe(f"%(relativeCreated)8.0f ms {origin}%(message)s"))
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if level == 1 else logging.DEBUG)

@@ -13,10 +13,12 @@ import click
 
 from vsssnap._units import format_size
 from vsssnap.cli import disks, exits, interrupts, shadow
-from vsssnap.cli.common import PATH, command, image_options
+from vsssnap.cli.common import PATH, command, image_options, reading_options
 from vsssnap.cli.naming import without_suffix
 from vsssnap.cli.options import build
+from vsssnap.cli.sources import check_plans, refuse_images, warn_of_doubles, warn_of_places
 from vsssnap.cli.targets import STDOUT, Plan, plans_for
+from vsssnap.cli.verifying import verified
 from vsssnap.cli.views import disk_image, say_left_out, view_options, wanted
 from vsssnap.errors import UsageError
 
@@ -36,9 +38,9 @@ _LIVE = "copied live, without a snapshot: what was written meanwhile may be in i
     "save",
     examples="""
 vsssnap save /srv/data data.vsnap
-vsssnap save /dev/vg0/data data.raw --require filesystem
+vsssnap save /srv/data data.raw --require filesystem --verify
 vsssnap save /srv/db db.vsnap --stop-service postgresql --require application
-vsssnap save /srv /home '/backup/{name}.vsnap'
+vsssnap save /srv /home '/backup/{name}-{date}.vsnap'
 vsssnap save disk.raw windows.vsnap --partition 2
 vsssnap save /srv/data - | ssh backup 'cat > data.vsnap'
 vsssnap save /dev/sdb2 yesterday.vsnap --shadow 1
@@ -91,6 +93,12 @@ vsssnap save /dev/sdb2 yesterday.vsnap --shadow 1
     help="Of a disk: what becomes of partitions that no snapshot can stand for, such as swap.  "
     "[default: refuse]",
 )
+@click.option(
+    "--input-format",
+    metavar="NAME",
+    help="Format of SOURCE, an image of a disk, with --partition; raw: the bytes of a file, whatever it is.",
+)
+@click.option("--verify", "check", is_flag=True, help="Verify the image when it is complete.")
 @view_options
 @shadow.shadow_options
 @image_options
@@ -99,9 +107,9 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
 
     SOURCE is a device, a mount point or a file.  TARGET is the image's name; "-" is the standard
     output, for formats that stream.  With several sources, all as they were at one instant, TARGET
-    is a folder or a name with {name} in it, which stands for the source's last part.  Each image is
-    complete under its name or not there.  A disk whose partitions are in use is taken apart: its
-    volumes are snapshotted together and put back in their places.
+    is a folder or a name with {name} in it, which stands for the source's last part; {date} in it is
+    today's, in UTC.  Each image is complete under its name or not there.  A disk whose partitions are
+    in use is taken apart: its volumes are snapshotted together and put back in their places.
 
     Blocks that no file uses are left out, and so are page files and the like, where SOURCE holds a
     file system whose map can be trusted; `--unused read --no-exclude` copies everything.
@@ -113,16 +121,21 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
         given["sources"], given["target"], given["format_name"], given["options"], given["replace"]
     )
     out.taken = given["target"] == STDOUT
+    if out.taken and given["check"]:
+        raise UsageError(
+            "--verify cannot read the standard output", hint="verify the image where it has arrived"
+        )
     if given["shadow"] is not None:
         return _save_shadow(out, plans, given, view)
     shadow.check_alone(given)
     if given["live"]:
         return _save_live(out, plans, given, view)
-    disk = disk_image(plans[0].source, partition=given["partition"])
+    disk = disk_image(plans[0].source, partition=given["partition"], format=given["input_format"])
     if disk is not None:
         part = view.of(disk, plans[0].source)
         report, _ = _save_reader(out, plans[0], given, lambda stack: stack.enter_context(part))
-        return _report(out, [report], {"snapshot": None})
+        return _report(out, [report], {"snapshot": None}, check=given["check"])
+    refuse_images(given["sources"], given["input_format"])
     from vsssnap import Snapshot, open_image
     from vsssnap.consistency import Consistency
     from vsssnap.providers import by_name
@@ -149,8 +162,13 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     snapshot = Snapshot(*given["sources"], **asked)
     with contextlib.ExitStack() as stack:
         parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
+        check_plans(
+            plans, partition=given["partition"], parent=parent, replace=given["replace"], wrap=given["wrap"]
+        )
+        warn_of_places(out, plans)
         stack.enter_context(interrupts.deferred(snapshot.cancel))
         stack.enter_context(snapshot)
+        warn_of_doubles(out, snapshot)
         interrupts.check()
         out.say(
             f"snapshot of {', '.join(given['sources'])} by {snapshot.provider}, "
@@ -162,7 +180,7 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
             with view.of_snapshot(snapshot, plan.source) as reader:
                 reports.append(_write(out, reader, plan, given, parent=parent))
         facts = _facts(snapshot)
-    return _report(out, reports, {"snapshot": facts})
+    return _report(out, reports, {"snapshot": facts}, check=given["check"])
 
 
 def _facts(snapshot: Snapshot) -> dict[str, Any]:
@@ -181,10 +199,11 @@ def _save_disk(out: Output, plan: Plan, given: dict[str, Any], view: Wanted, ask
 
     with contextlib.ExitStack() as stack:
         parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
+        check_plans([plan], partition=None, parent=parent, replace=given["replace"], wrap=given["wrap"])
         reader, snapshot = disks.opened(out, stack, plan.source, given, view, asked)
         report = _write(out, reader, plan, given, parent=parent)
         facts = None if snapshot is None else _facts(snapshot)
-    return _report(out, [report], {"snapshot": facts})
+    return _report(out, [report], {"snapshot": facts}, check=given["check"])
 
 
 def _save_reader(
@@ -220,7 +239,7 @@ def _save_live(out: Output, plans: Sequence[Plan], given: dict[str, Any], view: 
         stack.enter_context(interrupts.deferred())
         metadata = reader.metadata.replace(notes=(*reader.metadata.notes, _LIVE))
         report = _write(out, reader, plans[0], given, parent=parent, metadata=metadata)
-    return _report(out, [report], {"snapshot": None})
+    return _report(out, [report], {"snapshot": None}, check=given["check"])
 
 
 def _save_shadow(out: Output, plans: Sequence[Plan], given: dict[str, Any], view: Wanted) -> int:
@@ -239,7 +258,7 @@ def _save_shadow(out: Output, plans: Sequence[Plan], given: dict[str, Any], view
 
     report, reader = _save_reader(out, plans[0], given, opened)
     facts = {"id": reader.metadata.snapshot_id, "created": reader.metadata.created}
-    return _report(out, [report], {"shadow": facts})
+    return _report(out, [report], {"shadow": facts}, check=given["check"])
 
 
 @command(
@@ -249,11 +268,13 @@ def _save_shadow(out: Output, plans: Sequence[Plan], given: dict[str, Any], view
 vsssnap convert data.raw data.vsnap --option level=9
 vsssnap convert data.vsnap data.raw
 vsssnap convert disk.bin disk.vsnap --input-format raw
+vsssnap convert half.qcow2 rest.vsnap --recover --on-read-error mark
 """,
 )
 @click.argument("image", type=PATH)
 @click.argument("target", type=PATH)
 @click.option("--input-format", metavar="NAME", help="Format of IMAGE; by default it is recognised.")
+@reading_options
 @image_options
 def convert(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what the options declare
     """Write the image IMAGE again as TARGET, in another format or with other options.
@@ -272,7 +293,12 @@ def convert(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes wh
         named=[without_suffix(given["image"])],
     )
     out.taken = target == STDOUT
-    with open_image(given["image"], format=given["input_format"]) as reader, interrupts.deferred():
+    with (
+        open_image(
+            given["image"], format=given["input_format"], recover=given["recover"], parent=given["parent"]
+        ) as reader,
+        interrupts.deferred(),
+    ):
         report = _write(out, reader, plan, given)
     return _report(out, [report], {})
 
@@ -308,23 +334,39 @@ def _write(
     seconds = max(report.seconds, 1e-6)
     out.say(
         f"{plan.source} -> {'standard output' if to_stdout else plan.target}: {format_size(report.size)}, "
-        f"{format_size(report.data)} of it data{stored}, {report.seconds:.1f} s, "
-        f"{format_size(report.size / seconds)}/s"
+        f"{format_size(report.data)} of it read{stored}, {report.seconds:.1f} s, "
+        f"{format_size(report.data / seconds)}/s"
     )
     if report.wrapped:
         out.say("  a volume: it was put into a disk with one partition; --no-wrap leaves it bare")
     for extent in report.unreadable:
         out.warn(f"{plan.source}: {extent.length} bytes at {extent.offset} are unreadable and marked so")
     say_left_out(out, reader)
-    for kind, count in report.flattened.items():
-        out.warn(f"{plan.target}: {count} bytes marked {kind} are plain zeros in format {plan.driver.name}")
+    _say_what_is_lost(out, plan, report)
     return report
 
 
-def _report(out: Output, reports: Sequence[CopyReport], facts: dict[str, Any]) -> int:
-    bad = any(report.unreadable for report in reports)
-    out.document(not bad, {"images": reports, **facts})
-    return exits.FOUND if bad else exits.OK
+def _say_what_is_lost(out: Output, plan: Plan, report: CopyReport) -> None:
+    """Tell what the format has no room for."""
+    kinds = [f"{format_size(count)} {kind}" for kind, count in report.flattened.items()]
+    if kinds:
+        out.say(f"  {plan.driver.name} has plain zeros for {', '.join(kinds)}")
+    kept = {"checksums", "metadata"} & plan.driver.features
+    beside = plan.target != STDOUT and plan.driver.wants_sidecar(plan.options)
+    if not kept and not beside:
+        remedy = "" if plan.target == STDOUT else "; --option sidecar=yes puts them into a file beside it"
+        out.say(f"  {plan.driver.name} keeps neither checksums nor metadata{remedy}")
+
+
+def _report(out: Output, reports: Sequence[CopyReport], facts: dict[str, Any], *, check: bool = False) -> int:
+    """End a command that wrote images; with ``check`` each is verified before that."""
+    ok = not any(report.unreadable for report in reports)
+    if check:
+        checked = [verified(out, report.path, report.format) for report in reports]
+        ok = ok and all(report.ok for report in checked)
+        facts = {**facts, "verified": checked}
+    out.document(ok, {"images": reports, **facts})
+    return exits.OK if ok else exits.FOUND
 
 
 def _managers(given: dict[str, Any]) -> list[QuiesceManager]:

@@ -7,17 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 from vsssnap._units import format_size
 from vsssnap.cli import shadow
-from vsssnap.errors import ImageError, UnknownFormatError, VssSnapError
+from vsssnap.errors import (
+    ImageError,
+    ImageNotFoundError,
+    ParentMismatchError,
+    UnknownFormatError,
+    VssSnapError,
+)
 
 if TYPE_CHECKING:
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.volumes import FileSystem, Partition, Partitions
+
+# What is wrong is another file, and to be said of the image as a whole.
+_ELSEWHERE = (ImageNotFoundError, ParentMismatchError)
 
 
 def contents(reader: BlockReader) -> dict[str, Any]:
     """What is found; parts that cannot be read have an ``error``.
 
     A disk has ``partitions``, a volume a ``filesystem``; nothing is found in others.
+
+    Raises:
+        ImageNotFoundError, ParentMismatchError: an image behind this one is missing.
     """
     from vsssnap.volumes import Partitions
 
@@ -25,6 +37,8 @@ def contents(reader: BlockReader) -> dict[str, Any]:
         table = Partitions(reader)
     except UnknownFormatError:
         return _volume(reader)
+    except _ELSEWHERE:
+        raise
     except VssSnapError as exc:
         # Damaged tables are worth a word; so is the file system of a volume that looks like a disk.
         return _volume(reader) or {"error": str(exc)}
@@ -70,6 +84,8 @@ def _volume(reader: BlockReader) -> dict[str, Any]:
 
     try:
         found = filesystem(reader)
+    except _ELSEWHERE:
+        raise
     except VssSnapError as exc:
         return {"error": str(exc)}
     return {"filesystem": _filesystem(found)} if found is not None else {}

@@ -132,17 +132,18 @@ def wanted(given: dict[str, Any], *, live: bool) -> Wanted:
     return Wanted(unused, exclude, given["partition"])
 
 
-def disk_image(path: str, *, partition: int | None) -> BlockReader | None:
+def disk_image(path: str, *, partition: int | None, format: str | None = None) -> BlockReader | None:
     """An image that holds the disk whose partition is wanted; None if ``path`` is to be snapshotted.
 
-    A raw file is read through a snapshot like a device, for it may be in use.
+    ``format`` is that of the image; by default it is recognised.  A raw file is read through a
+    snapshot like a device, for it may be in use.
     """
     from vsssnap import open_image
 
     try:
         if partition is None or not stat.S_ISREG(os.stat(path).st_mode):
             return None
-        reader = open_image(path)
+        reader = open_image(path, format=format)
     except (OSError, ValueError, ImageError):
         return None
     if reader.format == "raw":

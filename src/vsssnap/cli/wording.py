@@ -21,10 +21,16 @@ WORDS: Sequence[tuple[str, str]] = (
     ("open devices with open_device", "name an image; a device can be saved with `vsssnap save`"),
     ("open an image of it with open_image", "name an image of it"),
     ("on_read_error=OnReadError.MARK", "--on-read-error mark"),
-    ('name format="raw" if it is raw', "pass --format raw (of an input: --input-format) if it is raw"),
+    ('name format="raw" if it is raw', "pass {format} raw if it is raw"),
     ("give it one, or say uncovered=Uncovered.READ or Uncovered.LEAVE_OUT", "save its volumes one by one"),
     ("pass fixed=True too", "pass --option fixed=yes too"),
+    ("read what is left with recover=True", "take what is left with --recover"),
+    ("pass recover=True", "pass --recover"),
+    ("open it with recover=True", "pass --recover"),
     ("recover=True", "--recover"),
+    ("name it with parent=", "name it with --parent"),
+    ("an image that is saved with the option sidecar=True has CONTENT too",
+     "an image that is saved with --option sidecar=yes has content too"),
     ("replace=True", "--replace"),
     ('such as format="vsnap"', "such as --format vsnap"),
     ("name format=", "name it with --format"),
@@ -38,10 +44,14 @@ _VALUE = re.compile(r"\b([a-z_]+)=\"([^\"]*)\"")
 _LIBRARY = re.compile(r"\b\w+=(?!\w)|\b[a-z]+=[A-Z]\w+|\b[a-z_]+\(\)")
 
 
-def translated(hint: str) -> str:
-    """A remedy as a user of the program can follow it."""
+# What the option for the format of an image that is read is called; elsewhere --format.
+_FORMAT = {"save": "--input-format", "convert": "--input-format", "compare": "--format-a or --format-b"}
+
+
+def translated(hint: str, command: str = "") -> str:
+    """A remedy as a user of a command can follow it."""
     for library, program in WORDS:
-        hint = hint.replace(library, program)
+        hint = hint.replace(library, program.format(format=_FORMAT.get(command, "--format")))
     return _OPTION.sub(r"option \1", _VALUE.sub(r"--option \1=\2", hint))
 
 
@@ -50,12 +60,12 @@ def speaks_python(hint: str) -> bool:
     return bool(_LIBRARY.search(hint))
 
 
-def for_people(error: ErrorT) -> ErrorT:
+def for_people(error: ErrorT, command: str = "") -> ErrorT:
     """The same error with its remedy in these words; others as they are."""
     if not isinstance(error, VssSnapError) or not error.hint:
         return error
     changed = copy.copy(error)
-    changed.hint = translated(error.hint)
+    changed.hint = translated(error.hint, command)
     for note in getattr(error, "__notes__", ()):
         if note not in getattr(changed, "__notes__", ()):
             changed.add_note(note)

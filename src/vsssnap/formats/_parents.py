@@ -6,13 +6,19 @@ import ntpath
 import os
 from typing import TYPE_CHECKING, TypeVar
 
-from vsssnap.errors import ImageNotFoundError, ParentMismatchError
+from vsssnap.errors import ImageError, ImageNotFoundError, ParentMismatchError
 from vsssnap.formats.base import ImageReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from vsssnap.formats.base import ResolveParent
+
+HINT = (
+    "put the parent back as it was when this image was made, or name it with parent=;"
+    " it must not be written since"
+)
+"""The remedy for a parent that is another image."""
 
 ReaderT = TypeVar("ReaderT", bound=ImageReader)
 
@@ -45,6 +51,10 @@ def find_parent(
             path=child,
             hint="open the image by its path",
         )
+    for found in named_parents(resolve, kind.format):
+        if isinstance(found, kind) and not problem(found):
+            return found
+        found.close()
     other = what = ""
     for candidate in candidates:
         try:
@@ -62,8 +72,23 @@ def find_parent(
         f"{child} was made against {wanted}"
         + (f", which {other} is not: {what}" if other else " and does not say where that is"),
         path=other or child,
-        hint="put the parent back as it was when this image was made; it must not be written since",
+        hint=HINT,
     )
+
+
+def named_parents(resolve: ResolveParent, format: str | None = None) -> Iterator[ImageReader]:
+    """The files that the user says are parents, opened; the caller closes what is none.
+
+    Args:
+        resolve: Opens a file by its path.
+        format: What the parent is; None to recognise it.
+    """
+    for path in getattr(resolve, "named", ()):
+        try:
+            found = resolve([path], format=format)
+        except ImageError:
+            continue  # it is another's parent, or none: the search by the recorded name says what is missing
+        yield found
 
 
 def spellings(*paths: str) -> list[str]:

@@ -113,6 +113,9 @@ class ResolveParent(Protocol):
 
     A name proves nothing: the format compares the identity of what it gets with the one it
     recorded and raises ParentMismatchError.
+
+    An object that has ``named``, paths of files that the user says are parents, is asked for these
+    one by one too; whatever does not have the recorded identity is passed over.
     """
 
     def __call__(self, candidates: Sequence[str], /, *, format: str | None = None) -> ImageReader:
@@ -387,5 +390,8 @@ def options_of(kind: type[OptionsT], options: object, name: str) -> OptionsT:
     if options is None:
         return kind()
     if not isinstance(options, kind):
-        raise UsageError(f"{type(options).__name__} is no options of {name!r}", hint=f"pass {kind.__name__}")
+        raise UsageError(
+            f"{type(options).__name__} is no options of {name!r}",
+            hint=f"pass {kind.__name__} of {kind.__module__.removesuffix('.options')}",
+        )
     return options

@@ -113,6 +113,8 @@ class Storage(ABC):
             path=self.name,
             structure="file",
             offset=offset,
+            hint="it was cut short: get it whole, or read what is left with recover=True and"
+            " on_read_error=OnReadError.MARK",
         )
 
 

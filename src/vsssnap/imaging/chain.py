@@ -37,9 +37,19 @@ _MAX_CHAIN = 4096  # images behind one another
 _MAX_ASKED = 64  # of them those with side-cars, each of which is a call deeper
 
 
-def open_chain(path: str, name: str | None, *, recover: bool) -> ImageReader:
-    """Open an image, its parents and their side-cars; see `open_image`."""
-    opening = _Opening(recover)
+def open_chain(path: str, name: str | None, *, recover: bool, where: Sequence[str] = ()) -> ImageReader:
+    """Open an image, its parents and their side-cars; see `open_image`.
+
+    Args:
+        path: The image.
+        name: Of its format, or None.
+        recover: As of `open_image`.
+        where: Files that are parents, and folders that hold some.
+    """
+    for given in where:
+        if not os.path.exists(given):
+            raise ImageNotFoundError(f"there is no parent {given}", path=given, hint="check the name")
+    opening = _Opening(recover, where)
     reader = opening.open(path, name, ())
     try:
         opening.finish()
@@ -52,8 +62,10 @@ def open_chain(path: str, name: str | None, *, recover: bool) -> ImageReader:
 class _Opening:
     """One image with all that lies behind it."""
 
-    def __init__(self, recover: bool) -> None:
+    def __init__(self, recover: bool, where: Sequence[str]) -> None:
         self._recover = recover
+        self._folders = [path for path in where if os.path.isdir(path)]
+        self.named = [os.path.abspath(path) for path in where if path not in self._folders]
         self.tasks: deque[tuple[str, Callable[[], None]]] = deque()
 
     def open(self, path: str, name: str | None, children: tuple[_Child, ...]) -> ImageReader:
@@ -98,15 +110,19 @@ class _Opening:
         if os.path.realpath(folders[0]) == folders[1]:
             del folders[1]
         tried = dict.fromkeys(
-            os.path.join(folder, candidate) for candidate in candidates for folder in folders
+            [os.path.join(folder, candidate) for candidate in candidates for folder in folders]
+            + [
+                os.path.join(folder, os.path.basename(candidate.replace("\\", "/")))
+                for folder in self._folders
+                for candidate in candidates
+            ]
         )
         circle = ""
         for path in tried:
-            try:
-                found = os.stat(path)
-            except (OSError, ValueError):
+            found = _Child.of(path)
+            if found is None:
                 continue
-            if _Child(found.st_dev, found.st_ino) in chain:
+            if found in chain:
                 circle = circle or path
                 continue
             try:
@@ -123,9 +139,10 @@ class _Opening:
         if circle:
             raise CorruptImageError(f"{child}: its parent {circle} is its own descendant", path=child)
         raise ImageNotFoundError(
-            f"{child}: its parent is not there (looked for {', '.join(tried) or 'no name at all'})",
+            f"{child}: its parent is not there (looked for {', '.join(tried) or 'no name at all'}"
+            + (f"; not {' or '.join(self.named)})" if self.named else ")"),
             path=child,
-            hint="put the parent beside it",
+            hint="put the parent beside it, or name it with parent=",
         )
 
 
@@ -143,6 +160,15 @@ class _Child:
     number: int
     asked: bool = field(default=False, compare=False)
 
+    @classmethod
+    def of(cls, path: str) -> _Child | None:
+        """The file of a path, if there is one."""
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        return cls(found.st_dev, found.st_ino)
+
 
 class _Resolver:
     """The `ResolveParent` of one image."""
@@ -155,6 +181,11 @@ class _Resolver:
     def __call__(self, candidates: Sequence[str], /, *, format: str | None = None) -> ImageReader:
         """See `ResolveParent`."""
         return self._opening.open_parent(self._path, candidates, format, self._chain)
+
+    @property
+    def named(self) -> Sequence[str]:
+        """Files that the user says are parents, but for this image and its children."""
+        return [path for path in self._opening.named if _Child.of(path) not in self._chain]
 
     def later(self, task: Callable[[], None]) -> None:
         """Do this when the image is open, so that a chain may be longer than the stack is deep."""
@@ -192,7 +223,11 @@ def open_storage(path: str) -> FileStorage:
         ) from exc
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise ImageError(f"{path} is no regular file", path=path, hint="open devices with open_device")
+        raise ImageError(
+            f"{path} is no regular file",
+            path=path,
+            hint="name an image in it" if os.path.isdir(path) else "open devices with open_device",
+        )
     return FileStorage(fd, path)
 
 

@@ -144,6 +144,11 @@ class Counts:
             if extent.kind is ExtentKind.UNREADABLE:
                 self._unreadable.append(extent)
 
+    @property
+    def unreadable(self) -> tuple[Extent, ...]:
+        """The ranges that could not be read, ascending."""
+        return tuple(sorted(self._unreadable, key=lambda extent: extent.offset))
+
     def report(
         self,
         size: int,
@@ -164,7 +169,7 @@ class Counts:
             hole=self._bytes[ExtentKind.HOLE],
             excluded=self._bytes[ExtentKind.EXCLUDED],
             unchanged=self.unchanged,
-            unreadable=tuple(sorted(self._unreadable, key=lambda extent: extent.offset)),
+            unreadable=self.unreadable,
             stored=stored,
             flattened=dict(writer.flattened()),
             format=format,

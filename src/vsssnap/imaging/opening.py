@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._arguments import path_text
 from vsssnap._units import whole
-from vsssnap.errors import (
-    UsageError,
-)
+from vsssnap.errors import UsageError
 from vsssnap.formats import registry
 from vsssnap.formats.base import SIDECAR_SUFFIX, ImageFormat, ImageReader, ImageWriter
 from vsssnap.formats.storage import FileStorage, Storage
@@ -18,7 +17,6 @@ from vsssnap.imaging.partial import PartialFile, check_target, remove
 from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from vsssnap.blocks.extent import Extent
@@ -57,6 +55,7 @@ def open_image(
     *,
     format: str | None = None,
     recover: bool = False,
+    parent: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
 ) -> ImageReader:
     """Open an image of any installed format, read-only.
 
@@ -65,15 +64,19 @@ def open_image(
         format: Name of its format; by default it is recognised.  A name that ends in ``.raw`` or
             ``.dd`` is raw whatever it holds.
         recover: Read what can be read of an incomplete or damaged image.
+        parent: Where its parents are, if they were moved or renamed: their files in any order, or
+            folders that hold them under their old names.  Each is known by its identity, where the
+            format records one.
 
     Raises:
-        ImageNotFoundError: there is no such file.
+        ImageNotFoundError: there is no such file, or its parent is not there.
         UnknownFormatError: no installed format recognises it.
         CorruptImageError: it, or the side-car beside it, is damaged.
         UnsupportedFeatureError: it uses what this version does not know.
         ParentMismatchError: its parent on disk is another image.
     """
-    return open_chain(path_text(path), format, recover=recover)
+    given = [parent] if isinstance(parent, str | bytes | os.PathLike) else parent
+    return open_chain(path_text(path), format, recover=recover, where=[path_text(each) for each in given])
 
 
 class PathWriter(ImageWriter):

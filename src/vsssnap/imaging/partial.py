@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from vsssnap.errors import TargetError, TargetRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 if sys.platform != "win32":
     import fcntl
@@ -99,44 +100,15 @@ class PartialFile:
 
     def _remove_stale(self) -> None:
         """Remove what a killed save left, if that is asked for and nobody writes it."""
-        if sys.platform == "win32":
-            self._remove_unlocked()
-        else:
-            try:
-                found = os.open(self._partial, os.O_RDWR | os.O_NOFOLLOW)
-            except FileNotFoundError:
+        with _stale(self.path, replace=self._replace) as found:
+            if not found:
                 return
-            except OSError as exc:
-                raise TargetRefusedError(
-                    f"{self._partial} is in the way: {exc.strerror}",
-                    path=self._partial,
-                    call="open",
-                    code=exc.errno,
-                    hint="remove it",
-                ) from exc
             try:
-                # Under the lock: the name may be that of another save since we opened it.
-                if _is_locked(found) or not _is_named(found, self._partial):
-                    raise _being_written(self._partial)
-                self._remove_unlocked()
-            finally:
-                os.close(found)
-
-    def _remove_unlocked(self) -> None:
-        if not os.path.lexists(self._partial):
-            return
-        if not self._replace:
-            raise TargetRefusedError(
-                f"{self._partial} exists: a save to {self.path} was killed before it was complete",
-                path=self._partial,
-                hint="remove it, or pass replace=True",
-            )
-        try:
-            os.unlink(self._partial)
-        except OSError as exc:
-            if sys.platform == "win32" and isinstance(exc, PermissionError):
-                raise _being_written(self._partial) from None
-            raise _failed(self._partial, "unlink", exc, "cannot be removed") from exc
+                os.unlink(self._partial)
+            except OSError as exc:
+                if sys.platform == "win32" and isinstance(exc, PermissionError):
+                    raise _being_written(self._partial) from None
+                raise _failed(self._partial, "unlink", exc, "cannot be removed") from exc
 
     def commit(self) -> None:
         """Give the file its final name; it was flushed by its writer.  `discard` must follow if this raises.
@@ -286,6 +258,49 @@ def check_target(path: str, *, replace: bool, origins: Iterable[str]) -> None:
             f"{path} exists", path=path, hint="choose another name, or pass replace=True"
         )
     _refuse_written(path)
+
+
+def check_partial(path: str, *, replace: bool) -> None:
+    """Refuse what `PartialFile` would refuse of the partial file of a name, and touch nothing.
+
+    Raises:
+        TargetRefusedError: one is being written, or a killed save left it and ``replace`` is not given.
+    """
+    with _stale(path, replace=replace):
+        pass
+
+
+@contextlib.contextmanager
+def _stale(path: str, *, replace: bool) -> Iterator[bool]:
+    """Whether a killed save left a partial file, which may go; nobody else takes it meanwhile."""
+    partial = path + SUFFIX
+    with contextlib.ExitStack() as stack:
+        if sys.platform != "win32":
+            try:
+                fd = os.open(partial, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:
+                yield False
+                return
+            except OSError as exc:
+                raise TargetRefusedError(
+                    f"{partial} is in the way: {exc.strerror}",
+                    path=partial,
+                    call="open",
+                    code=exc.errno,
+                    hint="remove it",
+                ) from exc
+            stack.callback(os.close, fd)
+            # Under the lock: the name may be that of another save since we opened it.
+            if _is_locked(fd) or not _is_named(fd, partial):
+                raise _being_written(partial)
+        found = os.path.lexists(partial)
+        if found and not replace:
+            raise TargetRefusedError(
+                f"{partial} exists: a save to {path} was killed before it was complete",
+                path=partial,
+                hint="remove it, or pass replace=True",
+            )
+        yield found
 
 
 def _refuse_written(path: str) -> None:

@@ -26,7 +26,7 @@ from vsssnap.formats.base import SIDECAR_SUFFIX, ImageWriter, WriteOrder
 from vsssnap.formats.raw import RawFormat, RawOptions
 from vsssnap.formats.storage import FileStorage
 from vsssnap.imaging.comparing import compare_blocks
-from vsssnap.imaging.copying import transfer
+from vsssnap.imaging.copying import known_policy, transfer
 from vsssnap.imaging.opening import open_image
 from vsssnap.imaging.partial import PartialFile, check_target, remove, size_of
 from vsssnap.imaging.reports import CopyOptions, CopyReport, Meter, OnReadError, Progress
@@ -34,6 +34,8 @@ from vsssnap.metadata import ImageMetadata
 from vsssnap.volumes.wrapping import from_disk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from vsssnap.blocks.extent import Extent
     from vsssnap.blocks.reader import SupportsPread
     from vsssnap.blocks.target import TargetWriter
@@ -49,6 +51,7 @@ def restore_image(
     *,
     verify: bool = False,
     replace: bool = False,
+    on_read_error: OnReadError = OnReadError.RAISE,
     copy: CopyOptions | None = None,
     progress: ProgressCallback | None = None,
     unwrap: bool = True,
@@ -67,6 +70,8 @@ def restore_image(
         verify: Read the target back from the disk and compare it with the image.
         replace: Whether an existing file is replaced when the new one is complete; a block
             device is written without it.
+        on_read_error: What to do where the image cannot be read: with MARK the target has zeros there,
+            and the report lists the ranges under ``unreadable``.
         copy: How the copy runs.
         progress: Called with a `Progress` about ten times a second, in this thread.
         unwrap: False to write the disk around such a volume too.
@@ -77,6 +82,7 @@ def restore_image(
         TargetError: the target is full or failing, or does not hold what was written.
         DeviceReadError: a range of the image is unreadable.
         CorruptImageError: the image is damaged.
+        ParentMismatchError: an image behind it is another one than it was made against.
     """
     name = path_text(target)
     opened = isinstance(image, str | os.PathLike)
@@ -87,8 +93,8 @@ def restore_image(
         if unwrap:
             reader = _unwrapped(reader)
         if is_device(name):
-            return _to_device(reader, name, verify, options, progress)
-        return _to_file(reader, name, verify, replace, options, progress)
+            return _to_device(reader, name, verify, known_policy(on_read_error), options, progress)
+        return _to_file(reader, name, verify, replace, known_policy(on_read_error), options, progress)
     finally:
         if opened:
             whole.close()
@@ -107,6 +113,7 @@ def _to_file(
     name: str,
     verify: bool,
     replace: bool,
+    on_read_error: OnReadError,
     options: CopyOptions,
     progress: ProgressCallback | None,
 ) -> CopyReport:
@@ -120,13 +127,13 @@ def _to_file(
         storage = FileStorage(fd, name)
         writer = RawFormat().create(storage, reader.size, options=RawOptions(sidecar=False))
         try:
-            counts = transfer(reader, writer, options, OnReadError.RAISE, meter)
+            counts = transfer(reader, writer, options, on_read_error, meter)
             meter.enter("finish")
             writer.finish(ImageMetadata())
             if verify:
                 _drop_cache(fd)
                 with RawFormat().open(FileStorage(os.dup(fd), name)) as written:
-                    _read_back(reader, written, (0, reader.size), name, progress)
+                    _read_back(reader, written, (0, reader.size), counts.unreadable, name, progress)
         finally:
             writer.close()
         if replace:
@@ -141,7 +148,12 @@ def _to_file(
 
 
 def _to_device(
-    reader: BlockReader, name: str, verify: bool, options: CopyOptions, progress: ProgressCallback | None
+    reader: BlockReader,
+    name: str,
+    verify: bool,
+    on_read_error: OnReadError,
+    options: CopyOptions,
+    progress: ProgressCallback | None,
 ) -> CopyReport:
     started = time.monotonic()
     _refuse_origin(reader, name)
@@ -156,15 +168,15 @@ def _to_device(
         meter = Meter(progress, reader.size, "copy")
         sink = _DeviceSink(device, reader.size)
         sink.blank()
-        counts = transfer(reader, sink, options, OnReadError.RAISE, meter)
+        counts = transfer(reader, sink, options, on_read_error, meter)
         if verify:
             # Both ends are still blank: a device that fails this never looks valid.
-            _read_back(reader, device, sink.body, name, progress)
+            _read_back(reader, device, sink.body, counts.unreadable, name, progress)
         meter.enter("finish")
         try:
             sink.finish(ImageMetadata())
             for guard in sink.guards if verify else ():
-                _read_back(reader, device, guard, name, None)
+                _read_back(reader, device, guard, counts.unreadable, name, None)
         except BaseException as exc:
             try:
                 sink.blank()
@@ -234,32 +246,47 @@ def _read_back(
     reader: BlockReader,
     written: BlockReader | TargetWriter,
     part: tuple[int, int],
+    unreadable: Sequence[Extent],
     name: str,
     progress: ProgressCallback | None,
 ) -> None:
-    """Compare what the disk holds with what it was given.
+    """Compare what the disk holds with what it was given; of what was unreadable there is nothing to compare.
 
     Raises:
         TargetError: they differ.
     """
     back = written if isinstance(written, BlockReader) else written.reader()
+    offset, length = part
 
     def shown(seen: Progress) -> None:
         if progress is not None:
-            progress(Progress(seen.done, seen.total, seen.rate, "read back"))
+            progress(Progress(at - offset + seen.done, length, seen.rate, "read back"))
 
     try:
-        with reader.window(*part) as wanted, back.window(*part) as got:
-            wrong = next(compare_blocks(wanted, got, progress=shown), None)
+        for at, count in _between(offset, offset + length, unreadable):
+            with reader.window(at, count) as wanted, back.window(at, count) as got:
+                wrong = next(compare_blocks(wanted, got, progress=shown), None)
+            if wrong is not None:
+                raise TargetError(
+                    f"{name} does not hold what was written: {wrong.length} bytes differ"
+                    f" at {at + wrong.offset}",
+                    path=name,
+                    hint="the target is failing; use another one",
+                )
     finally:
         if back is not written:
             back.close()  # its descriptor would hold the device
-    if wrong is not None:
-        raise TargetError(
-            f"{name} does not hold what was written: {wrong.length} bytes differ at {part[0] + wrong.offset}",
-            path=name,
-            hint="the target is failing; use another one",
-        )
+
+
+def _between(start: int, end: int, gaps: Sequence[Extent]) -> Iterator[tuple[int, int]]:
+    """What lies between ascending gaps in a range: offset and length."""
+    at = start
+    for gap in gaps:
+        if at < min(gap.offset, end):
+            yield at, min(gap.offset, end) - at
+        at = max(at, gap.end)
+    if at < end:
+        yield at, end - at
 
 
 def _drop_cache(fd: int) -> None:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from vsssnap._arguments import instance, path_text
-from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError, ParentMismatchError, UsageError
+from vsssnap.errors import CorruptImageError, DeviceReadError, UsageError
 from vsssnap.formats.base import Depth, Finding, ImageReader
 from vsssnap.imaging.chain import find_format, open_storage
 from vsssnap.imaging.opening import open_image
@@ -14,7 +14,7 @@ from vsssnap.imaging.reports import Meter, VerifyReport
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vsssnap.imaging.reports import ProgressCallback
 
@@ -26,6 +26,8 @@ def verify_image(
     *,
     format: str | None = None,
     depth: Depth | None = None,
+    recover: bool = False,
+    parent: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     progress: ProgressCallback | None = None,
 ) -> VerifyReport:
     """Check an image against the checksums it carries or has beside it.
@@ -34,6 +36,8 @@ def verify_image(
         path: The image.
         format: Name of its format; by default it is recognised.
         depth: How deep to look; by default as deep as can be without decompressing.
+        recover: Where the image does not open, say so and go on to check what is left of it.
+        parent: Where its parents are, as in `open_image`.
         progress: Called with a `Progress` about ten times a second, in this thread.
 
     Returns:
@@ -41,7 +45,8 @@ def verify_image(
 
     Raises:
         UsageError: ``depth`` cannot be had for this image.
-        ImageNotFoundError: there is no such image.
+        ImageNotFoundError: there is no such image, or an image behind it is not there.
+        ParentMismatchError: an image behind it is another one than it was made against.
         UnknownFormatError: no format recognises it.
         UnsupportedFeatureError: it uses what this version does not know.
     """
@@ -49,10 +54,17 @@ def verify_image(
     if depth is not None:
         instance(depth, Depth, "depth")
     started = time.monotonic()
+    broken: list[Finding] = []
     try:
-        reader = open_image(name, format=format)
-    except (CorruptImageError, DeviceReadError, ParentMismatchError) as exc:
-        return _broken(name, format, exc, started)
+        reader = open_image(name, format=format, parent=parent)
+    except (CorruptImageError, DeviceReadError) as exc:
+        if not recover:
+            return _broken(name, format, exc, started)
+        broken.append(_finding(exc))
+        try:
+            reader = open_image(name, format=format, recover=True, parent=parent)
+        except (CorruptImageError, DeviceReadError) as worse:
+            return _broken(name, format, worse, started)
     with reader:
         sidecar = reader.sidecar
         own = reader.depths()
@@ -66,11 +78,14 @@ def verify_image(
             have = ", ".join(d.name for d in depths)
             raise UsageError(
                 f"{name}: depth {chosen.name} cannot be had for format {reader.format!r}",
-                hint=f"it has {have}" + ("" if sidecar else "; a side-car would give CONTENT"),
+                hint=f"it has {have}"
+                + (
+                    "" if sidecar else "; an image that is saved with the option sidecar=True has CONTENT too"
+                ),
             )
         meter = Meter(progress, reader.size, "verify")
-        found: list[Finding] = []
-        count = 0
+        found = broken
+        count = len(found)
         for finding in _findings(reader, chosen, own, meter):
             count += 1
             if len(found) < _MOST:
@@ -106,15 +121,14 @@ def _findings(reader: ImageReader, depth: Depth, own: tuple[Depth, ...], meter: 
         yield _finding(exc)
 
 
-def _finding(exc: ImageError | DeviceReadError) -> Finding:
-    if isinstance(exc, CorruptImageError):
-        return Finding(exc.structure or "image", exc.offset, str(exc))
-    if isinstance(exc, DeviceReadError):
-        return Finding("file", exc.offset, str(exc))
-    return Finding("parent", None, str(exc))
+def _finding(exc: CorruptImageError | DeviceReadError) -> Finding:
+    structure = exc.structure if isinstance(exc, CorruptImageError) else "file"
+    return Finding(structure or "image", exc.offset, str(exc))
 
 
-def _broken(name: str, format: str | None, exc: ImageError | DeviceReadError, started: float) -> VerifyReport:
+def _broken(
+    name: str, format: str | None, exc: CorruptImageError | DeviceReadError, started: float
+) -> VerifyReport:
     """An image that does not even open."""
     with open_storage(name) as storage:
         found = find_format(storage, name, format).name

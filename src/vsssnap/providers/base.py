@@ -83,10 +83,14 @@ class Offer:
     Attributes:
         level: The consistency it can give these volumes by itself, or None if it cannot.
         reason: Why not, or why not more; a sentence for people.
+        denied: Whether it is for lack of a right of this process that it cannot.
+        unrelated: Whether it is for volumes of another kind, so that its reason helps nobody here.
     """
 
     level: Consistency | None
     reason: str = ""
+    denied: bool = False
+    unrelated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,11 +185,14 @@ class Provider(ABC):
         name: Registry name, lower case.
         options_type: Frozen dataclass of its options, or None if it has none; passing such
             options to `Snapshot` chooses the provider.
+        platforms: The values of ``sys.platform`` where it can ever be used; () for all.  Elsewhere
+            messages do not speak of it.
     """
 
     api: ClassVar[int] = PROVIDER_API
     name: ClassVar[str]
     options_type: ClassVar[type | None] = None
+    platforms: tuple[str, ...] = ()
 
     def unusable(self) -> str:
         """Why this machine or process cannot use the provider at all, or ""; cheap."""

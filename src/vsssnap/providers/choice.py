@@ -7,7 +7,12 @@ from typing import Any
 
 from vsssnap._registry import Registry
 from vsssnap.consistency import Consistency
-from vsssnap.errors import ConsistencyError, ProviderUnavailableError, UsageError
+from vsssnap.errors import (
+    ConsistencyError,
+    ProviderUnavailableError,
+    SnapshotPermissionError,
+    UsageError,
+)
 from vsssnap.providers.base import PROVIDER_API, Offer, Provider, SnapshotRequest
 
 __all__ = ["available", "by_name", "choose", "offers"]
@@ -58,7 +63,11 @@ def offers(request: SnapshotRequest, *, only: str | None = None) -> list[tuple[s
         reason = provider.unusable()
         if not reason and request.options is not None and not _takes(provider, request.options):
             reason = f"does not take {type(request.options).__name__}"
-        found.append((name, provider, Offer(None, reason) if reason else provider.probe(request)))
+        if reason:
+            elsewhere = bool(provider.platforms) and sys.platform not in provider.platforms
+            found.append((name, provider, Offer(None, reason, unrelated=elsewhere)))
+        else:
+            found.append((name, provider, provider.probe(request)))
     return found
 
 
@@ -72,9 +81,12 @@ def choose(request: SnapshotRequest, *, only: str | None = None) -> Provider:
     Raises:
         UsageError: ``only`` names no provider.
         ProviderUnavailableError: none can snapshot these volumes; ``.reasons`` says why for each.
+        SnapshotPermissionError: one could, if this process had the rights.
         ConsistencyError: some can, but none as consistently as required.
     """
     reasons: dict[str, str] = {}
+    unrelated: list[str] = []
+    denied = False
     best: Consistency | None = None
     for name, provider, offer in offers(request, only=only):
         level = offer.level
@@ -87,16 +99,30 @@ def choose(request: SnapshotRequest, *, only: str | None = None) -> Provider:
             reasons[name] = f"offers {level.name}" + (f": {offer.reason}" if offer.reason else "")
         else:
             reasons[name] = offer.reason
+            denied = denied or offer.denied
+            if offer.unrelated:
+                unrelated.append(name)
     what = ", ".join(str(volume) for volume in request.volumes)
+    if best is None and denied:
+        raise SnapshotPermissionError(
+            f"{what} may not be snapshotted by this user",
+            reasons=reasons,
+            unrelated=unrelated,
+            hint="run as an administrator (on Linux, root)",
+        )
     if best is None:
         raise ProviderUnavailableError(
-            f"no provider can snapshot {what}", reasons=reasons, hint="each provider says why not"
+            f"no provider can snapshot {what}",
+            reasons=reasons,
+            unrelated=unrelated,
+            hint="each provider says why not",
         )
     raise ConsistencyError(
         f"{what}: {request.require.name} is required and {best.name} is the most there is",
         wanted=request.require.name,
         offered=best.name,
         reasons=reasons,
+        unrelated=unrelated,
         hint="pass quiesce= managers that declare APPLICATION, or lower require=",
     )
 

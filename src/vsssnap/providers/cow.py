@@ -39,7 +39,8 @@ class CowProvider(Provider):
         """CRASH for open `CowVolume` objects, nothing for anything else."""
         reason = self._why_not(request)
         if reason:
-            return Offer(None, reason)
+            other = not any(isinstance(volume, CowVolume) for volume in request.volumes)
+            return Offer(None, reason, unrelated=other)
         return Offer(Consistency.CRASH, "a CowVolume knows nothing of the file system on it")
 
     def _why_not(self, request: SnapshotRequest) -> str:

@@ -53,7 +53,7 @@ _FILE_SECTOR = 512
 
 
 class _CannotError(Exception):
-    """A volume that this provider cannot take; the message is the reason."""
+    """A volume that this provider cannot take, and why; its cause may be a lack of rights."""
 
 
 @dataclass(slots=True)
@@ -113,11 +113,12 @@ class ReflinkProvider(Provider):
                 _check_clone(source.backing)
                 _check_freeze(source, sources.values())
         except _CannotError as exc:
-            return Offer(None, str(exc))
+            return Offer(None, str(exc), denied=isinstance(exc.__cause__, PermissionError))
         except SnapshotError as exc:  # no /proc, or another mount namespace
             return Offer(None, exc.message)
         except OSError as exc:  # a mount point that this user cannot reach
-            return Offer(None, f"{exc.filename or 'a volume'}: {exc.strerror}")
+            why = f"{exc.filename or 'a volume'}: {exc.strerror}"
+            return Offer(None, why, denied=isinstance(exc, PermissionError))
         still = [source for source in sources.values() if source.mount is None]
         if len(still) > 1:
             names = " and ".join(source.device for source in still)
@@ -274,7 +275,7 @@ def _resolve(volume: object) -> _Source:
     except loops.NoLoopError as exc:
         raise _CannotError(str(exc)) from None
     except (OSError, ValueError) as exc:
-        raise _CannotError(f"{volume}: {getattr(exc, 'strerror', None) or exc}") from None
+        raise _CannotError(f"{volume}: {getattr(exc, 'strerror', None) or exc}") from exc
     return _Source(
         (behind.st_dev, behind.st_ino, loop.offset), os.path.realpath(device), loop.backing,
         loop.offset, loop.size, loop.sector_size, mount,
@@ -304,7 +305,7 @@ def _check_clone(path: str) -> None:
                 f"{path} is on {where.filesystem} at {where.mount_point}, which cannot clone files;"
                 " XFS (made with reflink=1) and btrfs can"
             ) from None
-        raise _CannotError(f"{path} cannot be cloned in its folder: {exc.strerror}") from None
+        raise _CannotError(f"{path} cannot be cloned in its folder: {exc.strerror}") from exc
     finally:
         for fd in fds:
             os.close(fd)

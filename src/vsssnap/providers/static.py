@@ -29,6 +29,7 @@ from vsssnap.errors import (
     ProviderUnavailableError,
     SnapshotError,
     SnapshotLostError,
+    SnapshotPermissionError,
     SourceChangedError,
     UsageError,
     VssSnapError,
@@ -78,8 +79,8 @@ class StaticProvider(Provider):
         if request.persistent:
             return Offer(None, "it cannot outlive this process, which is what watches the source")
         for volume in request.volumes:
-            if reason := _why_not(volume):
-                return Offer(None, reason)
+            if (refusal := _refusal(volume)) is not None:
+                return refusal
         return Offer(Consistency.CRASH, "it watches a source, and neither flushes nor freezes what wrote it")
 
     def prepare(self, request: SnapshotRequest, deadline: Deadline, /) -> None:
@@ -94,7 +95,7 @@ class StaticProvider(Provider):
         for volume in request.volumes:
             deadline.check("watch sources")
             if not isinstance(volume, str | bytes | os.PathLike):
-                raise ProviderUnavailableError("no path", reasons={self.name: _why_not(volume)})
+                raise ProviderUnavailableError("no path", reasons={self.name: _no_path(volume)})
             self._add(os.fsdecode(volume))
 
     def _add(self, path: str) -> None:
@@ -225,34 +226,40 @@ class StaticProvider(Provider):
                 os.close(source.opened.fd)
 
 
-def _why_not(volume: object) -> str:
-    """Why a volume cannot be watched, or ""; a file is opened for a moment, a device is not."""
+def _no_path(volume: object) -> str:
+    return f"{type(volume).__name__} is no path of a block device or a file"
+
+
+def _refusal(volume: object) -> Offer | None:
+    """Why a volume cannot be watched, if so; a file is opened for a moment, a device is not."""
     if not isinstance(volume, str | bytes | os.PathLike):
-        return f"{type(volume).__name__} is no path of a block device or a file"
+        return Offer(None, _no_path(volume), unrelated=True)
     path = os.fsdecode(volume)
+    reason, denied = "", False
     try:
         found = os.stat(path)
         if stat.S_ISREG(found.st_mode):
             opened = devices.open_source(path)
             try:
-                return leases.why_no_lease(opened.fd, path)
+                reason = leases.why_no_lease(opened.fd, path)
             finally:
                 os.close(opened.fd)
-        if not stat.S_ISBLK(found.st_mode):
-            return f"{path} is neither a block device nor a regular file"
-        if not os.access(path, os.R_OK, effective_ids=True):
-            return f"{path} may not be read by this user"
-        if reason := topology.usage(found):
-            return f"{path} {reason}"
-        if not activity.counts_requests(found.st_rdev):
-            return f"{path} is not counted by the kernel (queue/iostats is 0)"
+        elif not stat.S_ISBLK(found.st_mode):
+            reason = f"{path} is neither a block device nor a regular file"
+        elif not os.access(path, os.R_OK, effective_ids=True):
+            reason, denied = f"{path} may not be read by this user", True
+        elif used := topology.usage(found):
+            reason = f"{path} {used}"
+        elif not activity.counts_requests(found.st_rdev):
+            reason = f"{path} is not counted by the kernel (queue/iostats is 0)"
     except VssSnapError as exc:
-        return exc.message
+        reason, denied = exc.message, isinstance(exc, SnapshotPermissionError)
     except OSError as exc:
-        return f"there is no {path}" if exc.errno == errno.ENOENT else f"{path}: {exc.strerror}"
+        reason = f"there is no {path}" if exc.errno == errno.ENOENT else f"{path}: {exc.strerror}"
+        denied = isinstance(exc, PermissionError)
     except ValueError as exc:
-        return f"{path!r} is no path: {exc}"
-    return ""
+        reason = f"{path!r} is no path: {exc}"
+    return Offer(None, reason, denied=denied) if reason else None
 
 
 def _state(opened: devices.Opened) -> activity.Activity | os.stat_result:

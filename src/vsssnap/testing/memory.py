@@ -203,7 +203,7 @@ class MemoryProvider(Provider):
         """See `Provider`."""
         for volume in request.volumes:
             if MemoryVolume.find(volume) is None:
-                return Offer(None, f"{volume} is no MemoryVolume")
+                return Offer(None, f"{volume} is no MemoryVolume", unrelated=True)
         return Offer(self.level) if request.volumes else Offer(None, "no volume is asked for")
 
     def prepare(self, request: SnapshotRequest, deadline: Deadline, /) -> None:

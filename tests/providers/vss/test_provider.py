@@ -227,7 +227,7 @@ def test_a_service_that_does_not_answer_loses_it(fake_vss: FakeVss, volume: Fake
 def test_a_process_that_is_not_elevated_is_told_so_first(fake_vss: FakeVss, volume: FakeVolume) -> None:
     fake_vss.elevated = False
     assert "elevated" in probe("C:")
-    with pytest.raises(ProviderUnavailableError, match="elevated"):
+    with pytest.raises(SnapshotPermissionError, match="elevated"):
         Snapshot("C:").create()
     assert not fake_vss.calls
     with pytest.raises(SnapshotPermissionError) as caught:

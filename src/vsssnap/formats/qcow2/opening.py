@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from vsssnap.errors import ParentMismatchError, UnknownFormatError, UnsupportedFeatureError
+from vsssnap.formats._parents import HINT, named_parents
 from vsssnap.formats.qcow2 import structs
 from vsssnap.formats.qcow2.header import Layout, name_check, parse, unsupported
 from vsssnap.formats.qcow2.reader import Files, Qcow2Reader
@@ -36,7 +37,7 @@ def open_image(storage: Storage, resolve_parent: ResolveParent | None, *, recove
     layout = parse(storage, recover=recover)
     data = _data_file(storage, layout, resolve_parent) if layout.external else None
     complete = not layout.features.incompatible_features & structs.CORRUPT
-    reader = Qcow2Reader(Files(storage, layout, data), complete=complete)
+    reader = Qcow2Reader(Files(storage, layout, data, recover=recover), complete=complete)
     if layout.backing:
         reader.link(resolve_parent, lambda: _backing(storage, layout, resolve_parent))
     return reader
@@ -52,6 +53,13 @@ def _data_file(storage: Storage, layout: Layout, resolve_parent: ResolveParent |
 
 def _backing(storage: Storage, layout: Layout, resolve_parent: ResolveParent | None) -> ImageReader:
     resolve = _resolver(storage, resolve_parent)
+    for parent in named_parents(resolve, _OURS.get(layout.backing_format)):
+        try:
+            _compare(storage, layout, parent)
+        except ParentMismatchError:
+            parent.close()
+            continue
+        return parent
     path = _path(storage, layout.backing)
     if layout.backing_format:
         name = _OURS.get(layout.backing_format)
@@ -138,5 +146,5 @@ def _compare(storage: Storage, layout: Layout, parent: ImageReader) -> None:
             f" {lineage.parent_size} bytes; {parent.path or layout.backing} is"
             f" {found or 'without identity'}, of {parent.size} bytes",
             path=storage.name,
-            hint="put the right parent in its place",
+            hint=HINT,
         )

@@ -15,6 +15,7 @@ from vsssnap.formats._zero import fill_zero
 from vsssnap.formats.base import Depth
 from vsssnap.formats.qcow2 import structs
 from vsssnap.formats.qcow2.bitmaps import Qcow2Bitmap, bitmaps, dirty_extents
+from vsssnap.formats.qcow2.cut import behind, is_cut, require_whole
 from vsssnap.formats.qcow2.header import check_l1, corrupt
 from vsssnap.formats.qcow2.mapping import ClusterMap, Kind
 from vsssnap.formats.qcow2.packing import PackedClusters
@@ -36,8 +37,11 @@ Place = tuple[Kind, int, int]
 class Files:
     """The files of an image, shared by its reader and those of its snapshots; the last one closes them."""
 
-    def __init__(self, storage: Storage, layout: Layout, data: ImageReader | None) -> None:
+    def __init__(
+        self, storage: Storage, layout: Layout, data: ImageReader | None, *, recover: bool = False
+    ) -> None:
         self.storage = storage
+        self.recover = recover  # what lies behind the end of the file is said to be unreadable then
         self.layout = layout
         self.data = data
         self.parent: ImageReader | None = None
@@ -136,6 +140,8 @@ class Qcow2Reader(LayeredReader):
         return super()._load(length, first, place)
 
     def _read_into(self, view: memoryview, offset: int) -> None:
+        if self._files.recover:
+            require_whole(self._extents(offset, len(view)), self._files)
         if self.parent is not None:
             super()._read_into(view, offset)
             return
@@ -156,6 +162,8 @@ class Qcow2Reader(LayeredReader):
             view[first - offset : last - offset] = _part(plain, first - at, last - at)
 
     def _read(self, length: int, offset: int) -> bytes:
+        if self._files.recover:
+            require_whole(self._extents(offset, length), self._files)
         if self.parent is not None:
             return super()._read(length, offset)
         parts = list(self._parts(offset, length))
@@ -203,8 +211,12 @@ class Qcow2Reader(LayeredReader):
         kind, start, host = place
         if kind is Kind.STORED:
             yield from self._stored_extents(first, stop - first, host + first - start)
-        else:
-            yield Extent(first, stop - first, ExtentKind.ZERO if kind is Kind.ZERO else ExtentKind.DATA)
+            return
+        told = ExtentKind.ZERO if kind is Kind.ZERO else ExtentKind.DATA
+        files = self._files
+        if files.recover and behind(kind, stop - first, host, self.layout, files.storage.size):
+            told = ExtentKind.UNREADABLE
+        yield Extent(first, stop - first, told)
 
     def _stored_extents(self, first: int, count: int, host: int) -> Iterator[Extent]:
         """Stored clusters may be holes of the file: preallocated and never written."""
@@ -213,7 +225,8 @@ class Qcow2Reader(LayeredReader):
         for found in source.extents(host, inside):
             yield Extent(first + found.offset - host, found.length, found.kind)
         if inside < count:
-            yield Extent(first + inside, count - inside)  # reading it tells what is wrong
+            kind = ExtentKind.UNREADABLE if self._files.recover else ExtentKind.DATA
+            yield Extent(first + inside, count - inside, kind)  # reading it tells what is wrong
 
     # Snapshots and bitmaps.
 
@@ -320,7 +333,7 @@ class Qcow2Reader(LayeredReader):
         layout = self.layout
         facts: dict[str, Any] = {
             "stored_size": self._files.storage.size,
-            "complete": self._complete,
+            "complete": self._complete and not is_cut(self._files, self._map),
             "identity": layout.lineage.identity.hex if layout.lineage is not None else "",
             "parents": [_printable(layout.backing)] if layout.backing else [],
             "features": layout.feature_words(),

@@ -72,6 +72,17 @@ class Refcounts:
                 if page[index]:
                     yield base + index, page[index]
 
+    def last(self) -> int | None:
+        """The last cluster that is counted; None where that cannot be told."""
+        number, entry = max(self.blocks(), default=(0, 0))
+        if not entry or not self.good(entry):
+            return None
+        counts = self.block(number)
+        for index in range(len(counts) - 1, -1, -1):
+            if counts[index]:
+                return number * self.per_block + index
+        return None
+
     def good(self, entry: int) -> bool:
         """Whether a table entry names a block in the file."""
         return not entry % self._cluster and entry + self._cluster <= self._storage.size

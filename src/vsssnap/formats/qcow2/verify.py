@@ -164,17 +164,18 @@ class _Check:
             place, most = packed_range(host, self.layout.fields.cluster_bits)
             # The last sector of a file may be short.
             inside = place < size and place + most - structs.SECTOR < size
-            where = place
+            where, end = place, place + most
         elif kind is Kind.STORED and not self.layout.external:
-            where, inside = host, host + length <= size
+            where, end = host, host + length
+            inside = end <= size
         else:
             return
         if not inside:
             yield Finding(
                 "L2 table",
                 None,
-                f"clusters of the disk's bytes {start} to {start + length} lie at {where},"
-                f" behind the end of the file, {size}",
+                f"clusters of the disk's bytes {start} to {start + length}, at {where} in the file,"
+                f" reach to {end}, behind its end at {size}",
                 Extent(start, length),
             )
 

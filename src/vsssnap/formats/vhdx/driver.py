@@ -48,7 +48,7 @@ class VhdxFormat(ImageFormat):
         """See `ImageFormat`; the log is replayed in memory, the file is not changed."""
         with owning(storage):
             found = layout.load(storage, recover=recover)
-            reader = VhdxReader(found)
+            reader = VhdxReader(found, recover=recover)
         known = found.locator
         if known is not None:
             reader.link(resolve_parent, lambda: open_parent(found, known, resolve_parent))

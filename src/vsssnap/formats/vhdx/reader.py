@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from vsssnap.blocks.extent import Extent, ExtentKind, shift
+from vsssnap.errors import DeviceReadError
 from vsssnap.formats._layers import LayeredReader, close_in_turn
 from vsssnap.formats._parents import find_parent
 from vsssnap.formats._zero import fill_zero
 from vsssnap.formats.base import Depth, Finding
-from vsssnap.formats.vhdx.tables import NOTHING, PARENT, ZEROS, Tables
+from vsssnap.formats.vhdx.tables import LOST, NOTHING, PARENT, ZEROS, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from vsssnap.formats.vhdx.layout import Layout
     from vsssnap.formats.vhdx.locator import Locator
 
-_KINDS = {ZEROS: ExtentKind.ZERO, NOTHING: ExtentKind.HOLE}
+_KINDS = {ZEROS: ExtentKind.ZERO, NOTHING: ExtentKind.HOLE, LOST: ExtentKind.UNREADABLE}
 
 
 class VhdxReader(LayeredReader):
@@ -38,13 +39,13 @@ class VhdxReader(LayeredReader):
     format = "vhdx"
     plain = True
 
-    def __init__(self, layout: Layout) -> None:
-        """Take over a file whose head was read."""
+    def __init__(self, layout: Layout, *, recover: bool = False) -> None:
+        """Take over a file whose head was read; ``recover``: it may be shorter than its tables say."""
         super().__init__(layout.geometry.size, sector_size=layout.geometry.sector_size)
         self.layout = layout
         self._storage = layout.storage
         self.path = layout.storage.name
-        self.tables = Tables(layout)
+        self.tables = Tables(layout, recover=recover)
         self.caches = (self.tables.cache,)
 
     def _own(self, offset: int, end: int) -> Iterator[tuple[int, int, tuple[int, int] | None]]:
@@ -56,12 +57,25 @@ class VhdxReader(LayeredReader):
         where, start = place
         if where >= 0:
             self._storage.preadinto(view, where + first - start)
+        elif where == LOST:
+            raise self._lost(first, len(view))
         else:
             fill_zero(view)
 
     def _load(self, length: int, first: int, place: tuple[int, int]) -> bytes:
         where, start = place
+        if where == LOST:
+            raise self._lost(first, length)
         return self._storage.pread(length, where + first - start) if where >= 0 else bytes(length)
+
+    def _lost(self, offset: int, length: int) -> DeviceReadError:
+        return DeviceReadError(
+            f"{self.name}: bytes {offset} to {offset + length} of the disk lie behind the file's end,"
+            f" {self._storage.size} bytes",
+            offset=offset,
+            length=length,
+            hint="the image was cut short; what is left can be saved with on_read_error=OnReadError.MARK",
+        )
 
     def _tell(self, first: int, stop: int, place: tuple[int, int]) -> Iterator[Extent]:
         where, start = place

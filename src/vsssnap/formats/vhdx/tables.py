@@ -67,7 +67,7 @@ class Piece:
     Attributes:
         offset: First byte in the disk.
         length: Bytes.
-        where: First byte in the file; `ZEROS`, `NOTHING` or `PARENT` if it is not there.
+        where: First byte in the file; `ZEROS`, `NOTHING`, `PARENT` or `LOST` if it is not there.
     """
 
     offset: int
@@ -78,6 +78,7 @@ class Piece:
 ZEROS: Final = -1  # defined to be zero
 NOTHING: Final = -2  # not defined: whoever used the disk gave it up
 PARENT: Final = -3  # as the parent has it
+LOST: Final = -4  # behind the end of the file; only where recovering
 
 _BY_STATE: Final = {structs.UNDEFINED: NOTHING, structs.ZERO: ZEROS, structs.UNMAPPED: NOTHING}
 
@@ -85,7 +86,8 @@ _BY_STATE: Final = {structs.UNDEFINED: NOTHING, structs.ZERO: ZEROS, structs.UNM
 class Tables:
     """Finds blocks.  Thread-safe."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, *, recover: bool = False) -> None:
+        self.recover = recover
         self._layout = layout
         self._geometry = layout.geometry
         self._storage = layout.storage
@@ -144,11 +146,19 @@ class Tables:
             yield Piece(offset, length, _BY_STATE[state])
         elif state == structs.FULLY_PRESENT:
             start = self._start(block, entry)
-            yield Piece(offset, length, start + offset % self._geometry.block_size)
+            yield from self._inside(offset, length, start + offset % self._geometry.block_size)
         elif state == structs.PARTIALLY_PRESENT and self._geometry.has_parent:
             yield from self._partial(block, entry, offset, length)
         else:
             raise self._broken(block, f"the state {state} is not for such a disk")
+
+    def _inside(self, offset: int, length: int, where: int) -> Iterator[Piece]:
+        """A stretch in the file; where recovering, what lies behind its end is `LOST`."""
+        there = max(0, min(length, self._storage.size - where)) if self.recover else length
+        if there:
+            yield Piece(offset, there, where)
+        if there < length:
+            yield Piece(offset + there, length - there, LOST)
 
     def _partial(self, block: int, entry: int, offset: int, length: int) -> Iterator[Piece]:
         start = self._start(block, entry) - block * self._geometry.block_size
@@ -162,7 +172,10 @@ class Tables:
             stop = bits.find(1 - value, at - base, end - base)
             stop = end if stop < 0 else base + stop
             begin, last = max(offset, at * sector), min(offset + length, stop * sector)
-            yield Piece(begin, last - begin, start + begin if value else PARENT)
+            if value:
+                yield from self._inside(begin, last - begin, start + begin)
+            else:
+                yield Piece(begin, last - begin, PARENT)
             at = stop
 
     def bits(self, block: int, sector: int, count: int) -> bytes:
@@ -195,7 +208,11 @@ class Tables:
         problem = self.misplaced(where, length)
         if problem:
             raise corrupt(
-                self._storage, "BAT entry", self._layout.bat.offset + number * 8, f"its {what} {problem}"
+                self._storage,
+                "BAT entry",
+                self._layout.bat.offset + number * 8,
+                f"its {what} {problem}",
+                "pass recover=True to read what is left" if "behind the end" in problem else "",
             )
 
     def misplaced(self, where: int, length: int) -> str:
@@ -208,7 +225,7 @@ class Tables:
         for region in self._layout.regions:
             if where < region.end and region.offset < where + length:
                 return f"at byte {where} overlaps the {region.name}"
-        if where >= self._storage.size:
+        if where >= self._storage.size and not self.recover:
             return f"lies at byte {where}, behind the end of the file at {self._storage.size}"
         return ""
 

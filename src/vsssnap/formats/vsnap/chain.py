@@ -12,7 +12,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vsssnap.errors import ClosedError, CorruptImageError, ParentMismatchError
+from vsssnap.errors import ClosedError, CorruptImageError, ImageError, ParentMismatchError
+from vsssnap.formats._parents import HINT, named_parents
 from vsssnap.formats.vsnap import structs
 from vsssnap.formats.vsnap.frames import Frame, corrupt, finish_frame, parse_head, read_frame
 from vsssnap.formats.vsnap.payload import DataFrame, parse_data
@@ -194,6 +195,17 @@ class Chain:
                 path=self.own.storage.name,
                 hint="open the image by its path",
             )
+        for reader in named_parents(self._resolve, "vsnap"):
+            try:
+                found = self._checked(self._opened(reader), entry, what, reader.path)
+            except ImageError:
+                reader.close()
+                continue
+            except BaseException:
+                reader.close()
+                raise
+            self._readers[number] = reader
+            return found
         reader = self._resolve(entry.candidates())
         try:
             found = self._checked(self._opened(reader), entry, what, reader.path)
@@ -218,7 +230,7 @@ class Chain:
                 f" {root}, wanted {entry.image_id.hex()} of {entry.length} bytes with"
                 f" {entry.content_root.hex()}",
                 path=path or found.storage.name,
-                hint="put the image back that this one was made against",
+                hint=HINT,
             )
         return found
 

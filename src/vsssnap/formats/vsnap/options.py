@@ -50,7 +50,10 @@ class VsnapOptions:
         """
         whole(size, "size", most=structs.MAX_VOLUME)
         if not -50 <= self.level <= 19:
-            raise UsageError(f"level is {self.level}, outside -50..19", hint="1 is fast, 3 smaller")
+            raise UsageError(
+                f"level is {self.level}, outside -50..19",
+                hint="a higher one is smaller and slower: 1 is the default, 19 the smallest",
+            )
         if self.digest not in (None, *_DIGESTS):
             raise UsageError(f"digest is {self.digest!r}", hint=f"choose one of {', '.join(_DIGESTS)}")
         basis = parent.header if parent is not None else None

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 from vsssnap.blocks.extent import Extent
 from vsssnap.blocks.pipeline import mapped
-from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError
+from vsssnap.errors import (
+    CorruptImageError,
+    DeviceReadError,
+    ImageError,
+    ImageNotFoundError,
+    ParentMismatchError,
+)
 from vsssnap.formats.base import Depth, Finding
 from vsssnap.formats.vsnap import merkle, structs
 from vsssnap.formats.vsnap.codec import HASHERS
@@ -51,6 +57,8 @@ def verify(reader: VsnapReader, depth: Depth, progress: Report) -> Iterator[Find
         if number == reader.chain.number or reader.chain.entries[number].used:
             try:
                 files.append(reader.chain[number])
+            except (ImageNotFoundError, ParentMismatchError):
+                raise  # an ancestor that is elsewhere is no damage, and every chunk would say so again
             except (ImageError, DeviceReadError) as exc:
                 yield _finding(exc, "file table")
     for file in files:

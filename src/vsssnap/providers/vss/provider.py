@@ -66,6 +66,7 @@ class VssProvider(Provider):
 
     def __init__(self) -> None:
         self._system = dll.current()
+        self.platforms = ("win32",) if self._system is None else ()  # a stand-in that is lent is enough
         self._worker: Worker | None = None
         self._requester: Requester | Attached | None = None
         self._named: list[Named] = []
@@ -98,7 +99,7 @@ class VssProvider(Provider):
             return Offer(None, "no volume is named")
         options = _options(request)
         if not options.allow_unelevated and not _is_elevated(system):
-            return Offer(None, _UNELEVATED)
+            return Offer(None, _UNELEVATED, denied=True)
         try:
             names.resolve(system, request.volumes)
         except ProviderUnavailableError as exc:
