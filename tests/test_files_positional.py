@@ -57,16 +57,17 @@ def test_a_closed_descriptor_is_an_oserror() -> None:
         _files.pread(9999, 1, 0)
 
 
-@pytest.mark.skipif(sys.platform != "win32", reason="elsewhere pread refuses a pipe")
-def test_a_read_that_waits_stops_no_other_one(fd: int) -> None:
-    source, sink = os.pipe()
-    found = bytearray(1)
-    waiting = threading.Thread(target=lambda: _files.preadinto(source, memoryview(found), 0))
-    waiting.start()
-    assert _files.pread(fd, 5, 5) == CONTENT[5:10]
-    assert _files.pwrite(fd, memoryview(b"x"), 0) == 1
-    os.write(sink, b"!")
-    waiting.join()
-    assert found == b"!"
-    os.close(source)
-    os.close(sink)
+if sys.platform == "win32":  # elsewhere pread refuses a pipe
+
+    def test_a_read_that_waits_stops_no_other_one(fd: int) -> None:
+        source, sink = os.pipe()
+        found = bytearray(1)
+        waiting = threading.Thread(target=lambda: _files.preadinto(source, memoryview(found), 0))
+        waiting.start()
+        assert _files.pread(fd, 5, 5) == CONTENT[5:10]
+        assert _files.pwrite(fd, memoryview(b"x"), 0) == 1
+        os.write(sink, b"!")
+        waiting.join()
+        assert found == b"!"
+        os.close(source)
+        os.close(sink)

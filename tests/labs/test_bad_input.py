@@ -195,7 +195,7 @@ def test_user_without_rights_is_told_what_is_missing(
         for part in (*parts, f"error {code}"):
             assert part in text, (name, text)
     kind, _, text = refused["snapshot"]
-    assert kind == "ProviderUnavailableError"
+    assert kind == "SnapshotPermissionError"
     assert "reflink: " in text
     assert f"static: {path}" in text
     assert "may not" in text

@@ -19,7 +19,6 @@ WORDS: Sequence[tuple[str, str]] = (
      "pass --stop-service or --before, --after and --claims-application, or lower --require"),
     ("list_snapshots() shows those there are", "`vsssnap snapshots list` shows those there are"),
     ("open devices with open_device", "name an image; a device can be saved with `vsssnap save`"),
-    ("open an image of it with open_image", "name an image of it"),
     ("on_read_error=OnReadError.MARK", "--on-read-error mark"),
     ('name format="raw" if it is raw', "pass {format} raw if it is raw"),
     ("give it one, or say uncovered=Uncovered.READ or Uncovered.LEAVE_OUT", "save its volumes one by one"),
