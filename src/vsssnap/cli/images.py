@@ -304,7 +304,8 @@ def compare(
     if not count:
         out.say(f"{a} and {b} hold the same {format_size(sizes[0])}", fg="green")
     else:
-        out.say(f"{a} and {b} differ in {count} ranges, {differing} bytes", fg="red")
+        places = "1 range" if count == 1 else f"{count} ranges"
+        out.say(f"{a} and {b} differ in {places}, {differing} bytes", fg="red")
         if sizes[0] != sizes[1]:
             out.say(f"  {a} has {sizes[0]} bytes, {b} has {sizes[1]}")
         if unreadable:
