@@ -179,3 +179,42 @@ def test_the_demo_on_a_real_file_system() -> None:
     assert "provider reflink" in shown
     assert "naive copy: TORN" in shown
     assert "snapshot: clean" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("formats",), ("info", "disk.vsnap", "--json"), ("convert", "disk.vsnap", "-", "--format", "raw")],
+)
+def test_a_reader_that_has_ended_is_told_by_the_exit_code(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "disk").write_bytes(mixed(8 << 20))
+    vsssnap("save", tmp_path / "disk", tmp_path / "disk.vsnap", "--live")
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "vsssnap.cli", *arguments],
+            cwd=tmp_path,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == 141, done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_are_no_failure(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "disk").write_bytes(mixed(1 << 20))
+    command = f"{sys.executable} -m vsssnap.cli save disk disk.vsnap --live {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0
+    assert "ok" in vsssnap("verify", tmp_path / "disk.vsnap").stdout
+
+
+def test_options_about_snapshots_do_not_go_with_an_image(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(mixed(1 << 20))
+    vsssnap("save", tmp_path / "disk", tmp_path / "disk.vsnap", "--live")
+    more = ("--partition", "1", "--require", "application")
+    done = vsssnap("save", tmp_path / "disk.vsnap", tmp_path / "out.vsnap", *more, status=2)
+    assert "an image as source does not go with --require" in done.stderr

@@ -81,6 +81,32 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
         restore_image(tmp_path / "none.raw", tmp_path / "out.raw")
 
 
+def test_an_ancestor_that_is_still_needed_is_not_replaced(tmp_path: Path) -> None:
+    """Also where nothing of it was read yet: an index names files that are opened when they are needed."""
+    base, child = tmp_path / "base.vsnap", tmp_path / "child.vsnap"
+    save_image(Plain(noise(2 * MIB)), base)
+    with open_image(base) as parent:
+        save_image(Plain(noise(2 * MIB)[:MIB] + bytes(MIB)), child, parent=parent)
+    before = base.read_bytes()
+    refusal = r"base\.vsnap is what is being read"
+    with pytest.raises(TargetRefusedError, match=refusal):
+        restore_image(child, base, replace=True)
+    with open_image(child) as parent, pytest.raises(TargetRefusedError, match=refusal):
+        save_image(Plain(noise(2 * MIB)), base, parent=parent, replace=True)
+    assert base.read_bytes() == before
+
+
+def test_what_is_left_of_an_image_whose_begin_is_lost_is_restored(tmp_path: Path) -> None:
+    """Nobody can look then whether it is the disk around a volume."""
+    lost = Extent(0, MIB, ExtentKind.UNREADABLE)
+    source = BytesReader(bytes(MIB) + noise(MIB), extents=(lost, Extent(MIB, MIB)), bad=[(0, MIB)])
+    with pytest.raises(DeviceReadError):
+        restore_image(source, tmp_path / "a.raw")
+    report = restore_image(source, tmp_path / "a.raw", on_read_error=OnReadError.MARK)
+    assert report.unreadable == (lost,)
+    assert (tmp_path / "a.raw").read_bytes() == bytes(MIB) + noise(MIB)
+
+
 def test_damage_that_a_sidecar_knows_of_is_not_restored_or_converted(tmp_path: Path) -> None:
     image = tmp_path / "image.raw"
     save_image(Plain(noise(4 * MIB)), image)

@@ -22,6 +22,10 @@ from vsssnap.cli.wording import for_people
 from vsssnap.errors import CancelledError, UsageError, VssSnapError
 
 
+class _PipeClosedError(Exception):
+    """Nobody reads the standard output any more."""
+
+
 class App(click.Group):
     """The top command; every error leaves it as a message and an exit code."""
 
@@ -44,6 +48,15 @@ class App(click.Group):
             code = exits.SIGNAL + exc.number
         sys.exit(code)
 
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own
+        """Run the command.  Of a pipe whose reader has ended we tell: click would exit with 1, "damage"."""
+        try:
+            return super().invoke(ctx)
+        except OSError as exc:
+            if exc.errno == errno.EPIPE or getattr(exc, "code", None) == errno.EPIPE:
+                raise _PipeClosedError from exc
+            raise
+
     def _guarded(
         self, holder: Holder, words: list[str], name: str, complete_var: str | None, extra: dict[str, Any]
     ) -> int:
@@ -51,12 +64,8 @@ class App(click.Group):
             code = super().main(words, name, complete_var, standalone_mode=False, obj=holder, **extra)
             sys.stdout.flush()
             return code if isinstance(code, int) else exits.OK
-        except BrokenPipeError:
+        except (BrokenPipeError, _PipeClosedError):
             return _pipe_closed()
-        except OSError as exc:
-            if exc.errno == errno.EPIPE:
-                return _pipe_closed()
-            return _failed(exc, holder, words)
         except BaseException as exc:
             return _failed(exc, holder, words)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from vsssnap.cli import disks, exits, interrupts, shadow
 from vsssnap.cli.common import PATH, command, image_options, reading_options
 from vsssnap.cli.naming import without_suffix
 from vsssnap.cli.options import build
+from vsssnap.cli.quieting import managers
 from vsssnap.cli.sources import check_plans, refuse_images, warn_of_doubles, warn_of_places
 from vsssnap.cli.targets import STDOUT, Plan, plans_for
 from vsssnap.cli.verifying import verified
@@ -23,12 +23,12 @@ from vsssnap.cli.views import disk_image, say_left_out, view_options, wanted
 from vsssnap.errors import UsageError
 
 if TYPE_CHECKING:
+    from vsssnap import CopyOptions
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.cli.output import Output
     from vsssnap.cli.views import Wanted
     from vsssnap.formats.base import ImageReader
     from vsssnap.imaging.reports import CopyReport
-    from vsssnap.quiesce import QuiesceManager
     from vsssnap.snapshot import Snapshot
 
 _LIVE = "copied live, without a snapshot: what was written meanwhile may be in it half, so it may be torn"
@@ -114,6 +114,7 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     Blocks that no file uses are left out, and so are page files and the like, where SOURCE holds a
     file system whose map can be trusted; `--unused read --no-exclude` copies everything.
     """
+    _copy_options(given)  # what is wrong with them is said before anything is stopped
     view = wanted(given, live=given["live"])
     if given["partition"] and len(given["sources"]) > 1:
         raise UsageError("--partition is about one source", hint="save the sources one by one")
@@ -132,6 +133,12 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
         return _save_live(out, plans, given, view)
     disk = disk_image(plans[0].source, partition=given["partition"], format=given["input_format"])
     if disk is not None:
+        with contextlib.ExitStack() as unless:
+            unless.callback(disk.close)
+            shadow.refuse_snapshot_options(
+                given, "an image as source", "nobody writes it, and no snapshot is taken"
+            )
+            unless.pop_all()
         part = view.of(disk, plans[0].source)
         report, _ = _save_reader(out, plans[0], given, lambda stack: stack.enter_context(part))
         return _report(out, [report], {"snapshot": None}, check=given["check"])
@@ -151,7 +158,7 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     asked = {
         "provider": given["provider"],
         "require": Consistency[given["require"].upper()],
-        "quiesce": _managers(given),
+        "quiesce": managers(given),
         "timeout": given["timeout"],
         "options": options,
     }
@@ -312,7 +319,7 @@ def _write(
     parent: ImageReader | None = None,
     metadata: Any = None,  # noqa: ANN401 - ImageMetadata, which --help need not load
 ) -> CopyReport:
-    from vsssnap import CopyOptions, OnReadError, save_image
+    from vsssnap import OnReadError, save_image
     from vsssnap.formats import PipeStorage
 
     to_stdout = plan.target == STDOUT
@@ -326,7 +333,7 @@ def _write(
             metadata=metadata,
             replace=given["replace"],
             on_read_error=OnReadError(given["on_read_error"]),
-            copy=CopyOptions(workers=given["workers"], rate_limit=given["rate_limit"]),
+            copy=_copy_options(given),
             progress=progress,
             wrap=given["wrap"],
         )
@@ -344,6 +351,12 @@ def _write(
     say_left_out(out, reader)
     _say_what_is_lost(out, plan, report)
     return report
+
+
+def _copy_options(given: dict[str, Any]) -> CopyOptions:
+    from vsssnap import CopyOptions
+
+    return CopyOptions(workers=given["workers"], rate_limit=given["rate_limit"])
 
 
 def _say_what_is_lost(out: Output, plan: Plan, report: CopyReport) -> None:
@@ -367,30 +380,3 @@ def _report(out: Output, reports: Sequence[CopyReport], facts: dict[str, Any], *
         facts = {**facts, "verified": checked}
     out.document(ok, {"images": reports, **facts})
     return exits.OK if ok else exits.FOUND
-
-
-def _managers(given: dict[str, Any]) -> list[QuiesceManager]:
-    from vsssnap.consistency import Consistency
-    from vsssnap.quiesce import run_commands, service_stopped
-
-    managers: list[QuiesceManager] = [service_stopped(name) for name in given["services"]]
-    if given["before"] or given["after"]:
-        managers.append(
-            run_commands(
-                before=_words(given["before"], "--before"),
-                after=_words(given["after"], "--after"),
-                claims=Consistency.APPLICATION if given["claims_application"] else None,
-            )
-        )
-    elif given["claims_application"]:
-        raise UsageError(
-            "--claims-application is about --before and --after", hint="pass at least one of them"
-        )
-    return managers
-
-
-def _words(text: str | None, option: str) -> list[str]:
-    try:
-        return shlex.split(text or "")
-    except ValueError as exc:
-        raise UsageError(f"{option} {text!r} cannot be split into words: {exc}") from None

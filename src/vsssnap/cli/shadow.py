@@ -66,17 +66,25 @@ def opened(
     Raises:
         UsageError: there is none of that name, or other options do not go with it.
     """
-    refused = [option for name, option in _ABOUT_SNAPSHOTS.items() if given[name]]
-    if refused or given["require"] != "crash":
-        raise UsageError(
-            f"--shadow does not go with --{refused[0] if refused else 'require'}",
-            hint="it reads a shadow copy that is there and takes no snapshot",
-        )
+    refuse_snapshot_options(given, "--shadow", "it reads a shadow copy that is there and takes no snapshot")
     volume = stack.enter_context(_open(source))
     if partition is not None:
         volume = stack.enter_context(partition_of(volume, partition, source))
         source = f"partition {partition} of {source}"
     return on_volume(stack, volume, source, given)
+
+
+def refuse_snapshot_options(given: dict[str, Any], what: str, why: str) -> None:
+    """Refuse options of ``save`` that are about a snapshot where none is taken.
+
+    Raises:
+        UsageError: one of them was given.
+    """
+    refused = [option for name, option in _ABOUT_SNAPSHOTS.items() if given[name]]
+    if given["require"] != "crash":
+        refused.append("require")
+    if refused:
+        raise UsageError(f"{what} does not go with --{refused[0]}", hint=why)
 
 
 def on_volume(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vsssnap.errors import ImageError, UsageError
+from vsssnap.errors import UnknownFormatError, UsageError, VssSnapError
 
 if TYPE_CHECKING:
     from vsssnap.blocks.reader import BlockReader
@@ -144,7 +144,11 @@ def disk_image(path: str, *, partition: int | None, format: str | None = None) -
         if partition is None or not stat.S_ISREG(os.stat(path).st_mode):
             return None
         reader = open_image(path, format=format)
-    except (OSError, ValueError, ImageError):
+    except UnknownFormatError:
+        return None
+    except VssSnapError:
+        raise  # an image, and what is wrong with it is said best by this
+    except (OSError, ValueError):
         return None
     if reader.format == "raw":
         reader.close()

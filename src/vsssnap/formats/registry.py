@@ -56,6 +56,10 @@ def by_name(name: str) -> ImageFormat:
     Raises:
         UsageError: there is none, two packages declare it, or it does not load.
     """
+    if not isinstance(name, str):
+        raise UsageError(
+            f"there is no image format {name!r}", hint=f"known are {', '.join(_REGISTRY.names())}"
+        )
     driver: ImageFormat = _REGISTRY.get(name)()
     return driver
 

@@ -99,24 +99,28 @@ class _Opening:
                 exc.path = exc.path or path
                 raise
 
+    def places(self, child: str, candidates: Sequence[str]) -> list[str]:
+        """Where a parent of one of some names may be, the likeliest first."""
+        # A child that was opened by a link lies where the link leads to, and so do its parents.
+        folders = [os.path.dirname(child), os.path.dirname(os.path.realpath(child))]
+        if os.path.realpath(folders[0]) == folders[1]:
+            del folders[1]
+        # What lies beside the child may have come there since its parents were moved.
+        moved = [
+            os.path.join(folder, os.path.basename(candidate.replace("\\", "/")))
+            for folder in self._folders
+            for candidate in candidates
+        ]
+        beside = [os.path.join(folder, candidate) for candidate in candidates for folder in folders]
+        return list(dict.fromkeys(moved + beside))
+
     def open_parent(
         self, child: str, candidates: Sequence[str], format: str | None, chain: tuple[_Child, ...]
     ) -> ImageReader:
         """Open the first of some files, seen from its child."""
         if len(chain) > _MAX_CHAIN:
             raise CorruptImageError(f"{child}: more than {_MAX_CHAIN} parents behind one another", path=child)
-        # A child that was opened by a link lies where the link leads to, and so do its parents.
-        folders = [os.path.dirname(child), os.path.dirname(os.path.realpath(child))]
-        if os.path.realpath(folders[0]) == folders[1]:
-            del folders[1]
-        tried = dict.fromkeys(
-            [os.path.join(folder, candidate) for candidate in candidates for folder in folders]
-            + [
-                os.path.join(folder, os.path.basename(candidate.replace("\\", "/")))
-                for folder in self._folders
-                for candidate in candidates
-            ]
-        )
+        tried = self.places(child, candidates)
         circle = ""
         for path in tried:
             found = _Child.of(path)
@@ -186,6 +190,11 @@ class _Resolver:
     def named(self) -> Sequence[str]:
         """Files that the user says are parents, but for this image and its children."""
         return [path for path in self._opening.named if _Child.of(path) not in self._chain]
+
+    def places(self, candidates: Sequence[str]) -> list[str]:
+        """Files that may be parents, for whoever must not touch one before it is opened."""
+        found = [*self._opening.places(self._path, candidates), *self.named]
+        return [path for path in found if os.path.isfile(path)]
 
     def later(self, task: Callable[[], None]) -> None:
         """Do this when the image is open, so that a chain may be longer than the stack is deep."""

@@ -196,7 +196,7 @@ def transfer(
     counts = Counts()
     limit = RateLimit(copy.rate_limit) if copy.rate_limit is not None else None
 
-    def work(item: Unit | Extent, buffer: bytearray) -> tuple[tuple[Extent, ...], Any] | None:
+    def work(item: Unit | Extent, buffer: bytearray) -> tuple[tuple[Extent, ...], int, Any] | None:
         if isinstance(item, Extent):
             if item.kind is ExtentKind.UNREADABLE and on_read_error is OnReadError.RAISE:
                 raise _unreadable(item)
@@ -210,22 +210,21 @@ def transfer(
                     raise _unreadable(mark)
         bad = read_unit(reader, item, view, mark=on_read_error is OnReadError.MARK)
         marks = tuple(sorted((*item.marks, *bad), key=lambda extent: extent.offset))
-        return marks, writer.encode(view, item.offset)
+        return marks, sum(mark.length for mark in bad), writer.encode(view, item.offset)
 
-    def done(item: Unit | Extent, result: tuple[tuple[Extent, ...], Any] | None) -> None:
+    def done(item: Unit | Extent, result: tuple[tuple[Extent, ...], int, Any] | None) -> None:
         if isinstance(item, Extent) or result is None:
             assert isinstance(item, Extent)  # noqa: S101 - work gives None for extents alone
             writer.mark(item)
             counts.mark(item)
             meter.add(item.length)
             return
-        marks, encoded = result
+        marks, lost, encoded = result
         for mark in marks:
             writer.mark(mark)
             counts.mark(mark)
         writer.store(encoded)
         read = sum(length for _, length in item.parts)
-        lost = sum(mark.length for mark in marks if mark not in item.marks)
         counts.add(ExtentKind.DATA, read - lost)
         counts.add(ExtentKind.ZERO, item.length - read - sum(mark.length for mark in item.marks))
         meter.add(item.length)

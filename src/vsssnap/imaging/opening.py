@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._arguments import path_text
@@ -17,7 +18,7 @@ from vsssnap.imaging.partial import PartialFile, check_target, remove
 from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from vsssnap.blocks.extent import Extent
     from vsssnap.blocks.reader import BlockReader
@@ -76,6 +77,8 @@ def open_image(
         ParentMismatchError: its parent on disk is another image.
     """
     given = [parent] if isinstance(parent, str | bytes | os.PathLike) else parent
+    if not isinstance(given, Sequence):
+        raise UsageError(f"parent is {parent!r}, no path", hint="leave it out, or give a path or several")
     return open_chain(path_text(path), format, recover=recover, where=[path_text(each) for each in given])
 
 

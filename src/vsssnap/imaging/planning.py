@@ -56,10 +56,11 @@ def check_save(
         instance(parent, ImageReader, "parent", "open it with open_image")
     driver = registry.by_name(format) if format is not None else registry.by_suffix(name)
     read = (*origins, *(parent.origins if parent is not None else ()))
-    files = [name + SIDECAR_SUFFIX] if driver.wants_sidecar(options) else []
-    for path in (*files, name):
+    beside = name + SIDECAR_SUFFIX
+    for path in (beside, name):  # also where none is wanted: an old one would be taken for the image's
         check_target(path, replace=replace, origins=read)
-        check_partial(path, replace=replace)
+        if path == name or driver.wants_sidecar(options):
+            check_partial(path, replace=replace)
     check_format(driver, name, size, options, parent)
 
 

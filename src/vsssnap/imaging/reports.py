@@ -73,7 +73,10 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
-"""Called in the thread that called the operation; what it raises ends the operation."""
+"""Called in the thread that called the operation; what it raises ends the operation.
+
+At the state ``"done"`` the target is complete and stays.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +150,9 @@ class VerifyReport:
         return not self.count
 
 
+_EVERY = 0.1  # seconds between two reports
+
+
 class Meter:
     """Counts settled bytes from any thread and reports them from one."""
 
@@ -157,6 +163,15 @@ class Meter:
         self._lock = threading.Lock()
         self._done = 0
         self._history: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._next = 0.0  # when `settle` reports again
+
+    def settle(self, count: int) -> None:
+        """Settle ``count`` more bytes in the thread that called, and report now and then."""
+        self.add(count)
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _EVERY
+            self.tick()
 
     def add(self, count: int) -> None:
         """Settle ``count`` more bytes; any thread."""

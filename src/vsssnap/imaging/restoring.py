@@ -21,7 +21,7 @@ from vsssnap._arguments import path_text
 from vsssnap._units import MIB
 from vsssnap.blocks.reader import BlockReader, as_reader
 from vsssnap.blocks.target import is_device, open_target, windows_system
-from vsssnap.errors import CorruptImageError, TargetError, TargetRefusedError
+from vsssnap.errors import CorruptImageError, DeviceReadError, TargetError, TargetRefusedError
 from vsssnap.formats.base import SIDECAR_SUFFIX, ImageWriter, WriteOrder
 from vsssnap.formats.raw import RawFormat, RawOptions
 from vsssnap.formats.storage import FileStorage
@@ -91,7 +91,7 @@ def restore_image(
     try:
         options = copy or CopyOptions()
         if unwrap:
-            reader = _unwrapped(reader)
+            reader = _unwrapped(reader, known_policy(on_read_error))
         if is_device(name):
             return _to_device(reader, name, verify, known_policy(on_read_error), options, progress)
         return _to_file(reader, name, verify, replace, known_policy(on_read_error), options, progress)
@@ -100,10 +100,12 @@ def restore_image(
             whole.close()
 
 
-def _unwrapped(reader: BlockReader) -> BlockReader:
+def _unwrapped(reader: BlockReader, on_read_error: OnReadError) -> BlockReader:
     try:
         return from_disk(reader)
-    except CorruptImageError as exc:
+    except (CorruptImageError, DeviceReadError) as exc:
+        if on_read_error is OnReadError.MARK:
+            return reader  # what is left of it, as it is: nobody can tell whether it is a volume's disk
         exc.hint = f"{exc.hint}; unwrap=False writes the disk as it is"
         raise
 

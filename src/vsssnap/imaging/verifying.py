@@ -106,16 +106,15 @@ def verify_image(
 
 
 def _findings(reader: ImageReader, depth: Depth, own: tuple[Depth, ...], meter: Meter) -> Iterator[Finding]:
-    def settle(count: int) -> None:
-        meter.add(count)
-        meter.tick()
-
+    beside = reader.sidecar if depth is Depth.CONTENT else None
     try:
-        yield from reader.verify(max(d for d in own if d <= depth), settle)
-        if reader.sidecar is not None and depth is Depth.CONTENT:
+        # Of two passes the longer one is the progress.
+        shown = meter.settle if beside is None else lambda count: meter.settle(0)
+        yield from reader.verify(max(d for d in own if d <= depth), shown)
+        if beside is not None:
             from vsssnap.formats.sidecar import verify_with_sidecar
 
-            yield from verify_with_sidecar(reader, reader.sidecar, settle)
+            yield from verify_with_sidecar(reader, beside, meter.settle)
     except (CorruptImageError, DeviceReadError) as exc:
         # A format should report and go on; what it raises all the same is damage too.
         yield _finding(exc)

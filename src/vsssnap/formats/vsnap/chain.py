@@ -247,10 +247,15 @@ class Chain:
         return self._readers[number]
 
     def paths(self) -> tuple[str, ...]:
-        """Names of the files that are open, its own first."""
+        """Names of its files, its own first: those that are open, and where the others may be."""
         with self._lock:
-            names = (self.own.storage.name, *(reader.path for reader in self._readers.values()))
-        return tuple(name for name in names if name)
+            names = [self.own.storage.name, *(reader.path for reader in self._readers.values())]
+            closed = [entry for number, entry in enumerate(self.entries) if number not in self._readers]
+        places = getattr(self._resolve, "places", None)
+        if places is not None:
+            for entry in closed:
+                names += places(entry.candidates())
+        return tuple(dict.fromkeys(name for name in names if name))
 
     def close(self) -> None:
         """Close every file."""

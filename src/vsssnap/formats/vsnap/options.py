@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vsssnap._arguments import instance
 from vsssnap._units import KIB, MIB, is_power_of_two, whole
 from vsssnap.errors import UsageError
 from vsssnap.formats.vsnap import structs
@@ -49,13 +50,20 @@ class VsnapOptions:
             UsageError: a value is out of its bounds, or not the parent's.
         """
         whole(size, "size", most=structs.MAX_VOLUME)
-        if not -50 <= self.level <= 19:
+        if type(self.level) is not int or not -50 <= self.level <= 19:
             raise UsageError(
-                f"level is {self.level}, outside -50..19",
+                f"level is {self.level!r}, no whole number in -50..19",
                 hint="a higher one is smaller and slower: 1 is the default, 19 the smallest",
             )
         if self.digest not in (None, *_DIGESTS):
             raise UsageError(f"digest is {self.digest!r}", hint=f"choose one of {', '.join(_DIGESTS)}")
+        for name in ("chunk_size", "cell_size", "segment_size", "sector_size"):
+            if getattr(self, name) is not None:
+                whole(getattr(self, name), name, least=1)
+        if self.image_id is not None:
+            from uuid import UUID
+
+            instance(self.image_id, UUID, "image_id")
         basis = parent.header if parent is not None else None
         chunk = self.chunk_size or (basis.chunk_size if basis else MIB)
         cell = self.cell_size or (basis.cell_size if basis else min(64 * KIB, chunk))

@@ -158,7 +158,9 @@ class VsnapReader(ImageReader):
         }
 
     def depths(self) -> tuple[Depth, ...]:
-        """See `ImageReader`."""
+        """See `ImageReader`; an index that was rebuilt has nothing of its own to hold the content against."""
+        if self.footer is None:
+            return (Depth.STRUCTURE, Depth.STORED)
         return (Depth.STRUCTURE, Depth.STORED, Depth.CONTENT)
 
     def verify(self, depth: Depth, progress: Callable[[int], None]) -> Iterator[Finding]:
