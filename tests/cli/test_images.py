@@ -122,3 +122,8 @@ def test_a_missing_ancestor_is_named(chain: Path) -> None:
     assert done.stdout == ""  # no damage: there is nothing to list
     assert "its parent is not there (looked for full.vsnap)" in done.stderr
     assert "name it with --parent" in done.stderr
+
+
+def test_an_increment_is_told_by_its_own_file(chain: Path) -> None:
+    told = json.loads(vsssnap("info", "grandchild.vsnap", "--json", folder=chain))
+    assert told["stored"] == (chain / "grandchild.vsnap").stat().st_size

@@ -148,7 +148,9 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool, par
         for extent in reader.extents():
             interrupts.check()
             states[extent.kind] += extent.length
-        stored = sum(os.stat(name).st_size for name in reader.origins)
+        details = reader.info()
+        # Of an increment its own file: those behind it are images of their own.
+        stored = details.get("stored_size", os.stat(image).st_size)
         depths = tuple(sorted({*reader.depths(), *([Depth.CONTENT] if reader.sidecar is not None else [])}))
         values = {
             "path": image,
@@ -161,7 +163,7 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool, par
             "depths": depths,
             "sidecar": reader.sidecar is not None,
             "metadata": _metadata(reader.metadata),
-            "details": reader.info(),
+            "details": details,
         }
         values |= _inside(out, reader)
         _show(out, values, reader.metadata, ", ".join(depth.name.lower() for depth in depths))

@@ -135,9 +135,7 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     if disk is not None:
         with contextlib.ExitStack() as unless:
             unless.callback(disk.close)
-            shadow.refuse_snapshot_options(
-                given, "an image as source", "nobody writes it, and no snapshot is taken"
-            )
+            shadow.refuse_snapshot_options(given, "an image as source", "no snapshot is taken of it")
             unless.pop_all()
         part = view.of(disk, plans[0].source)
         report, _ = _save_reader(out, plans[0], given, lambda stack: stack.enter_context(part))
