@@ -145,30 +145,6 @@ def test_positional_calls_leave_the_cursor(fd: int) -> None:
     assert os.lseek(fd, 0, os.SEEK_CUR) == 7
 
 
-def test_large_writes_are_begun_behind_the_writer(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[tuple[int, int]] = []
-    monkeypatch.setattr(_files, "start_writing", lambda fd, offset, length: begun.append((offset, length)))
-    behind = _files.WriteBehind(fd)
-    step = behind.STEP
-    for offset in range(0, 2 * step, 1 << 20):
-        behind.wrote(offset, 1 << 20)
-        behind.wrote(0, 0)
-    assert begun == [(0, step), (step, step)]
-    behind.wrote(7, step - 1)
-    assert len(begun) == 2
-    behind.wrote(step + 6, 1)
-    assert begun[2:] == [(7, step)]
-
-
-def test_scattered_writes_are_left_to_the_system(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[int] = []
-    monkeypatch.setattr(_files, "start_writing", lambda fd, offset, length: begun.append(offset))
-    behind = _files.WriteBehind(fd)
-    for number in range(1000):
-        behind.wrote(number << 30, 1 << 20)
-    assert begun == []
-
-
 def test_starting_to_write_keeps_what_was_written(fd: int) -> None:
     data = bytes(range(256)) * 4096
     os.pwrite(fd, data, 0)

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import sys
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -135,41 +134,3 @@ else:
                 yield data, hole - data, True
                 data = hole
             at = data
-
-
-class WriteBehind:
-    """Keeps the disk busy while a large file is written, so that fsync finds little left to do.
-
-    Linux leaves what is written in memory until it is some thirty seconds old
-    (Documentation/admin-guide/sysctl/vm.rst, dirty_expire_centisecs); meanwhile the disk would be
-    idle, and the end of every copy a wait for it.  Any thread.
-    """
-
-    __slots__ = ("_count", "_fd", "_high", "_lock", "_low")
-
-    STEP = 8 << 20  # bytes written between two calls
-
-    def __init__(self, fd: int) -> None:
-        """Watch a descriptor, which is the caller's and open in every call."""
-        self._fd = fd
-        self._lock = threading.Lock()
-        self._clear()
-
-    def _clear(self) -> None:
-        self._low, self._high, self._count = sys.maxsize, 0, 0
-
-    def wrote(self, offset: int, length: int) -> None:
-        """Note that a range was written."""
-        if not length:
-            return
-        with self._lock:
-            self._low = min(self._low, offset)
-            self._high = max(self._high, offset + length)
-            self._count += length
-            if self._count < self.STEP:
-                return
-            start, span, dense = self._low, self._high - self._low, self._count
-            self._clear()
-        # Of ranges that are scattered the system must look at too much between them.
-        if span <= 4 * dense:
-            start_writing(self._fd, start, span)

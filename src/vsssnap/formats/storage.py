@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
 from vsssnap import _files
+from vsssnap._behind import WriteBehind, WriteFailed
 from vsssnap._uses import UseGate
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import CorruptImageError, DeviceReadError, TargetError, UsageError
@@ -97,7 +98,10 @@ class Storage(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let the resource go.  Idempotent; running calls finish."""
+        """Let the resource go.  Idempotent; running calls finish.
+
+        What was written since the last `flush` may be lost.
+        """
 
     def __enter__(self) -> Self:
         return self
@@ -129,11 +133,12 @@ class FileStorage(Storage):
         self._fd = fd
         _files.binary(fd)
         self._size = os.fstat(fd).st_size
-        self._behind = _files.WriteBehind(fd)
+        self._behind = WriteBehind(fd)
         self._lock = threading.Lock()
         self._gate = UseGate(name or "the image file")
 
     def _let_go(self) -> None:
+        self._behind.close()
         os.close(self._fd)
 
     @property
@@ -152,6 +157,7 @@ class FileStorage(Storage):
         if offset + length > self._size:
             raise self._short(length, offset)
         with self._gate:
+            self._settle()
             try:
                 data = _files.pread(self._fd, length, offset)
             except OSError as exc:
@@ -169,6 +175,7 @@ class FileStorage(Storage):
         if offset + len(view) > self._size:
             raise self._short(len(view), offset)
         with self._gate:
+            self._settle()
             self._fill(view, offset)
 
     def _fill(self, view: memoryview, offset: int) -> None:
@@ -209,29 +216,26 @@ class FileStorage(Storage):
         self._write((data,), offset)
 
     def _write(self, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
-        views = [memoryview(part) for part in parts if len(part)]
+        views = [
+            part.cast("B") if isinstance(part, memoryview) else memoryview(part)
+            for part in parts
+            if len(part)
+        ]
         if not views:
             return  # nothing written behind the end does not move it
-        at = offset
+        length = sum(map(len, views))
         with self._gate:
-            while views:
-                try:
-                    count = _files.pwritev(self._fd, views, at)
-                except OSError as exc:
-                    what = f"cannot write {sum(map(len, views))} bytes at {at}"
-                    raise self._failed("pwritev", exc, what) from exc
-                at += count
-                while views and count >= len(views[0]):
-                    count -= len(views.pop(0))
-                if count:
-                    views[0] = views[0][count:]
-            self._behind.wrote(offset, at - offset)
+            try:
+                self._behind.write(views, offset)
+            except WriteFailed as exc:
+                raise self._unwritten(exc) from exc.error
         with self._lock:
-            self._size = max(self._size, at)
+            self._size = max(self._size, offset + length)
 
     def truncate(self, size: int, /) -> None:
         """See `Storage`."""
         with self._gate:
+            self._settle()
             try:
                 os.ftruncate(self._fd, size)
             except OSError as exc:
@@ -244,6 +248,7 @@ class FileStorage(Storage):
             self.truncate(size)  # reserves clusters, unless the file was made sparse, which we never do
         else:
             with self._gate:
+                self._settle()
                 try:
                     if size:  # a length of 0 is EINVAL: posix_fallocate(3)
                         os.posix_fallocate(self._fd, 0, size)
@@ -255,6 +260,7 @@ class FileStorage(Storage):
     def flush(self) -> None:
         """See `Storage`."""
         with self._gate:
+            self._settle(last=True)
             try:
                 os.fsync(self._fd)
             except OSError as exc:
@@ -266,6 +272,7 @@ class FileStorage(Storage):
         while True:
             try:
                 with self._gate:  # for each step: the descriptor may be another file's after close
+                    self._settle()
                     found = next(source, None)
             except OSError as exc:
                 raise self._unread(exc, length, offset) from exc
@@ -277,6 +284,17 @@ class FileStorage(Storage):
     def close(self) -> None:
         """See `Storage`."""
         self._gate.close(self._let_go)
+
+    def _settle(self, *, last: bool = False) -> None:
+        """Have in the file what was written."""
+        if last or self._behind.pending:
+            try:
+                self._behind.drain()
+            except WriteFailed as exc:
+                raise self._unwritten(exc) from exc.error
+
+    def _unwritten(self, exc: WriteFailed) -> TargetError:
+        return self._failed("pwritev", exc.error, f"cannot write {exc.length} bytes at {exc.offset}")
 
     def _failed(self, call: str, exc: OSError, what: str) -> TargetError:
         full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
