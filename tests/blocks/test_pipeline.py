@@ -239,3 +239,101 @@ def test_nothing_to_do_is_done_at_once() -> None:
     ticks: list[int] = []
     pump([], lambda *_: 0, lambda *_: None, buffer_size=1, workers=2, tick=lambda: ticks.append(1))
     assert ticks
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize(("count", "workers"), [(0, 2), (1, 1), (5, 3), (8, 1), (203, 1), (203, 4)])
+def test_results_that_keep_nothing_all_come_one_at_a_time(ordered: bool, count: int, workers: int) -> None:
+    inside = threading.Lock()
+    got: list[int] = []
+    buffers: dict[int, set[int]] = {}
+
+    def work(item: int, buffer: bytearray) -> int:
+        buffers.setdefault(threading.get_ident(), set()).add(id(buffer))
+        threading.Event().wait(0.001 if item % 7 == 0 else 0)
+        return -item
+
+    def done(item: int, result: int) -> None:
+        assert inside.acquire(blocking=False), "two results at once"
+        assert result == -item
+        got.append(item)
+        inside.release()
+
+    pump(range(count), work, done, buffer_size=8, workers=workers, ordered=ordered, keeps=False)
+    assert (got if ordered else sorted(got)) == list(range(count))
+    assert all(len(own) == 1 for own in buffers.values()), "a worker changed its buffer"
+
+
+def test_results_that_keep_nothing_wait_for_each_other_but_not_long() -> None:
+    """A slow source shows progress, and what is held is bounded."""
+    stored: list[int] = []
+    seen: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(6):
+            threading.Event().wait(0.08)
+            seen.append(len(stored))
+            yield number
+
+    pump(
+        items(),
+        lambda item, _: item,
+        lambda item, _: stored.append(item),
+        buffer_size=1,
+        workers=1,
+        keeps=False,
+    )
+    assert stored == list(range(6))
+    assert seen[-1] >= 3
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20, 16 << 20])
+def test_results_that_keep_nothing_are_bounded_in_bytes(size: int) -> None:
+    taken: list[int] = []
+    hold = threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    def work(item: int, buffer: bytearray) -> int:
+        if item == 0:
+            hold.wait(0.3)
+            raise KeyError("enough")
+        return item
+
+    with pytest.raises(KeyError):
+        pump(items(), work, lambda *_: None, buffer_size=size, workers=2, ordered=True, keeps=False)
+    assert len(taken) <= (19 if size <= 1 << 20 else 5)
+
+
+@pytest.mark.parametrize("where", ["items", "work", "done", "tick"])
+def test_an_error_stops_results_that_keep_nothing_as_well(where: str) -> None:
+    class Broken(Exception):
+        pass
+
+    def items() -> Iterator[int]:
+        for number in range(10_000):
+            if where == "items" and number == 20:
+                raise Broken
+            yield number
+
+    def work(item: int, buffer: bytearray) -> int:
+        if where == "work" and item == 20:
+            raise Broken
+        return item
+
+    def done(item: int, result: int) -> None:
+        if where == "done" and item == 20:
+            raise Broken
+        if where == "tick":
+            threading.Event().wait(0.0005)
+
+    def tick() -> None:
+        if where == "tick":
+            raise Broken
+
+    with pytest.raises(Broken):
+        pump(items(), work, done, buffer_size=1, workers=3, ordered=True, keeps=False, tick=tick)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vsssnap-")]

@@ -7,10 +7,14 @@ it takes what the others finish meanwhile: no thread only writes, and none waits
 they would in the system, which lets one writer into a file.  Where results must go in order,
 they wait for the one that is next, and the output does not depend on timing.
 
-Invariants: an item is taken only by a worker that already holds a buffer, so the item that
+Where results do not refer to the buffers, a worker keeps its one buffer, and results are stored
+some at a time: between two compressions the interpreter finds neither its code nor its data in the
+cache, so eight in a row cost little more than two alone.
+
+Invariants: an item is taken only by a worker that already holds a place, so the item that
 is next in order always has one and the others can never starve it; there are ``workers + 2``
-buffers, so memory does not grow with the volume; the first error (by order of the items)
-stops all workers and is the one that is raised.
+places, each with a buffer, or a few more without, so memory does not grow with the volume; the first
+error (by order of the items) stops all workers and is the one that is raised.
 """
 
 from __future__ import annotations
@@ -18,7 +22,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -31,6 +34,9 @@ R = TypeVar("R")
 
 _TICK = 0.1  # seconds between two calls of `tick`
 _PATIENCE = 10.0  # seconds that workers are waited for once they are to stop
+_BATCH = 8  # results that are stored in a row, where they may wait for each other
+_BATCH_BYTES = 8 << 20  # but no more than these, before compression
+_LATE = 0.05  # seconds that a result waits for others at most
 _FEW = 24  # items that are done before threads would have been started for them
 
 
@@ -77,20 +83,20 @@ def _units(extents: Iterable[Extent], unit: int, size: int) -> Iterator[Unit | E
     pending: list[Extent] = []  # what is known of the unit that begins at `base`
     base = 0
     for extent in coalesce(extents):
-        at = extent.offset
+        at, data = extent.offset, extent.kind is ExtentKind.DATA
         while at < extent.end:
             if at >= base + unit:
                 yield from _close(pending, base, unit, size)
                 pending, base = [], at - at % unit
-            whole = at == base and extent.kind is not ExtentKind.DATA and extent.end - at >= unit
-            # A range without data passes over its whole units in one step.
-            stop = extent.end - extent.end % unit if whole else min(extent.end, base + unit)
-            piece = Extent(at, stop - at, extent.kind)
-            if whole:
-                yield piece
-                base = stop
-            else:
-                pending.append(piece)
+            if at > base or extent.end - at < unit:
+                stop = min(extent.end, base + unit)
+                pending.append(Extent(at, stop - at, extent.kind))
+            elif data:
+                stop = base = at + unit
+                yield Unit(at, unit, ((at, unit),), ())
+            else:  # passes over its whole units in one step
+                stop = base = extent.end - extent.end % unit
+                yield Extent(at, stop - at, extent.kind)
             at = stop
     yield from _close(pending, base, unit, size)
 
@@ -131,6 +137,8 @@ class _Pump(Generic[T, R]):
         work: Callable[[T, bytearray], R],
         done: Callable[[T, R], None],
         *,
+        places: int,
+        batch: int,
         buffers: list[bytearray],
         ordered: bool,
         halted: threading.Event | None,
@@ -141,61 +149,78 @@ class _Pump(Generic[T, R]):
         self.ordered = ordered
         self.halted = halted
         self.lock = threading.Lock()
-        self.free = deque(buffers)
-        self.buffer_free = threading.Condition(self.lock)
+        self.batch = batch
+        self.buffers = buffers
+        self.free = list(range(places))
+        self.place_free = threading.Condition(self.lock)
         self.finished = threading.Condition(self.lock)
         self.source = threading.Lock()  # held while the next item is made: extents() may do I/O
         self.running = 0
         self.stop = False
         self.ended = False
         self.error: tuple[int, BaseException] | None = None
-        self.ready: dict[int, tuple[int, T, R, bytearray]] = {}  # by the place in which they are stored
+        self.ready: dict[int, tuple[int, T, R, int]] = {}  # by the place in which they are stored
         self.turn = 0  # the next place
         self.worked = 0  # items that `work` is done with
         self.storing = False
+        self.stored = 0.0  # when the last results were
 
     def running_more(self, count: int) -> None:
         """Count workers; those that run already count themselves down."""
         with self.lock:
             self.running += count
 
-    def worker(self) -> None:
-        """Take and finish items until there are none, or something failed."""
+    def worker(self, own: bytearray | None) -> None:
+        """Take and finish items until there are none, or something failed.
+
+        Args:
+            own: The worker's buffer, if results do not refer to it; else each place has one.
+        """
         try:
-            while (buffer := self._buffer()) is not None:
+            place: int | None = None
+            while (place := self._place(place)) is not None:
                 taken = self._take()
                 if taken is None:
-                    self._give_back(buffer)
+                    self._give_back(place)
+                    self._store_rest()
                     return
-                self._one(*taken, buffer)
+                self._one(*taken, place, self.buffers[place] if own is None else own)
         finally:
             with self.lock:
                 self.running -= 1
                 self.finished.notify_all()
 
-    def _one(self, number: int, item: T, buffer: bytearray) -> None:
+    def _one(self, number: int, item: T, place: int, buffer: bytearray) -> None:
         try:
             result = self.work(item, buffer)
         except BaseException as exc:
             self.fail(number, exc)
             return
-        self._store(number, item, result, buffer)
-
-    def _store(self, number: int, item: T, result: R, buffer: bytearray) -> None:
         with self.lock:
-            place = number if self.ordered else self.worked
+            self.ready[number if self.ordered else self.worked] = (number, item, result, place)
             self.worked += 1
-            self.ready[place] = (number, item, result, buffer)
-            if self.storing:
-                return  # whoever stores now finds it when its turn comes
+            due = len(self.ready) >= self.batch or self.ended or time.monotonic() > self.stored + _LATE
+            if self.storing or not due:
+                return  # whoever stores now, or next, finds it when its turn comes
             self.storing = True
+        self._store()
+
+    def _store_rest(self) -> None:
+        with self.lock:
+            if self.storing:
+                return
+            self.storing = True
+        self._store()
+
+    def _store(self) -> None:
         while True:
             with self.lock:
                 entry = None if self.stop else self.ready.pop(self.turn, None)
                 if entry is None:
                     self.storing = False
+                    self.stored = time.monotonic()
                     return
-            number, item, result, buffer = entry
+            number, item, result, place = entry
             try:
                 self.done(item, result)
             except BaseException as exc:
@@ -203,19 +228,25 @@ class _Pump(Generic[T, R]):
                 return
             with self.lock:
                 self.turn += 1
-                self.free.append(buffer)
-                self.buffer_free.notify()
+                self.free.append(place)
+                self.place_free.notify()
 
-    def _buffer(self) -> bytearray | None:
+    def _place(self, last: int | None) -> int | None:
+        """A free place, if it can be the one held last: its buffer is in this core's cache."""
         with self.lock:
             while not self.free and not self.stop and not self.ended:
-                self.buffer_free.wait()
-            return None if self.stop or self.ended or not self.free else self.free.pop()
+                self.place_free.wait()
+            if self.stop or self.ended:
+                return None
+            if last in self.free:
+                self.free.remove(last)
+                return last
+            return self.free.pop()
 
-    def _give_back(self, buffer: bytearray) -> None:
+    def _give_back(self, place: int) -> None:
         with self.lock:
-            self.free.append(buffer)
-            self.buffer_free.notify()
+            self.free.append(place)
+            self.place_free.notify()
 
     def _take(self) -> tuple[int, T] | None:
         with self.source:
@@ -230,7 +261,7 @@ class _Pump(Generic[T, R]):
                 return None
         with self.lock:
             self.ended = number is None
-            self.buffer_free.notify_all()
+            self.place_free.notify_all()
         return None
 
     def fail(self, number: int, exc: BaseException) -> None:
@@ -239,14 +270,14 @@ class _Pump(Generic[T, R]):
             if self.error is None or number < self.error[0]:
                 self.error = (number, exc)
             self._stop()
-            self.buffer_free.notify_all()
+            self.place_free.notify_all()
             self.finished.notify_all()
 
     def halt(self) -> None:
         """Stop everybody after the item in hand."""
         with self.lock:
             self._stop()
-            self.buffer_free.notify_all()
+            self.place_free.notify_all()
 
     def _stop(self) -> None:
         self.stop = True
@@ -262,6 +293,7 @@ def pump(
     buffer_size: int,
     workers: int | None = None,
     ordered: bool = False,
+    keeps: bool = True,
     tick: Callable[[], None] | None = None,
     halted: threading.Event | None = None,
 ) -> None:
@@ -269,12 +301,13 @@ def pump(
 
     Args:
         items: Taken one at a time, in order, by one thread at a time.
-        work: Gets an item and a buffer that is its own until ``done`` returned; any thread.
+        work: Gets an item and a buffer that is its own until ``done`` returned, or ``work``; any thread.
         done: Gets an item and its result; one call at a time, in any thread.  If ``ordered``, in the
             items' order.
         buffer_size: Bytes of each buffer.
         workers: Threads; None for one a processor.
         ordered: See ``done``.
+        keeps: Whether results refer to the buffers; else ``done`` may come later, and for several in a row.
         tick: Called in the calling thread now and then and once at the end; what it raises
             (and KeyboardInterrupt) stops the workers and is raised.
         halted: Set when the workers are to stop, so that one that waits in ``work`` need not be waited for.
@@ -283,15 +316,22 @@ def pump(
         BaseException: the first error, by order of the items, of ``items``, ``work`` or ``done``.
     """
     count = default_workers() if workers is None else workers
+    batch = 1 if keeps else max(1, min(_BATCH, _BATCH_BYTES // max(1, buffer_size)))
     state = _Pump(
         items,
         work,
         done,
-        buffers=[bytearray(buffer_size) for _ in range(count + 2)],
+        places=count + 2 * batch,
+        batch=batch,
+        buffers=[bytearray(buffer_size) for _ in range(count + 2 if keeps else 0)],
         ordered=ordered,
         halted=halted,
     )
-    threads = [threading.Thread(target=state.worker, name=f"vsssnap-{n}", daemon=True) for n in range(count)]
+    owned = [None if keeps else bytearray(buffer_size) for _ in range(count)]
+    threads = [
+        threading.Thread(target=state.worker, args=(own,), name=f"vsssnap-{n}", daemon=True)
+        for n, own in enumerate(owned)
+    ]
     started: list[threading.Thread] = []
     try:
         for thread in threads:

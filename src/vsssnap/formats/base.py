@@ -237,19 +237,22 @@ class ImageWriter(ABC):
         unit: Bytes of the blocks it likes best: `copy_blocks` hands over aligned blocks of this
             size (the last may be shorter).  Between 64 KiB and 16 MiB.
         write_order: See `WriteOrder`.
+        keeps_data: Whether what `encode` gives refers to the bytes it got; if not, say so: the copy is
+            faster, because the next block is read into the same memory while the first one waits.
     """
 
     size: int
     unit: int = MIB
     write_order: WriteOrder = WriteOrder.ANY
+    keeps_data: bool = True
 
     @abstractmethod
     def encode(self, data: memoryview, offset: int, /) -> Any:  # noqa: ANN401 - opaque, a format's own
         """Prepare a block for `store`: zero test, digest, compression.  Any thread, several at once.
 
         Args:
-            data: An aligned unit (the last may be shorter); it stays unchanged until the
-                result was given to `store` or dropped, so the result may refer to it.
+            data: An aligned unit (the last may be shorter); if the writer ``keeps_data``, it stays
+                unchanged until the result was given to `store` or dropped, so the result may refer to it.
             offset: Its place in the volume.
         """
 

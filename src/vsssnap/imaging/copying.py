@@ -132,10 +132,11 @@ class Counts:
         self._unreadable: list[Extent] = []
         self.unchanged = 0
 
-    def add(self, kind: ExtentKind, count: int) -> None:
-        """Count bytes of a kind."""
+    def unit(self, data: int, zero: int) -> None:
+        """Count the bytes of a unit that was stored."""
         with self._lock:
-            self._bytes[kind] += count
+            self._bytes[ExtentKind.DATA] += data
+            self._bytes[ExtentKind.ZERO] += zero
 
     def mark(self, extent: Extent) -> None:
         """Count a range that was marked."""
@@ -209,6 +210,8 @@ def transfer(
                 if mark.kind is ExtentKind.UNREADABLE:
                     raise _unreadable(mark)
         bad = read_unit(reader, item, view, mark=on_read_error is OnReadError.MARK)
+        if not bad:
+            return item.marks, 0, writer.encode(view, item.offset)
         marks = tuple(sorted((*item.marks, *bad), key=lambda extent: extent.offset))
         return marks, sum(mark.length for mark in bad), writer.encode(view, item.offset)
 
@@ -225,8 +228,7 @@ def transfer(
             counts.mark(mark)
         writer.store(encoded)
         read = sum(length for _, length in item.parts)
-        counts.add(ExtentKind.DATA, read - lost)
-        counts.add(ExtentKind.ZERO, item.length - read - sum(mark.length for mark in item.marks))
+        counts.unit(read - lost, item.length - read - sum(mark.length for mark in item.marks))
         meter.add(item.length)
 
     def unchanged(count: int) -> None:
@@ -243,6 +245,7 @@ def transfer(
         buffer_size=min(writer.unit, max(1, reader.size)),
         workers=copy.workers,
         ordered=writer.write_order is WriteOrder.ASCENDING,
+        keeps=writer.keeps_data,
         tick=meter.tick,
         halted=limit.halted if limit is not None else None,
     )

@@ -103,6 +103,7 @@ class PathWriter(ImageWriter):
         self.size = writer.size
         self.unit = writer.unit
         self.write_order = writer.write_order
+        self.keeps_data = writer.keeps_data
         # No wrapper between the pipeline and the format on the hot path.
         self.encode: Callable[[memoryview, int], Any] = writer.encode  # type: ignore[method-assign]
         self.store: Callable[[Any], None] = writer.store  # type: ignore[method-assign]

@@ -162,6 +162,13 @@ def feed(writer: ImageWriter, pattern: Pattern, *, seed: int, threads: int, time
             )
             # Read-only: a writer that changes what it is given fails here.
             encoded[unit.offset] = writer.encode(memoryview(buffer).toreadonly(), unit.offset)
+            if not writer.keeps_data:
+                spoil(unit.offset)
+
+    def spoil(offset: int) -> None:
+        # A copy reads the next block into the same memory: what is kept of this one had to be copied.
+        buffer = buffers.pop(offset)
+        buffer[:] = b"\xdd" * len(buffer)
 
     def put(item: Unit | Extent) -> None:
         if isinstance(item, Extent):
@@ -171,9 +178,8 @@ def feed(writer: ImageWriter, pattern: Pattern, *, seed: int, threads: int, time
         for mark in item.marks:
             writer.mark(mark)
         writer.store(encoded.pop(item.offset))
-        # A copy reads the next block into the same memory: what is kept of this one had to be copied.
-        buffer = buffers.pop(item.offset)
-        buffer[:] = b"\xdd" * len(buffer)
+        if writer.keeps_data:
+            spoil(item.offset)
 
     def put_all(number: int) -> None:
         for item in items[number::threads]:

@@ -237,6 +237,7 @@ class _SidecarImageWriter(ImageWriter):
         self.size = writer.size
         self.unit = math.lcm(writer.unit, sidecar.block_size)
         self.write_order = writer.write_order
+        self.keeps_data = writer.keeps_data
 
     def encode(self, data: memoryview, offset: int, /) -> tuple[int, bytes, list[Any]]:
         # Digests first: they leave the block in the cache for whatever the format does with it.
