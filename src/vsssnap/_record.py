@@ -39,7 +39,7 @@ class Record:
     SIZE: ClassVar[int]
     OFFSETS: ClassVar[dict[str, int]]
     _struct: ClassVar[struct.Struct]
-    _widths: ClassVar[dict[str, int]]  # bytes of the fields that are bytes, 0 for numbers
+    _widths: ClassVar[dict[str, int]]  # bytes of the fields that are bytes
 
     def __init_subclass__(cls, *, size: int, byteorder: Literal["<", ">"]) -> None:
         """Build the layout from the annotations.
@@ -66,8 +66,9 @@ class Record:
         cls.OFFSETS = offsets
         cls._struct = layout
         cls._widths = {
-            name: struct.calcsize(code) if code.endswith("s") else 0
+            name: struct.calcsize(code)
             for name, code in zip(offsets, formats, strict=True)
+            if code.endswith("s")
         }
         dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
 
@@ -106,12 +107,12 @@ class Record:
         Raises:
             struct.error: a field does not fit; a bug in the caller, never bad input.
         """
-        values = [getattr(self, name) for name in self.OFFSETS]
-        for (name, width), value in zip(self._widths.items(), values, strict=True):
+        fields = self.__dict__  # in the order of the layout: `__init__` fills it
+        for name, width in self._widths.items():
             # `struct` cuts long bytes and pads short ones without a word.
-            if width and len(value) != width:
-                raise struct.error(f"{type(self).__name__}.{name} is {len(value)} bytes, not {width}")
-        return self._struct.pack(*values)
+            if len(fields[name]) != width:
+                raise struct.error(f"{type(self).__name__}.{name} is {len(fields[name])} bytes, not {width}")
+        return self._struct.pack(*fields.values())
 
     @classmethod
     def unpack(cls, data: bytes | bytearray | memoryview, offset: int = 0) -> Self:

@@ -12,6 +12,7 @@ PIECE = 64 << 10
 
 # As long as a piece, so that it stays in the processor's cache while a volume passes by.
 _ZEROS = bytes(PIECE)
+_begins_zeros = _ZEROS.startswith
 
 # `bytes.startswith(view)` is one memcmp that copies nothing and ends at the first byte that
 # differs.  Of a piece of zeros it compares 13.5 GB/s, where `bytes(view) == zeros` makes 10.4 and
@@ -24,10 +25,9 @@ def is_zero(data: memoryview) -> bool:
     Args:
         data: Contiguous single bytes.
     """
-    is_start = _ZEROS.startswith
     if len(data) <= PIECE:
-        return is_start(data)
-    return all(is_start(data[at : at + PIECE]) for at in range(0, len(data), PIECE))
+        return _begins_zeros(data)
+    return all(_begins_zeros(data[at : at + PIECE]) for at in range(0, len(data), PIECE))
 
 
 def fill_zero(view: memoryview) -> None:

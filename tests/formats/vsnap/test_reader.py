@@ -416,4 +416,4 @@ def test_parent_cells_without_a_parent_are_damage(kind: str) -> None:
             DataBody(0, bytes(16), bytes(32), 4096, 1, 0), CellStates(1, parent=2), 2, [b"1234"], [bytes(16)]
         )
         with pytest.raises(CorruptImageError, match="PARENT cells without a parent"):
-            parse_data(frame(structs.DATA_FRAME, body, 4), grid, "")
+            parse_data(frame(structs.DATA_FRAME, [body], 4), grid, "")

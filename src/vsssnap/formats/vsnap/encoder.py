@@ -71,6 +71,8 @@ class Encoder:
         self._parent_read = parent_read
         self._digest = DIGESTS[geometry.digest]
         self._zero_digests: dict[int, bytes] = {}
+        size = geometry.cell_size
+        self._cells = [slice(at, at + size) for at in range(0, geometry.chunk_size, size)]
 
     def zero_digest(self, length: int) -> bytes:
         """The digest of zeros."""
@@ -101,12 +103,11 @@ class Encoder:
         return Encoded(chunk, view, digest, data, same, plain, segments, checks, base)
 
     def _data_cells(self, view: memoryview) -> int:
-        size = self._geometry.cell_size
-        bits, bit = 0, 1
-        for start in range(0, len(view), size):
-            if not is_zero(view[start : start + size]):
-                bits |= bit
-            bit <<= 1
+        zero = [is_zero(view[cell]) for cell in self._cells if cell.start < len(view)]
+        bits = (1 << len(zero)) - 1
+        if True in zero:
+            for cell, empty in enumerate(zero):
+                bits ^= empty << cell
         return bits
 
     def _same_cells(self, view: memoryview, data: int, digest: bytes, base: Entry, chunk: int) -> int:

@@ -69,7 +69,7 @@ def build(
     check = xxhash.xxh3_128(head)
     for part in body:
         check.update(part)
-    return [head, check.digest(), *body]
+    return [head + check.digest(), *body]
 
 
 def corrupt(message: str, structure: str, offset: int | None, path: str = "") -> CorruptImageError:

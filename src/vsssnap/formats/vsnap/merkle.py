@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from vsssnap.formats.vsnap.codec import DIGESTS
+from vsssnap.formats.vsnap.states import CellStates
 
 if TYPE_CHECKING:
-    from vsssnap.formats.vsnap.states import CellStates
     from vsssnap.formats.vsnap.structs import HeaderBody
 
 
@@ -37,15 +37,13 @@ def chunk_value(digest: int, cells: int, states: CellStates, content: bytes) -> 
     """The value of a chunk that is not flat; ``content`` is its chunk digest."""
     ranges = states.unreadable
     listed = b"".join(struct.pack("<II", *item) for item in ranges)
-    text = (
-        _CHUNK,
-        struct.pack("<I", cells),
-        states.codes(cells),
-        struct.pack("<I", len(ranges)),
-        listed,
-        content,
-    )
-    return DIGESTS[digest](b"".join(text))
+    lead = _lead(cells, states.data, states.hole, states.excluded)
+    return DIGESTS[digest](b"".join((lead, struct.pack("<I", len(ranges)), listed, content)))
+
+
+@lru_cache(maxsize=64)  # nearly all chunks of a volume are of a few kinds
+def _lead(cells: int, data: int, hole: int, excluded: int) -> bytes:
+    return _CHUNK + struct.pack("<I", cells) + CellStates(data, hole, excluded).codes(cells)
 
 
 def page_value(digest: int, level: int, values: Sequence[bytes]) -> bytes:

@@ -88,10 +88,10 @@ class DataFrame:
 
 def pack_data(
     head: DataBody, cell_states: CellStates, width: int, segments: list[bytes], checks: list[bytes]
-) -> list[bytes]:
-    """The body of a data frame, in pieces."""
+) -> bytes:
+    """The body of a data frame."""
     table = [_SEGMENT.pack(len(segment), check) for segment, check in zip(segments, checks, strict=True)]
-    return [head.pack(), cell_states.pack(width, with_data=True), *table]
+    return b"".join((head.pack(), cell_states.pack(width, with_data=True), *table))
 
 
 def parse_data(frame: Frame, geometry: Geometry, path: str) -> DataFrame:

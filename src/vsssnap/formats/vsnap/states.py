@@ -66,6 +66,9 @@ class CellStates:
 
     def pack(self, width: int, *, with_data: bool) -> bytes:
         """As in a data frame (``with_data``) or a leaf entry; maps are ``width`` bytes."""
+        if not (self.hole or self.excluded or self.parent or self.unreadable):  # most of them
+            lead = _LEAD.pack(0, with_data, 0)
+            return lead + self.data.to_bytes(width, "little") if with_data else lead
         maps = [
             (bit, value) for bit, value in ((1, self.hole), (2, self.excluded), (4, self.parent)) if value
         ]

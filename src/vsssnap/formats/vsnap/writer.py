@@ -64,6 +64,7 @@ class VsnapWriter(ImageWriter):
         """
         self._storage = storage
         self._parent = parent
+        self.keeps_data = parent is not None  # what is compared with it may have to be encoded anew
         tree = parent.tree if parent is not None else None
         if tree is not None and not isinstance(tree, Tree):
             raise UsageError(
@@ -77,6 +78,7 @@ class VsnapWriter(ImageWriter):
         self.geometry = grid = Geometry(self._header)
         self.size = size
         self.unit = grid.chunk_size
+        self._all_data = CellStates((1 << grid.cells_per_chunk) - 1)
         self._files = _ancestors(parent, storage.name) if parent is not None else []
         if len(self._files) > structs.MAX_FILES:
             raise UsageError(
@@ -231,6 +233,14 @@ class VsnapWriter(ImageWriter):
             self._put_run(SAME if self._parent is not None else structs.ZERO, chunk - self._next)
         grid, marks, encoded = self.geometry, self._marks, self._encoded
         self._pending = self._encoded = self._marks = None
+        if marks is None and encoded is not None and encoded.data == self._all_data.data:
+            # What nearly all chunks are: data from end to end, all of it stored.
+            self._next = chunk + 1
+            piece = self._put_data(encoded, self._all_data)
+            self._tree.add(Entry(None, encoded.digest, self._all_data, (piece,)), chunk)
+            self._log.add_run(structs.DATA, grid.cells_per_chunk)
+            self._put_states(final=False)
+            return
         marks = marks or ChunkMarks(grid.cells(chunk), grid.cell_size, grid.length(chunk))
         inherited = CellStates()
         if encoded is None and self._parent is not None and not marks.complete():
@@ -293,12 +303,12 @@ class VsnapWriter(ImageWriter):
             encoded.chunk, self._image_id, encoded.digest, encoded.plain_length, len(encoded.segments), 0
         )
         body = pack_data(head, own, grid.width, encoded.segments, encoded.checks)
-        offset = self._append(structs.DATA_FRAME, body, encoded.segments)
+        offset = self._append(structs.DATA_FRAME, [body], encoded.segments)
         self._data_frames += 1
         self._plain_bytes += encoded.plain_length
         self._outer_bytes += outer
         self._log.plain += encoded.plain_length
-        return Piece(len(self._files), offset, structs.HEAD + sum(map(len, body)), outer, own.data)
+        return Piece(len(self._files), offset, structs.HEAD + len(body), outer, own.data)
 
     # Frames.
 
