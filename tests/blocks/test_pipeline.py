@@ -197,7 +197,7 @@ def test_the_first_error_in_the_items_order_is_the_one_raised() -> None:
 def test_a_worker_that_hangs_in_the_system_is_not_waited_for_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline, "_PATIENCE", 0.2)
+    monkeypatch.setattr(pipeline, "PATIENCE", 0.2)
     stuck, inside = threading.Event(), threading.Event()
 
     def work(item: int, buffer: bytearray) -> int:

@@ -24,7 +24,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Generic, TypeVar
 
 from vsssnap.blocks.extent import Extent, ExtentKind, coalesce
@@ -33,11 +32,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _TICK = 0.1  # seconds between two calls of `tick`
-_PATIENCE = 10.0  # seconds that workers are waited for once they are to stop
+PATIENCE = 10.0  # seconds that workers are waited for once they are to stop
 _BATCH = 8  # results that are stored in a row, where they may wait for each other
 _BATCH_BYTES = 8 << 20  # but no more than these, before compression
 _LATE = 0.05  # seconds that a result waits for others at most
-_FEW = 24  # items that are done before threads would have been started for them
 
 
 def default_workers() -> int:
@@ -358,7 +356,7 @@ def pump(
         state.halt()
         # One may hang in the system: a pipe that nobody reads, a disk that does not answer.  It holds
         # what it uses until it comes back, and ends with the process.
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + PATIENCE
         for thread in started:
             thread.join(max(0.0, until - time.monotonic()))
     if state.error is not None:
@@ -368,28 +366,3 @@ def pump(
         raise error
     if tick is not None:
         tick()
-
-
-def mapped(items: Iterable[T], work: Callable[[T], R], *, ahead: int = 128) -> Iterator[tuple[T, R]]:
-    """Every item with what ``work`` makes of it, in order; the work is done by several threads.
-
-    Args:
-        items: Taken in the thread that iterates, ``ahead`` of them at a time.
-        work: Any thread, several at once.
-        ahead: Results that are kept at most.
-
-    Raises:
-        BaseException: what ``items`` or ``work`` raised.
-    """
-    source = iter(items)
-    while batch := list(islice(source, ahead)):
-        if len(batch) <= _FEW:
-            yield from ((item, work(item)) for item in batch)
-            continue
-        found: list[tuple[T, R]] = []
-
-        def done(item: T, result: R, found: list[tuple[T, R]] = found) -> None:
-            found.append((item, result))
-
-        pump(batch, lambda item, _: work(item), done, buffer_size=0, ordered=True)
-        yield from found

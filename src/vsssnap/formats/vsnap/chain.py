@@ -118,12 +118,20 @@ class OpenFile:
         """Bytes whose place a checked frame names."""
         return self.storage.pread(length, offset)
 
-    def whole_data_frame(self, offset: int, box: int, outer: int) -> tuple[DataFrame, memoryview]:
-        """A data frame and its payload with one read."""
+    def read_into(self, buffer: bytearray, length: int, offset: int) -> memoryview:
+        """Bytes whose place a checked frame names; in ``buffer``, if it is long enough."""
+        view = memoryview(buffer if len(buffer) >= length else bytearray(length))[:length]
+        self.storage.preadinto(view, offset)
+        return view
+
+    def whole_data_frame(
+        self, offset: int, box: int, outer: int, buffer: bytearray
+    ) -> tuple[DataFrame, memoryview]:
+        """A data frame and its payload with one read, into ``buffer``."""
         path = self.storage.name
         if offset + box + outer > self.size:
             raise corrupt(f"{box} and {outer} bytes reach behind the end", "data frame", offset, path)
-        data = memoryview(self.storage.pread(box + outer, offset))
+        data = self.read_into(buffer, box + outer, offset)
         head = parse_head(bytes(data[:HEAD]), offset, self.size, self.image_id, path)
         if head.box_length + 8 != box or head.outer_length != outer:
             raise corrupt(f"box is {head.box_length + 8} bytes long, not {box}", "data frame", offset, path)

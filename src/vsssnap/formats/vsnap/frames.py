@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from vsssnap.errors import CorruptImageError, UnsupportedFeatureError
+from vsssnap.errors import CorruptImageError, DeviceReadError, UnsupportedFeatureError
 from vsssnap.formats.vsnap import structs
 from vsssnap.formats.vsnap.structs import CHECK_AT, HEAD, FrameHead
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vsssnap.formats.storage import Storage
 
+_LIKELY = 512  # bytes of most boxes, at most
 _HEAD = struct.Struct("<II8sHHIQ16s")  # FrameHead up to its check; the writer's hot path
 
 
@@ -179,13 +180,19 @@ def read_frame(
         raise corrupt(
             f"frame of {max(length, HEAD)} bytes reaches behind the end at {size}", due, offset, path
         )
-    box = storage.pread(length or HEAD, offset)
+    try:
+        box = storage.pread(length or min(_LIKELY, size - offset), offset)
+    except DeviceReadError:
+        if length:
+            raise
+        box = storage.pread(HEAD, offset)  # what fails may lie behind the box
     head = parse_head(box[:HEAD], offset, size, image_id, path, due)
-    if length and head.box_length + 8 != length:
-        raise corrupt(f"box is {head.box_length + 8} bytes long, not {length}", due, offset, path)
-    if len(box) < head.box_length + 8:
-        box += storage.pread(head.box_length + 8 - len(box), offset + len(box))
-    return finish_frame(head, box, offset, kind, path)
+    whole = head.box_length + 8
+    if length and whole != length:
+        raise corrupt(f"box is {whole} bytes long, not {length}", due, offset, path)
+    if len(box) < whole:
+        box += storage.pread(whole - len(box), offset + len(box))
+    return finish_frame(head, memoryview(box)[:whole], offset, kind, path)
 
 
 def finish_frame(head: FrameHead, box: bytes | memoryview, offset: int, kind: int, path: str) -> Frame:

@@ -205,20 +205,30 @@ class Page:
         chunk = self.number * structs.FAN_OUT + index
         return parse_entry(self.packed(index), grid.cells(chunk), grid.width, grid.length(chunk))
 
-    def computed_value(self) -> bytes:
-        """Its value by section 9, from its entries.
+    def entries(self) -> list[Entry]:
+        """All entries of a leaf.
 
         Raises:
             CorruptImageError: an entry breaks a rule.
         """
+        return [self.entry(index) for index in range(self.count)]
+
+    def references(self) -> list[Reference]:
+        """All entries of an inner page.
+
+        Raises:
+            CorruptImageError: an entry breaks a rule.
+        """
+        return [self.reference(index) for index in range(self.count)]
+
+    def computed_value(self, found: Sequence[Entry | Reference]) -> bytes:
+        """Its value by section 9, from its entries."""
         grid = self._geometry
         first = self.number * structs.FAN_OUT
-        if self.level:
-            values = [self.reference(index).value for index in range(self.count)]
-        else:
-            values = [
-                self.entry(index).value(grid.digest, grid.cells(first + index)) for index in range(self.count)
-            ]
+        values = [
+            item.value(grid.digest, grid.cells(first + index)) if isinstance(item, Entry) else item.value
+            for index, item in enumerate(found)
+        ]
         return merkle.page_value(grid.digest, self.level, values)
 
     @property

@@ -5,6 +5,7 @@ Source: docs/formats/vsnap.md, sections 4, 6 and 11.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from vsssnap._units import MIB
@@ -29,6 +30,7 @@ class PlainBytes:
         self._chain = chain
         self._cache = cache
         self._geometry = chain.own.geometry
+        self._local = threading.local()
 
     def fill(self, view: memoryview, chunk: int, within: int, entry: Entry, *, strict: bool) -> None:
         """Fill ``view`` with bytes of a chunk from ``within`` on.
@@ -120,7 +122,10 @@ class PlainBytes:
             length = piece.box_length + piece.outer_length
             whole = length <= _WHOLE_FRAME and wanted * 2 >= self._geometry.chunk_size
             if whole:
-                found, stored = file.whole_data_frame(piece.offset, piece.box_length, piece.outer_length)
+                buffer = self._scratch()
+                found, stored = file.whole_data_frame(
+                    piece.offset, piece.box_length, piece.outer_length, buffer
+                )
             else:
                 found = file.data_frame(piece.offset, piece.box_length)
             self._cache.put(key, found, found.memory)
@@ -132,6 +137,13 @@ class PlainBytes:
                 self._chain[piece.file].storage.name,
             )
         return found, stored
+
+    def _scratch(self) -> bytearray:
+        """A buffer of this thread for what is stored of a chunk, until its next frame."""
+        found: bytearray | None = getattr(self._local, "buffer", None)
+        if found is None:
+            found = self._local.buffer = bytearray(self._geometry.chunk_size)
+        return found
 
     def _segment(
         self, piece: Piece, frame: DataFrame, index: int, stored: memoryview | None, *, keep: bool

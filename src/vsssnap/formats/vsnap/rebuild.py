@@ -83,6 +83,7 @@ def search(file: OpenFile) -> Found:
     """
     found = Found()
     path = file.storage.name
+    buffer = bytearray(file.geometry.chunk_size)
     for item in frames_of(file.storage, file.size, file.image_id):
         if isinstance(item, Gap):
             found.lost.append(f"bytes {item.offset} to {item.end}: {item.reason}")
@@ -91,7 +92,7 @@ def search(file: OpenFile) -> Found:
             box = item.head.box_length + 8
             if item.head.type == structs.DATA_FRAME:
                 frame = parse_data(item, file.geometry, path)
-                bad = damaged_cells(file, frame)
+                bad = damaged_cells(file, frame, buffer)
                 if bad:
                     found.lost.append(f"data frame at {item.offset}: stored bytes of chunk {frame.chunk}")
                 outer = item.head.outer_length
@@ -107,10 +108,16 @@ def search(file: OpenFile) -> Found:
     return found
 
 
-def damaged_cells(file: OpenFile, frame: DataFrame) -> int:
-    """The cells of a data frame in a segment that cannot be read or whose check does not agree."""
+def damaged_cells(file: OpenFile, frame: DataFrame, buffer: bytearray) -> int:
+    """The cells of a data frame in a segment that cannot be read or whose check does not agree.
+
+    Args:
+        file: Where it lies.
+        frame: Its box.
+        buffer: For the payload, if it is long enough.
+    """
     try:
-        stored = memoryview(file.read(frame.ends[-1], frame.payload_at))
+        stored = file.read_into(buffer, frame.ends[-1], frame.payload_at)
     except DeviceReadError:
         return frame.states.data
     bad = 0

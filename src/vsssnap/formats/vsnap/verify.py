@@ -9,7 +9,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from vsssnap.blocks.extent import Extent
-from vsssnap.blocks.pipeline import mapped
+from vsssnap.blocks.mapped import mapped
 from vsssnap.errors import (
     CorruptImageError,
     DeviceReadError,
@@ -20,6 +20,7 @@ from vsssnap.errors import (
 from vsssnap.formats.base import Depth, Finding
 from vsssnap.formats.vsnap import merkle, structs
 from vsssnap.formats.vsnap.codec import HASHERS
+from vsssnap.formats.vsnap.index import Entry
 from vsssnap.formats.vsnap.layout import parse_header
 from vsssnap.formats.vsnap.metadata_frames import read_metadata
 from vsssnap.formats.vsnap.opening import read_copy, same_footer, same_header
@@ -31,12 +32,11 @@ from vsssnap.formats.vsnap.states import cells_of
 from vsssnap.formats.vsnap.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from vsssnap.formats.vsnap.chain import OpenFile
     from vsssnap.formats.vsnap.codec import Hasher
     from vsssnap.formats.vsnap.frames import Frame
-    from vsssnap.formats.vsnap.index import Entry
     from vsssnap.formats.vsnap.payload import DataFrame
     from vsssnap.formats.vsnap.reader import VsnapReader
     from vsssnap.formats.vsnap.structs import Reference
@@ -158,8 +158,8 @@ class _Checked:
         bits = self._whole.get(file.image_id)
         return bits is not None and bool(bits[chunk >> 3] & 1 << (chunk & 7))
 
-    def digest(self, chunk: int, entry: Entry) -> bytes:
-        """The digest of a chunk's bytes as they are read.
+    def digest(self, chunk: int, entry: Entry, buffer: bytearray) -> bytes:
+        """The digest of a chunk's bytes as they are read; ``buffer`` is for what is stored of it.
 
         Raises:
             CorruptImageError: it is damaged.
@@ -169,7 +169,9 @@ class _Checked:
             (piece,) = entry.pieces
             file = self._reader.chain[piece.file]
             if piece.box_length + piece.outer_length <= 2 * self._grid.chunk_size:
-                frame, stored = file.whole_data_frame(piece.offset, piece.box_length, piece.outer_length)
+                frame, stored = file.whole_data_frame(
+                    piece.offset, piece.box_length, piece.outer_length, buffer
+                )
                 if frame.chunk == chunk and frame.states.data == piece.cells == entry.states.data:
                     found = self._of_frame(chunk, frame, stored, file.storage.name)
                     bits = self._whole.get(file.image_id)
@@ -223,7 +225,8 @@ class _Walk:
 
     def run(self) -> Iterator[Finding]:
         if self._grid.chunk_count:
-            for item, found in mapped(self._below(self._tree.root, self._grid.levels - 1, 0), self._look):
+            items = self._below(self._tree.root, self._grid.levels - 1, 0)
+            for item, found in mapped(items, self._look, buffer_size=self._grid.chunk_size):
                 yield from found
                 if isinstance(item, tuple):
                     self._progress(self._grid.length(item[0]))
@@ -243,7 +246,8 @@ class _Walk:
                 self._progress(extent.length)
                 return
             page = self._tree.page(reference, level, number)
-            if page.computed_value() != page.value:
+            found: Sequence[Entry | Reference] = page.references() if level else page.entries()
+            if page.computed_value(found) != page.value:
                 raise CorruptImageError(
                     "the value of the page is not that of its entries",
                     structure="index page",
@@ -253,18 +257,17 @@ class _Walk:
             yield _finding(exc, "index page", extent)
             self._progress(extent.length)
             return
-        for index in range(page.count):
-            child = number * structs.FAN_OUT + index
-            if level:
-                yield from self._below(page.reference(index), level - 1, child)
+        for child, item in enumerate(found, number * structs.FAN_OUT):
+            if isinstance(item, Entry):
+                yield child, item
             else:
-                yield child, page.entry(index)
+                yield from self._below(item, level - 1, child)
 
-    def _look(self, item: Finding | tuple[int, Entry]) -> list[Finding]:
+    def _look(self, item: Finding | tuple[int, Entry], buffer: bytearray) -> list[Finding]:
         """Check a chunk; runs in several threads."""
-        return [item] if isinstance(item, Finding) else list(self._chunk(*item))
+        return [item] if isinstance(item, Finding) else list(self._chunk(*item, buffer))
 
-    def _chunk(self, chunk: int, entry: Entry) -> Iterator[Finding]:
+    def _chunk(self, chunk: int, entry: Entry, buffer: bytearray) -> Iterator[Finding]:
         grid = self._grid
         extent = Extent(chunk * grid.chunk_size, grid.length(chunk))
         try:
@@ -277,7 +280,7 @@ class _Walk:
                     )
             if self._checked is None or entry.flat is not None:
                 return
-            if self._checked.digest(chunk, entry) != entry.digest:
+            if self._checked.digest(chunk, entry, buffer) != entry.digest:
                 offset = entry.pieces[-1].offset if entry.pieces else None
                 yield Finding("data frame", offset, f"the digest of chunk {chunk} does not agree", extent)
         except (ImageError, DeviceReadError) as exc:
@@ -288,7 +291,7 @@ def _stored(file: OpenFile, progress: Report, checked: _Checked | None) -> Itera
     """Every byte of a file, frame by frame; payloads that ``checked`` has read are not read again."""
     counts = _Counts(file, checked)
     frames = frames_of(file.storage, file.size, file.image_id)
-    for item, payload in mapped(frames, counts.payload):
+    for item, payload in mapped(frames, counts.payload, buffer_size=file.geometry.chunk_size):
         if isinstance(item, Gap):
             yield Finding("frame", item.offset, f"bytes {item.offset} to {item.end}: {item.reason}")
             progress(item.end - item.offset)
@@ -314,7 +317,7 @@ class _Counts:
         self._data = [0, 0, 0]
         self.damaged = False
 
-    def payload(self, item: Frame | Gap) -> _Payload | ImageError | None:
+    def payload(self, item: Frame | Gap, buffer: bytearray) -> _Payload | ImageError | None:
         """Read a data frame's payload and check it; any thread."""
         if isinstance(item, Gap) or item.head.type != structs.DATA_FRAME:
             return None
@@ -324,7 +327,7 @@ class _Counts:
             return exc
         if self._checked is not None and self._checked.has(self._file, frame.chunk):
             return frame, 0
-        return frame, damaged_cells(self._file, frame)
+        return frame, damaged_cells(self._file, frame, buffer)
 
     def add(self, item: Frame, payload: _Payload | ImageError | None) -> Iterator[Finding]:
         """Check a frame whose box is sound, with what `payload` made of it."""

@@ -1,0 +1,140 @@
+"""Work on many small items in several threads, with the results in order.
+
+The thread that iterates goes on finding items while the others work on those it has found: what
+is found by reading (frames in a file, entries of an index) takes about as long as what is done with it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from typing import Generic, TypeVar
+
+from vsssnap.blocks.pipeline import PATIENCE, default_workers
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_FEW = 24  # items that are done before threads would have been started for them
+_GROUP = 8  # items that are handed over and taken at once
+
+
+def mapped(
+    items: Iterable[T], work: Callable[[T, bytearray], R], *, buffer_size: int = 0, ahead: int = 256
+) -> Iterator[tuple[T, R]]:
+    """Every item with what ``work`` makes of it, in order; the work is done by several threads.
+
+    Args:
+        items: Taken in the thread that iterates, up to ``ahead`` of them before their results are.
+        work: Gets an item and a buffer that is its own until it returns; any thread, several at once.
+        buffer_size: Bytes of each buffer.
+        ahead: Items and results that are kept at most.
+
+    Raises:
+        BaseException: what ``items`` or ``work`` raised, when it is that item's turn.
+    """
+    source = iter(items)
+    first = list(islice(source, _FEW))
+    crew = _Crew(work, buffer_size)
+    if len(first) < _FEW or not crew.start():
+        own = bytearray(buffer_size)
+        yield from ((item, work(item, own)) for item in chain(first, source))
+        return
+    try:
+        waiting: deque[T] = deque()
+        for group in chain([first], iter(lambda: list(islice(source, _GROUP)), [])):
+            crew.put(group)
+            waiting.extend(group)
+            if len(waiting) >= ahead:
+                for result in crew.take(ahead // 2):
+                    yield waiting.popleft(), result
+        for result in crew.take(len(waiting)):
+            yield waiting.popleft(), result
+    finally:
+        crew.stop()
+
+
+class _Crew(Generic[T, R]):
+    """Threads that take items from one end and leave results at the other."""
+
+    def __init__(self, work: Callable[[T, bytearray], R], buffer_size: int) -> None:
+        self._work = work
+        self._buffer_size = buffer_size
+        self._lock = threading.Lock()
+        self._more = threading.Condition(self._lock)
+        self._enough = threading.Condition(self._lock)
+        self._todo: deque[tuple[int, T]] = deque()
+        self._found: dict[int, R] = {}
+        self._failed: dict[int, BaseException] = {}
+        self._put = self._taken = 0  # how many items, and results
+        self._done = 0  # results without a gap
+        self._wanted = 0
+        self._stop = False
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> bool:
+        """Start the threads; whether the system gave any."""
+        for number in range(default_workers()):
+            thread = threading.Thread(target=self._run, name=f"vsssnap-{number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                break
+            self._threads.append(thread)
+        return bool(self._threads)
+
+    def put(self, items: list[T]) -> None:
+        """Items to work on."""
+        with self._lock:
+            self._todo.extend(enumerate(items, self._put))
+            self._put += len(items)
+            self._more.notify(-(-len(items) // _GROUP))
+
+    def take(self, count: int) -> Iterator[R]:
+        """The next results; waits for all of them first."""
+        with self._lock:
+            self._wanted = self._taken + count
+            while self._done < self._wanted:
+                self._enough.wait()
+        for number in range(self._taken, self._wanted):
+            self._taken = number + 1
+            if number in self._failed:
+                raise self._failed.pop(number)
+            yield self._found.pop(number)
+
+    def stop(self) -> None:
+        """Let the threads end after the items in hand, and wait for them, though not for ever."""
+        with self._lock:
+            self._stop = True
+            self._todo.clear()
+            self._more.notify_all()
+        until = time.monotonic() + PATIENCE
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _run(self) -> None:
+        buffer = bytearray(self._buffer_size)
+        while True:
+            with self._lock:
+                while not self._todo and not self._stop:
+                    self._more.wait()
+                if self._stop:
+                    return
+                items = [self._todo.popleft() for _ in range(min(_GROUP, len(self._todo)))]
+            found: dict[int, R] = {}
+            failed: dict[int, BaseException] = {}
+            for number, item in items:
+                try:
+                    found[number] = self._work(item, buffer)
+                except BaseException as exc:
+                    failed[number] = exc
+            with self._lock:
+                self._found.update(found)
+                self._failed.update(failed)
+                while self._done in self._found or self._done in self._failed:
+                    self._done += 1
+                if self._done >= self._wanted:
+                    self._enough.notify()
