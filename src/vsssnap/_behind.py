@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ALIGN = 4096  # bytes: the largest logical sector of any disk
-_BUFFER = 4 << 20  # bytes of a buffer; a disk with moving heads wants no less
-_BUFFERS = 3
+_BUFFER = 2 << 20  # bytes of a buffer; a disk with moving heads wants no less
+_BUFFERS = 4
 _FIRST = 8 << 20  # bytes of a file that are written at once; smaller files need no thread
 _DIRECT = 64 << 10  # bytes below which a direct write is not worth the disk's attention
 _PATIENCE = 1.0  # seconds that a thread is waited for when what it writes is thrown away
