@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
 import logging
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from checkout import TOP
 from guests import declare
 from vsssnap._registry import Registry
 from vsssnap.errors import UsageError
@@ -197,3 +201,36 @@ def test_several_threads_get_one_class() -> None:
         thread.join()
     assert len(found) == 8
     assert len(set(found)) == 1
+
+
+def test_what_reads_lists_of_packages_is_imported_only_for_a_guest(tmp_path: Path) -> None:
+    """It takes as long as a third of the library, in every run of every program."""
+    program = (
+        "import sys; sys.path[:0] = sys.argv[1:]\n"
+        "from vsssnap.formats import by_name\n"
+        "by_name('vsnap'); print('importlib.metadata' in sys.modules)"
+    )
+
+    def imported(*folders: Path) -> str:
+        command = [sys.executable, "-S", "-c", program, str(TOP / "src"), *map(str, folders)]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+    other, guest = tmp_path / "other", tmp_path / "guest"
+    declare(other, "other-package", "[console_scripts]\ntool = somewhere:main\n")
+    declare(guest, "guest-two", "[vsssnap.formats]\ntwo = nowhere:Two\n")
+    lib = tmp_path / "lib"
+    lib.mkdir()
+    for name in ("zstandard", "xxhash", "blake3", "cffi"):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.submodule_search_locations is not None
+        (lib / name).symlink_to(spec.submodule_search_locations[0])
+    assert imported(lib, other) == "False"
+    assert imported(lib, other, guest) == "True"
+
+
+def test_guests_in_an_archive_are_found(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    declare(tmp_path / "packed", "guest-two", entry("two = kinds_for_registry:Two"))
+    archive = shutil.make_archive(str(tmp_path / "guests"), "zip", tmp_path / "packed")
+    monkeypatch.syspath_prepend(archive)
+    assert made().names() == ["one", "two"]

@@ -16,9 +16,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from vsssnap.errors import UsageError
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from importlib import metadata
 
 T = TypeVar("T")
+
+_LISTS = (".dist-info", ".egg-info", ".egg")  # importlib.metadata, FastPath
 
 _log = logging.getLogger("vsssnap.registry")
 
@@ -154,7 +159,9 @@ class Registry(Generic[T]):
 
 
 def _declared(group: str) -> Iterator[metadata.EntryPoint]:
-    from importlib import metadata  # a third of the library's own import time; needed when drivers are listed
+    if not _may_be_declared(group):
+        return
+    from importlib import metadata  # a third of the library's own import time
 
     try:
         yield from metadata.entry_points(group=group)
@@ -170,6 +177,37 @@ def _declared(group: str) -> Iterator[metadata.EntryPoint]:
             yield from dist.entry_points.select(group=group)
         except Exception:
             _log.warning("the entry points of %s cannot be read", getattr(dist, "_path", dist), exc_info=True)
+
+
+def _may_be_declared(group: str) -> bool:
+    """Whether a distribution may have an entry point of a group: a glance at the files that list them.
+
+    True where they can be elsewhere: in archives, eggs, and what other finders know.
+    """
+    finders = (finder for finder in sys.meta_path if finder is not PathFinder)
+    if any(hasattr(finder, "find_distributions") for finder in finders):
+        return True
+    wanted = f"[{group}]".encode()
+    for place in sys.path:
+        try:
+            with os.scandir(place or ".") as found:
+                names = [entry.path for entry in found if entry.name.lower().endswith(_LISTS)]
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return True
+        for name in names:
+            if name.lower().endswith(".egg"):
+                return True
+            try:
+                with open(os.path.join(name, "entry_points.txt"), "rb") as file:
+                    if wanted in file.read():
+                        return True
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                return True
+    return False
 
 
 def _owner(entry: metadata.EntryPoint) -> str:
