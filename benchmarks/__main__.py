@@ -28,6 +28,7 @@ PACKAGES = (
     "casync",
     "rdiff",
     "libvshadow-utils",
+    "linux-perf",
 )
 LIBRARIES = (
     "matplotlib",

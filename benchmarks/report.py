@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.measure import Rounds, Spread
+from benchmarks.measure import Contender, Rounds, Spread
+from benchmarks.profiles import described, profile, why
 from benchmarks.scene import Goal, Scene, reached
 
 MIB = 1 << 20
@@ -49,8 +50,12 @@ class Report:
                 f"| {contender.name} | {wall.median:.2f} ({wall.low:.2f} to {wall.high:.2f}) |"
                 f" {rate} | {cpu:.1f} | {memory:,.0f} | {output} | {share:.2f} |"
             )
+        got = [(scene, goal, reached(goal, found)) for goal in scene.goals]
+        self._goals += got
         self._parts.append("\n".join(lines))
-        self._goals += [(scene, goal, reached(goal, found)) for goal in scene.goals]
+        missed = {goal.faster: goal for _, goal, spread in got if spread.median < goal.least}
+        for goal in missed.values():
+            self._parts.append("\n".join(_reasons(scene, goal)))
 
     def write(self, folder: Path, volumes: Sequence[str], rounds: int) -> Path:
         """Write ``report.md`` and ``report.png``."""
@@ -95,6 +100,26 @@ class Report:
         figure.savefig(path, dpi=110)
         pyplot.close(figure)
         return True
+
+
+def _reasons(scene: Scene, goal: Goal) -> list[str]:
+    """Where the time of a contender goes that missed a goal, beside the bound's if there is one."""
+    title = f"Where the time of {goal.faster} goes ({scene.name})"
+    lacking = why()
+    if lacking:
+        return [f"### {title}", "", f"No profile: {lacking}."]
+    contenders = {contender.name: contender for contender in scene.contenders}
+    wanted = [contenders[goal.faster]]
+    slower = (goal.slower,) if isinstance(goal.slower, str) else goal.slower
+    limit = next((one for one in [*slower, *contenders] if _is_bound(contenders[one])), None)
+    if limit is not None:
+        wanted.append(contenders[limit])
+    print(f"    profiling {goal.faster}", flush=True)
+    return [f"### {title}", "", *described([profile(one) for one in wanted])]
+
+
+def _is_bound(contender: Contender) -> bool:
+    return any("bound.py" in part for part in contender.command)
 
 
 def _machine() -> list[str]:

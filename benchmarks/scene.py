@@ -40,13 +40,13 @@ class Goal:
 
     Attributes:
         what: In words.
-        slower: Contender whose time is divided ...
+        slower: Contender whose time is divided (the slowest of several) ...
         faster: ... by the time of this one.
         least: The ratio hoped for, at least.
     """
 
     what: str
-    slower: str
+    slower: str | tuple[str, ...]
     faster: str
     least: float
 
@@ -105,8 +105,9 @@ def timed_inside(found: Rounds) -> Rounds:
 
 def reached(goal: Goal, found: Rounds) -> Spread:
     """The ratio that a goal is about, round by round."""
-    pairs = zip(found[goal.slower], found[goal.faster], strict=True)
-    values = [a.wall / b.wall for a, b in pairs]
+    slower = (goal.slower,) if isinstance(goal.slower, str) else goal.slower
+    walls = [max(run.wall for run in turn) for turn in zip(*(found[name] for name in slower), strict=True)]
+    values = [wall / run.wall for wall, run in zip(walls, found[goal.faster], strict=True)]
     if not values:
         raise BenchmarkError(f"{goal.what}: nothing was measured")
     return Spread.of(values)

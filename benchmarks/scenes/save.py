@@ -26,7 +26,7 @@ def _scene(context: Context, kind: str) -> Scene:
         f"save-{kind}",
         f"Save a volume ({kind}, level 1)",
         contenders,
-        [goal for goal in goals if {goal.slower, goal.faster} <= names],
+        [goal for goal in goals if goal.slower in names],
         source.stat().st_size,
     )
 
