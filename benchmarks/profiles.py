@@ -11,11 +11,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.measure import Contender, flush, remove, warm
+from benchmarks.measure import Contender, remove, warm
 
 RATE = 1999  # samples a second of a processor
 IDLE = "waiting"
@@ -74,18 +73,19 @@ def profile(contender: Contender) -> Profile:
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder) / "perf.data")
         recorder = ["perf", "record", "-q", "-F", str(RATE), "-o", data, "--"]
-        started = time.perf_counter()
         subprocess.run([*recorder, *command], check=True, stdout=subprocess.DEVNULL)
-        flush(contender.output)
-        wall = time.perf_counter() - started
-        text = subprocess.run(
-            ["perf", "report", "-i", data, "--stdio", "-q", "-n", "--sort", "dso,symbol", "-t", "\t"],
-            check=True,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        ).stdout
+        text = _said("report", data, "--stdio", "-q", "-n", "--sort", "dso,symbol", "-t", "\t")
+        # From the first sample to the last: perf itself takes a second to end.
+        times = [float(line.strip().rstrip(":")) for line in _said("script", data, "-F", "time").splitlines()]
+    wall = max(times) - min(times)
     return Profile(contender.name, wall, sorted_out(text, wall, len(os.sched_getaffinity(0))))
+
+
+def _said(command: str, data: str, *options: str) -> str:
+    done = subprocess.run(
+        ["perf", command, "-i", data, *options], check=True, capture_output=True, text=True, errors="replace"
+    )
+    return done.stdout
 
 
 def sorted_out(text: str, wall: float, processors: int) -> dict[str, float]:
