@@ -67,11 +67,14 @@ def random_reads(image: str, raw: str, count: str) -> None:
 
 
 def sequential(image: str) -> None:
-    """Read an image from end to end, 1 MiB at a time, in one thread."""
+    """Read an image from end to end, 1 MiB at a time; prints the seconds from its opening on."""
     buffer = bytearray(1 << 20)
+    vsssnap.open_image(image).close()  # imports
+    started = time.perf_counter()
     with vsssnap.open_image(image) as reader:
         for offset in range(0, reader.size, len(buffer)):
             reader.preadinto(buffer, offset)
+    print(f"seconds: {time.perf_counter() - started}")
 
 
 def shadow(volume: str, number: str, unused: str) -> None:

@@ -111,9 +111,10 @@ def _reasons(scene: Scene, goal: Goal) -> list[str]:
     contenders = {contender.name: contender for contender in scene.contenders}
     wanted = [contenders[goal.faster]]
     slower = (goal.slower,) if isinstance(goal.slower, str) else goal.slower
-    limit = next((one for one in [*slower, *contenders] if _is_bound(contenders[one])), None)
-    if limit is not None:
-        wanted.append(contenders[limit])
+    place = scene.contenders.index(wanted[0])
+    nearest = sorted(scene.contenders, key=lambda one: abs(scene.contenders.index(one) - place))
+    limits = [one for one in [*(contenders[name] for name in slower), *nearest] if _is_bound(one)]
+    wanted += limits[:1]
     print(f"    profiling {goal.faster}", flush=True)
     return [f"### {title}", "", *described([profile(one) for one in wanted])]
 

@@ -136,6 +136,7 @@ def _sequential(context: Context) -> Scene:
         if kind not in available():
             continue
         path = _qemu(context, source, kind)
+        contenders.append(bound(f"{kind}: its file, read once", "read", path, source=path))
         contenders.append(ours(f"{kind}, ours", "sequential", path, source=path))
         for family in ("libyal", "dissect"):
             contenders.append(foreign(f"{kind}, {family}", "sequential", family, path, source=path))
