@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from vsssnap._units import is_power_of_two, round_up
 from vsssnap.blocks.extent import Extent
 from vsssnap.errors import CorruptImageError, UnsupportedFeatureError
+from vsssnap.formats._findings import joined
 from vsssnap.formats.base import Finding
 from vsssnap.formats.vhd import structs
 from vsssnap.formats.vhd.geometry import volume_size
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _PIECE: Final = 1 << 20  # bytes of the table that are read at once
 _MOST: Final = 1000  # findings about the table that are kept
+_RECOVER: Final = "open it with recover=True to read what is left"
+_AS_RAW: Final = 'what is left of a fixed image is the beginning of the volume: open it with format="raw"'
 _COPY_USED: Final = "its copy at 0 is used"
 
 
@@ -96,7 +99,7 @@ def read_layout(storage: Storage, *, recover: bool) -> Layout:
     header = _header(storage, footer, damage, recover=recover)
     table = _table(storage, header, size)
     layout = Layout(footer, size, end, header, table)
-    found = list(islice(table_damage(layout), _MOST))
+    found = list(islice(joined(table_damage(layout)), _MOST))
     if found and not recover:
         raise _broken(storage, found[0].structure, found[0].offset, found[0].message)
     damage += found
@@ -123,7 +126,7 @@ def _footer(storage: Storage, damage: list[Finding], *, recover: bool) -> tuple[
             return _known(storage, copy, 0), offset if doubtful else storage.size
         doubtful.append((copy, storage.size))
     if not (recover and doubtful):
-        raise _broken(storage, "footer", offset, message)
+        raise _broken(storage, "footer", offset, message, _AS_RAW if recover else _RECOVER)
     footer, end = doubtful[0]
     damage.append(Finding("footer", offset, message))
     return _known(storage, footer, offset), end
@@ -270,11 +273,13 @@ def _lost(layout: Layout, block: int) -> Extent | None:
     return Extent(at, min(layout.header.block_size, layout.size - at))
 
 
-def _broken(storage: Storage, structure: str, offset: int | None, message: str) -> CorruptImageError:
+def _broken(
+    storage: Storage, structure: str, offset: int | None, message: str, hint: str = _RECOVER
+) -> CorruptImageError:
     return CorruptImageError(
         f"{storage.name}: {structure}: {message}",
         path=storage.name,
         structure=structure,
         offset=offset,
-        hint="open it with recover=True to read what is left",
+        hint=hint,
     )

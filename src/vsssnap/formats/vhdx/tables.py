@@ -205,28 +205,22 @@ class Tables:
         return where
 
     def _check_place(self, what: str, number: int, where: int, length: int) -> None:
-        problem = self.misplaced(where, length)
+        problem, hint = self.misplaced(where, length), ""
+        # The last block of a file may be cut where a writer left out its end; reading there says so.
+        if not problem and where >= self._storage.size and not self.recover:
+            problem = f"lies at byte {where}, behind the end of the file at {self._storage.size}"
+            hint = "pass recover=True to read what is left"
         if problem:
-            raise corrupt(
-                self._storage,
-                "BAT entry",
-                self._layout.bat.offset + number * 8,
-                f"its {what} {problem}",
-                "pass recover=True to read what is left" if "behind the end" in problem else "",
-            )
+            at = self._layout.bat.offset + number * 8
+            raise corrupt(self._storage, "BAT entry", at, f"its {what} {problem}", hint)
 
     def misplaced(self, where: int, length: int) -> str:
-        """What is wrong with the place of a block, or ""; that it is inside the file is not looked at.
-
-        The last block of a file may be cut where a writer left out its end; reading there says so.
-        """
+        """What is wrong with the place of a block, or ""; that it is inside the file is not looked at."""
         if where < structs.HEADER_SECTION:
             return f"lies at byte {where}, in the header section"
         for region in self._layout.regions:
             if where < region.end and region.offset < where + length:
                 return f"at byte {where} overlaps the {region.name}"
-        if where >= self._storage.size and not self.recover:
-            return f"lies at byte {where}, behind the end of the file at {self._storage.size}"
         return ""
 
     def _broken(self, block: int, message: str) -> CorruptImageError:
