@@ -1,7 +1,8 @@
 """The BAT and the sector bitmaps, read page by page and looked up; what lies where.
 
 Source: [MS-VHDX] 2.4 and 2.5.  A BAT may have half a GiB (64 TiB in blocks of 1 MiB), so tables
-are read in pages of 64 KiB when they are needed, and some MiB of those used last are kept.
+are read in pages when they are needed, and some MiB of those used last are kept: one page at least
+of each image in a chain of hundreds, lest reading there be mostly reading of pages.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from vsssnap.errors import CorruptImageError
     from vsssnap.formats.storage import Storage
 
-PAGE: Final = 64 * KIB
+PAGE: Final = 16 * KIB
 _KEPT: Final = 4 * MIB  # bytes of pages
 _BITS: Final = tuple(bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256))
 
