@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from vsssnap.blocks.extent import Extent, shift
-from vsssnap.errors import CorruptImageError
+from vsssnap.errors import CorruptImageError, DeviceReadError
 from vsssnap.formats._cache import ByteCache
 from vsssnap.formats._findings import joined
 from vsssnap.formats.base import Finding
@@ -159,7 +159,7 @@ class SparseBacking(Backing):
         try:
             tables = map(self.tables.table, range(self.tables.count))
             return any(not isinstance(table, int) and self._cut_in(table) for table in tables)
-        except CorruptImageError:
+        except (CorruptImageError, DeviceReadError):
             return True
 
     def _cut_in(self, table: array[int]) -> bool:
