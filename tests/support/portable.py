@@ -64,6 +64,7 @@ MORE = (
     "tests/formats/qcow2/test_driver_damage.py",
     "tests/formats/qcow2/test_writer.py",
     "tests/formats/test_findings.py",
+    "tests/formats/vhd/test_locators.py",
     "tests/formats/vhd/test_table.py",
     "tests/formats/vhd/test_vhd.py",
     "tests/formats/vhd/test_vhd_model.py",
