@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from vsssnap import open_image
+from vsssnap import Extent, ExtentKind, open_image, save_image
 from vsssnap.cli.app import app
 from vsssnap.cli.naming import stems
 from vsssnap.errors import UsageError
-from vsssnap.testing import MemoryProvider, MemoryVolume, installed
+from vsssnap.testing import MemoryProvider, MemoryReader, MemoryVolume, installed
 
 
 class Memory(MemoryProvider):
@@ -139,6 +139,37 @@ def test_what_an_image_says_of_itself_goes_along_when_it_is_converted(tmp_path: 
     assert one["metadata"] == two["metadata"]
     assert two["metadata"]["consistency"] == "crash"
     assert two["metadata"]["provider"] == "memory"
+
+
+@pytest.mark.parametrize(
+    ("target", "flattened"),
+    [
+        ("b.vsnap", {}),
+        ("b.vhdx", {"excluded": 2 << 20}),  # it can say that a block was given up
+        ("b.vhd", {"excluded": 2 << 20, "hole": 3 << 20}),
+        ("b.qcow2", {"excluded": 2 << 20, "hole": 3 << 20}),
+        ("b.vmdk", {"excluded": 2 << 20, "hole": 3 << 20}),
+    ],
+)
+def test_what_the_target_cannot_say_is_told_when_an_image_is_converted(
+    target: str, flattened: dict[str, int]
+) -> None:
+    mib = 1 << 20
+    kinds = [ExtentKind.DATA, ExtentKind.HOLE, ExtentKind.ZERO, ExtentKind.EXCLUDED]
+    content, extents = b"", []
+    for length, kind in zip((mib, 3 * mib, mib, 2 * mib), kinds, strict=True):
+        extents.append(Extent(len(content), length, kind))
+        content += (b"x" if kind is ExtentKind.DATA else b"\0") * length
+    save_image(MemoryReader(content, extents), "a.vsnap")
+    options = ["--option", "block_size=1M"] if target == "b.vhdx" else []
+    done = run("convert", "a.vsnap", target, "--no-wrap", "--json", *options)
+    (report,) = json.loads(done.stdout)["images"]
+    assert report["flattened"] == flattened
+    said = run("convert", "a.vsnap", target, "--no-wrap", "--replace", *options).output
+    assert all(f"{size >> 20}.00 MiB {kind}" in said for kind, size in flattened.items())
+    assert ("has plain zeros for" in said) == bool(flattened)
+    with open_image(target) as image:
+        assert image.readall() == content
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tracemalloc
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from vsssnap.errors import CorruptImageError, ImageNotFoundError, UnsupportedFea
 from vsssnap.formats import FileStorage, ImageReader
 from vsssnap.formats.registry import by_name
 from vsssnap.formats.vhd import VhdOptions
+from vsssnap.metadata import ImageMetadata
 
 LINKS = 300
 SIZE = 1 << 20
@@ -91,6 +93,37 @@ def test_hundreds_of_images_are_followed_in_the_memory_of_one(formats: list[str]
     with pytest.raises(ImageNotFoundError, match=rf"[/\\]1\.{formats[1]}: its parent is not there"):
         open_image(paths[-1])
     assert not [name for name in os.listdir("/dev/fd") if str(tmp_path) in _target(name)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vhd", pytest.param("vhdx", marks=pytest.mark.long), pytest.param("qcow2", marks=pytest.mark.long)],
+)
+def test_tables_of_hundreds_of_large_images_are_kept_in_the_room_of_one(name: str, tmp_path: Path) -> None:
+    """150 MiB of tables in the VHD images, whose pages are asked for in every one of them."""
+    size = 256 << 30
+    places = [part * size // 8 + 5 * BLOCK for part in range(8)]
+    below: ImageReader | None = None
+    for number in range(LINKS):
+        path = tmp_path / str(number)
+        storage = FileStorage(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), str(path))
+        with closing(by_name(name).create(storage, size, parent=below)) as writer:
+            writer.pwrite(memoryview(number.to_bytes(2, "little") * (BLOCK // 2)), places[number % 8])
+            writer.finish(ImageMetadata())
+        storage = FileStorage(os.open(path, os.O_RDONLY), str(path))
+        below = by_name(name).open(storage, resolve_parent=known(below))
+    assert below is not None
+    below.close()
+
+    tracemalloc.start()
+    with open_image(tmp_path / str(LINKS - 1)) as image:
+        for part, at in enumerate(places):
+            last = max(number for number in range(LINKS) if number % 8 == part)
+            assert image.pread(2, at) == last.to_bytes(2, "little")
+            assert image.pread(2, at + BLOCK) == bytes(2)
+        used, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert used < 28 << 20
 
 
 def _target(name: str) -> str:

@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
@@ -109,8 +110,8 @@ def content(family: str, path: Path, kind: str, *, parents: Sequence[Path] = ())
     if family == "qemu-replay":
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             copy = Path(folder) / path.name
-            _run(["cp", "--sparse=always", str(path), str(copy)])
-            _run(
+            run(["cp", "--sparse=always", str(path), str(copy)])
+            run(
                 [
                     require_program("qemu-img"),
                     "check",
@@ -159,6 +160,35 @@ def complaints(path: Path, kind: str, *, huge: bool = False) -> list[str]:
     return found
 
 
+def compare(one: Path, kind: str, other: Path, other_kind: str) -> None:
+    """Hold two images against each other by ``qemu-img compare``; a kind may be ``raw``.
+
+    Raises:
+        OracleError: they differ, or one cannot be read.
+    """
+    formats = [_QEMU_FORMATS.get(_base(name), name) for name in (kind, other_kind)]
+    command = [require_program("qemu-img"), "compare", "-f", formats[0], "-F", formats[1]]
+    done = run([*command, one, other])
+    if "Images are identical" not in done.stdout or done.stderr:
+        raise OracleError(f"{one} and {other}: {done.stdout}{done.stderr}")
+
+
+def block_map(path: Path, kind: str, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Where a volume has data by ``qemu-img map``: ``(from, to)``, in some ranges ``(offset, length)``.
+
+    QEMU's driver of VHDX has no map: it calls all of a disk data.
+    """
+    found = []
+    for offset, length in ranges:
+        where = [f"--start-offset={offset}", f"--max-length={length}"]
+        command = [require_program("qemu-img"), "map", "--output=json", "-f", _QEMU_FORMATS[_base(kind)]]
+        for entry in json.loads(run([*command, *where, path]).stdout):
+            first, end = entry["start"], entry["start"] + entry["length"]
+            if entry["data"] and not entry["zero"]:
+                found.append((max(first, offset), min(end, offset + length)))
+    return found
+
+
 def digest_of(blocks: Iterable[tuple[int, bytes]]) -> str:
     """The digest of `Content` from ascending blocks of `BLOCK` bytes; zeros may be left out."""
     state = hashlib.sha256()
@@ -198,14 +228,28 @@ def _base(kind: str) -> str:
     return kind.partition("-")[0]
 
 
-def _limited(command: Sequence[str]) -> list[str]:
-    return [require_program("prlimit"), f"--as={_MEMORY}", "--core=0", *command]
+def _limited(command: Sequence[str | Path]) -> list[str]:
+    return [require_program("prlimit"), f"--as={_MEMORY}", "--core=0", *map(str, command)]
 
 
-def _run(command: Sequence[str], *, text: str | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    command: Sequence[str | Path], *, text: str | None = None, cwd: Path | None = None, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that is not ours, under the limits that hold for all of them.
+
+    Args:
+        command: Its path and its arguments.
+        text: Its input.
+        cwd: Where it runs.
+        check: Whether a failure is an error.
+
+    Raises:
+        OracleError: it failed, or its time is over.
+    """
     try:
         done = subprocess.run(
             _limited(command),
+            cwd=cwd,
             input=text,
             stdin=subprocess.DEVNULL if text is None else None,
             capture_output=True,
@@ -216,16 +260,16 @@ def _run(command: Sequence[str], *, text: str | None = None) -> subprocess.Compl
         )
     except subprocess.TimeoutExpired as exc:
         raise OracleError(f"{command[0]} took more than {_DEADLINE:g} s") from exc
-    if done.returncode:
+    if check and done.returncode:
         raise OracleError(
-            f"{' '.join(command)}: exit {done.returncode}: {(done.stderr or done.stdout).strip()}"
+            f"{' '.join(map(str, command))}: exit {done.returncode}: {(done.stderr or done.stdout).strip()}"
         )
     return done
 
 
 def _verdict(command: Sequence[str]) -> list[str]:
     try:
-        done = _run(command)
+        done = run(command)
     except OracleError as exc:
         return [str(exc)]
     # 7zz says some things in words alone.
@@ -237,7 +281,7 @@ def _qemu_content(path: Path, kind: str) -> Content:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         raw = Path(folder) / "content.raw"
         convert = [require_program("qemu-img"), "convert", "-f", _QEMU_FORMATS[_base(kind)], "-O", "raw"]
-        _run([*convert, str(path), str(raw)])
+        run([*convert, str(path), str(raw)])
         return content_of_file(raw)
 
 
@@ -247,7 +291,7 @@ _DUMP: Final = re.compile(r"^(?:qemu-io> )*[0-9a-f]{8,}:  ((?:[0-9a-f]{2} )+)")
 def _qemu_spots(path: Path, kind: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     script = "".join(f"read -v {offset} {length}\n" for offset, length in ranges)
     command = [require_program("qemu-io"), "-r", "-f", _QEMU_FORMATS[_base(kind)], str(path)]
-    lines = _run(command, text=script).stdout.splitlines()
+    lines = run(command, text=script).stdout.splitlines()
     data = b"".join(bytes.fromhex(found[1]) for line in lines if (found := _DUMP.match(line)))
     if len(data) != sum(length for _, length in ranges):
         raise OracleError(f"qemu-io read {len(data)} bytes of {path}: {lines[-2:]}")
@@ -268,6 +312,8 @@ def _sevenzip_content(path: Path, kind: str) -> Content:
         ) as process,
     ):
         assert process.stdout is not None
+        late = threading.Timer(_DEADLINE, process.kill)
+        late.start()
 
         def blocks() -> Iterable[tuple[int, bytes]]:
             nonlocal size
@@ -275,8 +321,11 @@ def _sevenzip_content(path: Path, kind: str) -> Content:
                 yield size, block
                 size += len(block)
 
-        digest = digest_of(blocks())
-        code = process.wait(_DEADLINE)
+        try:
+            digest = digest_of(blocks())
+            code = process.wait()
+        finally:
+            late.cancel()
         said.seek(0)
         if code:
             raise OracleError(f"7zz: exit {code}: {said.read().decode(errors='replace').strip()}")
@@ -294,4 +343,4 @@ def _ask(
         "ranges": ranges,
     }
     command = [sys.executable, "-I", "-W", "ignore", str(_WORKER), json.dumps(request)]
-    return json.loads(_run(command).stdout)
+    return json.loads(run(command).stdout)

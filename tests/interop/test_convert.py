@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from requirements import require_program
+import oracles
 from vsssnap import CopyReport, Extent, ExtentKind, ImageReader, open_image, save_image
 from vsssnap.formats.qcow2 import Qcow2Options
 from vsssnap.formats.raw import RawOptions
@@ -28,7 +27,7 @@ class Kind:
 
     Attributes:
         suffix: Of the file, which chooses the format.
-        qemu: What QEMU calls the format; "" if it does not know it.
+        qemu: The kind that `oracles` calls it, or raw; "" if QEMU does not know it.
         options: What it is made with.
         grain: Bytes of the smallest piece that it stores or leaves out.
     """
@@ -42,15 +41,15 @@ class Kind:
 KINDS = {
     "raw": Kind("raw", "raw", RawOptions(sidecar=False)),
     "vsnap": Kind("vsnap", ""),
-    "vhd": Kind("vhd", "vpc"),
+    "vhd": Kind("vhd", "vhd"),
     "vhdx": Kind("vhdx", "vhdx", VhdxOptions(block_size=MIB)),
     "qcow2": Kind("qcow2", "qcow2"),
     "vmdk": Kind("vmdk", "vmdk"),
 }
 MORE = KINDS | {
     "raw+": Kind("raw", "raw", RawOptions(sidecar=True)),
-    "vhd-fixed": Kind("vhd", "vpc", VhdOptions(kind="fixed")),
-    "vhd-small": Kind("vhd", "vpc", VhdOptions(block_size=512 << 10)),
+    "vhd-fixed": Kind("vhd", "vhd", VhdOptions(kind="fixed")),
+    "vhd-small": Kind("vhd", "vhd", VhdOptions(block_size=512 << 10)),
     "vhdx-fixed": Kind("vhdx", "vhdx", VhdxOptions(fixed=True)),
     "vhdx-256M": Kind("vhdx", "vhdx", VhdxOptions(block_size=256 * MIB, sidecar=True)),
     "qcow2-512": Kind("qcow2", "qcow2", Qcow2Options(cluster_size=512)),
@@ -79,13 +78,6 @@ def volume(size: int, seed: int) -> MemoryReader:
         content += dice.randbytes(length) if kind is ExtentKind.DATA else bytes(length)
     whole = MemoryReader(bytes(content), [extent for extent in extents if extent.length])
     return MemoryReader(bytes(content[:size]), list(whole.extents(0, size)))
-
-
-def same_for_qemu(one: Path, kind: str, other: Path, other_kind: str) -> None:
-    command = [require_program("qemu-img"), "compare", "-f", kind, "-F", other_kind, str(one), str(other)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert "Images are identical" in done.stdout
 
 
 def bytes_of(reader: ImageReader | MemoryReader, kind: ExtentKind) -> int:
@@ -120,9 +112,9 @@ def convert(folder: Path, source: MemoryReader, first: Kind, then: Kind) -> None
         accounted(image, other, save_image(image, other, options=then.options), then.grain)
     for path, kind in ((one, first), (other, then)):
         if kind.qemu:
-            same_for_qemu(path, kind.qemu, expected, "raw")
+            oracles.compare(path, kind.qemu, expected, "raw")
     if first.qemu and then.qemu:
-        same_for_qemu(one, first.qemu, other, then.qemu)
+        oracles.compare(one, first.qemu, other, then.qemu)
     with open_image(other) as image:
         assert image.pread(image.size, 0) == source.pread(source.size, 0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -175,10 +174,8 @@ def test_images_made_by_qemu_have_the_size_that_qemu_sees(
     path = tmp_path / "image.vhd"
     qemu = require_program("qemu-img")
     options = f"subformat={subformat},force_size={force}"
-    subprocess.run([qemu, "create", "-q", "-f", "vpc", "-o", options, path, str(size)], check=True)
-    said = subprocess.run(
-        [qemu, "measure", "-f", "vpc", "-O", "raw", path], check=True, capture_output=True, text=True
-    ).stdout
+    oracles.run([qemu, "create", "-q", "-f", "vpc", "-o", options, path, str(size)])
+    said = oracles.run([qemu, "measure", "-f", "vpc", "-O", "raw", path]).stdout
     wanted = int(said.split("required size: ")[1].split()[0])
 
     with open_image(path) as image:
@@ -191,7 +188,7 @@ def test_content_written_by_qemu_reads_right(tmp_path: Path) -> None:
     raw, path = tmp_path / "content.raw", tmp_path / "image.vhd"
     raw.write_bytes(data)
     options = ["-f", "raw", "-O", "vpc", "-o", "force_size=on"]
-    subprocess.run([require_program("qemu-img"), "convert", *options, raw, path], check=True)
+    oracles.run([require_program("qemu-img"), "convert", *options, raw, path])
 
     assert seen_by_us(path) == oracles.content_of(data)
 
@@ -199,13 +196,15 @@ def test_content_written_by_qemu_reads_right(tmp_path: Path) -> None:
 def test_largest_volume_is_read_by_others(tmp_path: Path) -> None:
     size = 2040 << 30
     path = tmp_path / "huge.vhd"
-    _, spots, wanted = huge.write(path, size)
+    starts, spots, wanted = huge.write(path, size)
 
     with open_image(path) as image:
         assert image.size == size
         assert [image.pread(length, at) for at, length in spots] == wanted
     for family in ("qemu", "libyal", "dissect"):
         assert oracles.spots(family, path, "vhd", spots) == wanted, family
+    assert oracles.complaints(path, "vhd", huge=True) == []
+    huge.check_map(path, "vhd", [(start, start + MIB) for start in starts], 2 * MIB)
 
 
 def test_holes_survive(tmp_path: Path) -> None:

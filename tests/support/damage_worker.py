@@ -18,7 +18,7 @@ from vsssnap.errors import DeviceReadError, ImageError, ImageNotFoundError
 from vsssnap.formats import Depth, ImageFormat, ImageReader, MemoryStorage, by_name
 
 MEMORY = 512 << 20  # bytes of address space above what the program takes at the start
-SLOW = 5.0  # seconds for one image
+SLOW = 5.0  # seconds of work for one image; what waits for ever is ended with the process
 
 
 class Files:
@@ -93,7 +93,7 @@ def main() -> None:
             data[at : at + len(piece)] = piece
         files[request["target"]] = bytes(data[: change["length"]])
         for recover in (False, True):
-            started = time.monotonic()
+            started = time.process_time()
             try:
                 seen = look(
                     Files(files, by_name(request["format"])), request["image"], wanted, recover=recover
@@ -104,8 +104,8 @@ def main() -> None:
                     seen = repr(exc)
             except BaseException as exc:
                 seen = repr(exc)
-            if time.monotonic() - started > SLOW:
-                seen = f"{time.monotonic() - started:.1f} s"
+            if time.process_time() - started > SLOW:
+                seen = f"{time.process_time() - started:.1f} s"
             if seen not in ("", "error") and not (seen == "bytes" and (recover or change["silent"])):
                 problems.append(f"{change['what']}{', recover' if recover else ''}: {seen}")
     print(json.dumps(problems))  # noqa: T201 - the answer

@@ -62,6 +62,10 @@ DEVICES = (
 MORE = (
     "tests/contract/test_formats.py",
     "tests/formats/qcow2/test_driver_damage.py",
+    "tests/formats/qcow2/test_writer.py",
+    "tests/formats/test_findings.py",
+    "tests/formats/vhd/test_locators.py",
+    "tests/formats/vhd/test_table.py",
     "tests/formats/vhd/test_vhd.py",
     "tests/formats/vhd/test_vhd_model.py",
     "tests/formats/vhdx/test_vhdx.py",

@@ -6,7 +6,8 @@ Source: QEMU, docs/interop/qcow2.txt, sections "Cluster mapping" and "Extended L
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from array import array
+from typing import TYPE_CHECKING, Final
 
 from vsssnap.errors import VssSnapError
 from vsssnap.formats.qcow2.header import corrupt
@@ -21,7 +22,6 @@ from vsssnap.formats.qcow2.structs import (
 )
 
 if TYPE_CHECKING:
-    from array import array
     from collections.abc import Iterator
 
     from vsssnap.formats.qcow2.header import Layout
@@ -43,6 +43,8 @@ class Kind(enum.IntEnum):
 
 
 _ABSENT, _ZERO, _STORED, _PACKED = Kind
+
+_PIECE: Final = 32  # entries that are compared at once
 
 Run = tuple[Kind, int, int, int]
 """Kind, offset and bytes in the virtual disk, and the offset in the file (of PACKED: the L2 entry)."""
@@ -135,15 +137,27 @@ class ClusterMap:
                     yield from self._subclusters(page[index], page[index + 1], at)
             return
         for base, page, low, high in self._tables.pages(table, first, last):
-            yield from self._entries(page, low, high, origin + (base << bits))
+            at = origin + (base << bits)
+            if not any(page[low:high]):
+                yield _ABSENT, at + (low << bits), high - low << bits, 0
+                continue
+            for index in range(low, high, _PIECE):
+                yield from self._entries(page[index : min(index + _PIECE, high)], at + (index << bits))
 
-    def _entries(self, page: array[int], low: int, high: int, origin: int) -> Iterator[Run]:
-        cluster = self._cluster
-        at = origin + low * cluster
-        if not any(page[low:high]):
-            yield _ABSENT, at, (high - low) * cluster, 0
+    def _entries(self, entries: array[int], at: int) -> Iterator[Run]:
+        cluster, length = self._cluster, len(entries) * self._cluster
+        first = entries[0]
+        host = first & HOST_MASK
+        # Most clusters of most images lie behind one another: one comparison instead of a step for each.
+        if (
+            host
+            and not (host % cluster or first & (COMPRESSED | ZERO) or self._external)
+            and host + length <= HOST_MASK
+            and entries == array("Q", range(first, first + length, cluster))
+        ):
+            yield _STORED, at, length, host
             return
-        for entry in page[low:high]:
+        for entry in entries:
             if not entry:
                 yield _ABSENT, at, cluster, 0
             elif entry & COMPRESSED:

@@ -3,34 +3,36 @@
 An image is opened by its trailing footer.  Where that one is damaged, dynamic and differencing
 images have a copy of it in their first sector; it is used, and the damage is reported.  The block
 allocation table has no checksum, so all of it is looked at before the first block is read: blocks
-that lie outside the file or over one another are the only sign that it is damaged.
+that lie outside the file or over one another are the only sign that it is damaged.  It is not kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from array import array
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Final
 
 from vsssnap._units import is_power_of_two, round_up
 from vsssnap.blocks.extent import Extent
 from vsssnap.errors import CorruptImageError, UnsupportedFeatureError
+from vsssnap.formats._findings import joined
 from vsssnap.formats.base import Finding
 from vsssnap.formats.vhd import structs
 from vsssnap.formats.vhd.geometry import volume_size
-from vsssnap.formats.vhd.structs import FOOTER_SIZE, HEADER_SIZE, SECTOR, UNUSED, Footer, Header
+from vsssnap.formats.vhd.structs import FOOTER_SIZE, HEADER_SIZE, SECTOR, Footer, Header
+from vsssnap.formats.vhd.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vsssnap.formats.storage import Storage
 
-_PIECE: Final = 1 << 20  # bytes of the table that are read at once
 _MOST: Final = 1000  # findings about the table that are kept
+_RECOVER: Final = "open it with recover=True to read what is left"
+_AS_RAW: Final = 'what is left of a fixed image is the beginning of the volume: open it with format="raw"'
 _COPY_USED: Final = "its copy at 0 is used"
 
 
@@ -43,7 +45,7 @@ class Layout:
         size: Bytes of the volume.
         end: Offset of the trailing footer, or the file's end if that one is not there.
         header: The dynamic disk header; None in a fixed image.
-        table: Sector of each block's bitmap, or UNUSED; empty in a fixed image.
+        table: Where each block lies; None in a fixed image.
         damage: What is wrong and was passed over; where it is much, the beginning of it.
         complete: Whether all of that could be made up for from the image itself.
     """
@@ -52,7 +54,7 @@ class Layout:
     size: int
     end: int
     header: Header | None = None
-    table: array[int] = field(default_factory=lambda: array("I"))
+    table: Table | None = None
     damage: tuple[Finding, ...] = ()
     complete: bool = True
 
@@ -96,7 +98,7 @@ def read_layout(storage: Storage, *, recover: bool) -> Layout:
     header = _header(storage, footer, damage, recover=recover)
     table = _table(storage, header, size)
     layout = Layout(footer, size, end, header, table)
-    found = list(islice(table_damage(layout), _MOST))
+    found = list(islice(joined(table_damage(layout)), _MOST))
     if found and not recover:
         raise _broken(storage, found[0].structure, found[0].offset, found[0].message)
     damage += found
@@ -123,7 +125,7 @@ def _footer(storage: Storage, damage: list[Finding], *, recover: bool) -> tuple[
             return _known(storage, copy, 0), offset if doubtful else storage.size
         doubtful.append((copy, storage.size))
     if not (recover and doubtful):
-        raise _broken(storage, "footer", offset, message)
+        raise _broken(storage, "footer", offset, message, _AS_RAW if recover else _RECOVER)
     footer, end = doubtful[0]
     damage.append(Finding("footer", offset, message))
     return _known(storage, footer, offset), end
@@ -193,7 +195,7 @@ def _header(storage: Storage, footer: Footer, damage: list[Finding], *, recover:
     return header
 
 
-def _table(storage: Storage, header: Header, size: int) -> array[int]:
+def _table(storage: Storage, header: Header, size: int) -> Table:
     """The entries of all blocks of the volume; those behind its end are never used."""
     offset = header.table_offset
     count = -(-size // header.block_size)
@@ -209,29 +211,23 @@ def _table(storage: Storage, header: Header, size: int) -> array[int]:
             path=storage.name,
             feature=f"{count} blocks",
         )
-    table = array("I")
-    for at in range(0, 4 * count, _PIECE):
-        table.frombytes(storage.pread(min(_PIECE, 4 * count - at), offset + at))
-    if sys.byteorder == "little":
-        table.byteswap()
-    return table
+    return Table(storage, offset, count)
 
 
 def table_damage(layout: Layout) -> Iterator[Finding]:
     """Blocks that lie outside the file, over structures or over one another."""
-    header = layout.header
-    if header is None:
+    header, table = layout.header, layout.table
+    if header is None or table is None:
         return
     stride = layout.bitmap_size + header.block_size
-    used = array("Q", (entry for entry in layout.table if entry != UNUSED))
-    starts = array("Q", sorted(used))
+    starts = array("Q", sorted(array("Q", (entry for _, entry in table.used()))))
     rest = layout.size % header.block_size or header.block_size
     if starts and starts[-1] * SECTOR + stride > layout.end:
-        for block, entry in enumerate(layout.table):
+        for block, entry in table.used():
             # Of the last block only what the volume needs has to be there.
-            last = block == len(layout.table) - 1
+            last = block == len(table) - 1
             need = layout.bitmap_size + rest if last else stride
-            if entry != UNUSED and entry * SECTOR + need > layout.end:
+            if entry * SECTOR + need > layout.end:
                 message = f"block {block} at byte {entry * SECTOR} ends behind byte {layout.end}"
                 yield Finding(*_entry(header, block), message, _lost(layout, block))
     if starts and starts[0] * SECTOR < structs.FOOTER_SIZE:
@@ -239,7 +235,7 @@ def table_damage(layout: Layout) -> Iterator[Finding]:
         yield Finding("block allocation table", header.table_offset, message)
     for name, low, length in (
         ("dynamic disk header", layout.footer.data_offset, HEADER_SIZE),
-        ("block allocation table", header.table_offset, 4 * len(layout.table)),
+        ("block allocation table", header.table_offset, 4 * len(table)),
     ):
         for start in _over(starts, low, low + length, stride):
             message = f"the block at byte {start} lies over it"
@@ -270,11 +266,13 @@ def _lost(layout: Layout, block: int) -> Extent | None:
     return Extent(at, min(layout.header.block_size, layout.size - at))
 
 
-def _broken(storage: Storage, structure: str, offset: int | None, message: str) -> CorruptImageError:
+def _broken(
+    storage: Storage, structure: str, offset: int | None, message: str, hint: str = _RECOVER
+) -> CorruptImageError:
     return CorruptImageError(
         f"{storage.name}: {structure}: {message}",
         path=storage.name,
         structure=structure,
         offset=offset,
-        hint="open it with recover=True to read what is left",
+        hint=hint,
     )

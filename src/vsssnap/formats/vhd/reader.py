@@ -47,7 +47,8 @@ class VhdReader(LayeredReader):
         self.path = storage.name
         self._storage = storage
         self._bitmaps = ByteCache(_CACHE)
-        self.caches = (self._bitmaps,)
+        # A fixed image, which has no table, may be in a chain too: it is a parent like any other.
+        self.caches = (self._bitmaps, layout.table.cache if layout.table is not None else ByteCache(0))
 
     @property
     def identity(self) -> bytes:
@@ -74,20 +75,16 @@ class VhdReader(LayeredReader):
 
     def _own(self, offset: int, end: int) -> Iterator[Piece]:
         """Ranges of the volume and where each lies in the file, None if it is not there."""
-        header = self.layout.header
-        if header is None:
+        size, table = self.layout.block_size, self.layout.table
+        if table is None:
             yield from self._inside(offset, end, 0, self.layout.end)
             return
-        size, table = header.block_size, self.layout.table
-        while offset < end:
-            block, within = divmod(offset, size)
-            stop = min(end, offset - within + size)
-            entry = table[block]
+        for block, behind, entry in table.runs(offset // size, -(-end // size)):
+            first, stop = max(offset, block * size), min(end, behind * size)
             if entry == UNUSED:
-                yield offset, stop, None
+                yield first, stop, None
             else:
-                yield from self._stored(offset, stop, block, entry)
-            offset = stop
+                yield from self._stored(first, stop, block, entry)
 
     def _stored(self, offset: int, stop: int, block: int, entry: int) -> Iterator[Piece]:
         limit = self._storage.size
@@ -143,7 +140,7 @@ class VhdReader(LayeredReader):
 
     def info(self) -> Mapping[str, Any]:
         """See `ImageReader`."""
-        footer, header = self.layout.footer, self.layout.header
+        footer = self.layout.footer
         facts: dict[str, Any] = {
             "stored_size": self._storage.size,
             "complete": self.layout.complete,
@@ -160,10 +157,10 @@ class VhdReader(LayeredReader):
             "created": _time(footer.time_stamp),
             "damage": [f"{found.structure}: {found.message}" for found in self.layout.damage],
         }
-        if header is not None:
-            facts["block_size"] = header.block_size
+        if self.layout.table is not None:
+            facts["block_size"] = self.layout.block_size
             facts["blocks"] = len(self.layout.table)
-            facts["stored_blocks"] = len(self.layout.table) - self.layout.table.count(UNUSED)
+            facts["stored_blocks"] = sum(1 for _ in self.layout.table.used())
         return facts
 
     def _parents(self) -> list[dict[str, Any]]:
@@ -187,7 +184,7 @@ class VhdReader(LayeredReader):
         layout = self.layout
         yield from layout.damage
         progress(structs.FOOTER_SIZE)
-        if layout.header is None:
+        if layout.table is None:
             return
         copy, sound = footer_at(self._storage, 0)
         if copy is None or not sound:

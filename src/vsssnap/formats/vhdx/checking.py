@@ -12,6 +12,7 @@ from uuid import UUID
 from vsssnap._units import MIB
 from vsssnap.blocks.extent import Extent
 from vsssnap.errors import ImageError, VssSnapError
+from vsssnap.formats._findings import joined
 from vsssnap.formats.base import Finding
 from vsssnap.formats.vhdx import structs
 from vsssnap.formats.vhdx.layout import (
@@ -42,7 +43,7 @@ def check(layout: Layout, tables: Tables, progress: Callable[[int], None]) -> It
             yield _finding(exc)
         progress(structs.REGION_TABLE_SIZE)
     try:
-        yield from _Bat(layout, tables).check(progress)
+        yield from joined(_Bat(layout, tables).check(progress))
     except VssSnapError as exc:
         yield _finding(exc)
 

@@ -84,7 +84,7 @@ def _begin(storage: Storage, size: int, options: VhdxOptions, parent: ImageReade
         raise UsageError(
             f"a {parent.format} image cannot be the parent of a VHDX", hint="save a full VHDX image first"
         )
-    if not parent.layout.complete or parent.layout.log == "ignored" or not parent.data_write_id.int:
+    if not parent.layout.complete or not parent.data_write_id.int:
         raise UsageError(
             f"{parent.name} is damaged, other programs will not see in it what was read here",
             hint="save a full image",

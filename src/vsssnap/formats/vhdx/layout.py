@@ -111,7 +111,7 @@ class Layout:
         locator: Of the parent, if there is one.
         inherited: Unknown items of the disk, which a child takes over.
         log: ``"empty"``, ``"replayed"``, or ``"ignored"`` where recovering.
-        complete: Whether its header is valid; always, unless recovering.
+        complete: Whether header, region table and log are valid; always, unless recovering.
     """
 
     storage: Storage
@@ -206,7 +206,8 @@ def load(storage: Storage, *, recover: bool = False) -> Layout:
             if not recover:
                 raise
             state = "ignored"
-    regions = _regions(storage, header, recover)
+    regions, sound = _regions(storage, header, recover)
+    complete = complete and sound and state != "ignored"
     known, inherited = _items(storage, regions["metadata region"])
     return _layout(
         storage, header, creator, tuple(regions.values()), known, inherited, state, complete=complete
@@ -232,7 +233,8 @@ def _current(storage: Storage, recover: bool) -> tuple[Header, bool]:
     return max(damaged, key=lambda header: header.sequence, default=blank), False
 
 
-def _regions(storage: Storage, header: Header, recover: bool) -> dict[str, Region]:
+def _regions(storage: Storage, header: Header, recover: bool) -> tuple[dict[str, Region], bool]:
+    """The regions by name, and whether a table that says so is valid."""
     tables = [read_regions(storage, offset) for offset in structs.REGION_TABLES]
     if recover:
         tables += [read_regions(storage, offset, checked=False) for offset in structs.REGION_TABLES]
@@ -270,7 +272,7 @@ def _regions(storage: Storage, header: Header, recover: bool) -> dict[str, Regio
     for one, other in overlaps(found.values()):
         if not recover:
             raise corrupt(storage, one.name, one.offset, f"its {one.length} bytes overlap the {other.name}")
-    return found
+    return found, tables[0] is not None or tables[1] is not None
 
 
 def overlaps(regions: Iterable[Region]) -> Iterator[tuple[Region, Region]]:

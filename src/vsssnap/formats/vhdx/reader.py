@@ -16,6 +16,7 @@ from vsssnap.formats._layers import LayeredReader, close_in_turn
 from vsssnap.formats._parents import find_parent
 from vsssnap.formats._zero import fill_zero
 from vsssnap.formats.base import Depth, Finding
+from vsssnap.formats.vhdx.cut import is_cut
 from vsssnap.formats.vhdx.tables import LOST, NOTHING, PARENT, ZEROS, Tables
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class VhdxReader(LayeredReader):
         kind = "differencing" if geometry.has_parent else "fixed" if layout.fixed else "dynamic"
         return {
             "stored_size": self._storage.size,
-            "complete": layout.complete,
+            "complete": layout.complete and not is_cut(layout),
             "identity": self.data_write_id.hex,
             "parents": self._parents(),
             "features": [kind, *(["log"] if layout.log != "empty" else [])],

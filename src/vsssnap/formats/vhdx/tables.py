@@ -1,7 +1,8 @@
 """The BAT and the sector bitmaps, read page by page and looked up; what lies where.
 
 Source: [MS-VHDX] 2.4 and 2.5.  A BAT may have half a GiB (64 TiB in blocks of 1 MiB), so tables
-are read in pages of 64 KiB when they are needed, and some MiB of those used last are kept.
+are read in pages when they are needed, and some MiB of those used last are kept: one page at least
+of each image in a chain of hundreds, lest reading there be mostly reading of pages.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from vsssnap.errors import CorruptImageError
     from vsssnap.formats.storage import Storage
 
-PAGE: Final = 64 * KIB
+PAGE: Final = 16 * KIB
 _KEPT: Final = 4 * MIB  # bytes of pages
 _BITS: Final = tuple(bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256))
 
@@ -205,28 +206,22 @@ class Tables:
         return where
 
     def _check_place(self, what: str, number: int, where: int, length: int) -> None:
-        problem = self.misplaced(where, length)
+        problem, hint = self.misplaced(where, length), ""
+        # The last block of a file may be cut where a writer left out its end; reading there says so.
+        if not problem and where >= self._storage.size and not self.recover:
+            problem = f"lies at byte {where}, behind the end of the file at {self._storage.size}"
+            hint = "pass recover=True to read what is left"
         if problem:
-            raise corrupt(
-                self._storage,
-                "BAT entry",
-                self._layout.bat.offset + number * 8,
-                f"its {what} {problem}",
-                "pass recover=True to read what is left" if "behind the end" in problem else "",
-            )
+            at = self._layout.bat.offset + number * 8
+            raise corrupt(self._storage, "BAT entry", at, f"its {what} {problem}", hint)
 
     def misplaced(self, where: int, length: int) -> str:
-        """What is wrong with the place of a block, or ""; that it is inside the file is not looked at.
-
-        The last block of a file may be cut where a writer left out its end; reading there says so.
-        """
+        """What is wrong with the place of a block, or ""; that it is inside the file is not looked at."""
         if where < structs.HEADER_SECTION:
             return f"lies at byte {where}, in the header section"
         for region in self._layout.regions:
             if where < region.end and region.offset < where + length:
                 return f"at byte {where} overlaps the {region.name}"
-        if where >= self._storage.size and not self.recover:
-            return f"lies at byte {where}, behind the end of the file at {self._storage.size}"
         return ""
 
     def _broken(self, block: int, message: str) -> CorruptImageError:

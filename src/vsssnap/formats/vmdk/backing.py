@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from vsssnap.blocks.extent import Extent, shift
-from vsssnap.errors import CorruptImageError
+from vsssnap.errors import CorruptImageError, DeviceReadError
 from vsssnap.formats._cache import ByteCache
+from vsssnap.formats._findings import joined
 from vsssnap.formats.base import Finding
 from vsssnap.formats.vmdk import structs
 from vsssnap.formats.vmdk.scan import most_packed, walk
@@ -65,6 +66,10 @@ class Backing(ABC):
         """What is wrong with its structures."""
         yield from ()
 
+    def is_cut(self) -> bool:
+        """Whether a part of it lies behind the end of its file; walks through the tables."""
+        return False
+
     def check_content(self, progress: Callable[[int], None]) -> Iterator[Finding]:
         """What is wrong with its content, where something tells."""
         yield from ()
@@ -103,6 +108,10 @@ class FlatBacking(Backing):
         if split < end:
             yield split, end, BEYOND
 
+    def is_cut(self) -> bool:
+        """See `Backing`."""
+        return bool(self.damage)
+
 
 class SparseBacking(Backing):
     """Grains that lie as they are in a file, hosted or space-efficient."""
@@ -131,6 +140,9 @@ class SparseBacking(Backing):
 
     def check(self, progress: Callable[[int], None]) -> Iterator[Finding]:
         """Every table: entries that name no place in the file, or a place twice."""
+        return joined(self._check_tables(progress))
+
+    def _check_tables(self, progress: Callable[[int], None]) -> Iterator[Finding]:
         taken: dict[int, bytearray] = {}  # a bit for each place that a grain has, in pages
         for number in range(self.tables.count):
             try:
@@ -142,6 +154,17 @@ class SparseBacking(Backing):
                 yield from self._check_table(number, table, taken)
                 progress(len(table) * table.itemsize)
 
+    def is_cut(self) -> bool:
+        """See `Backing`; a table that cannot be read is none."""
+        try:
+            tables = map(self.tables.table, range(self.tables.count))
+            return any(not isinstance(table, int) and self._cut_in(table) for table in tables)
+        except (CorruptImageError, DeviceReadError):
+            return True
+
+    def _cut_in(self, table: array[int]) -> bool:
+        return self.tables.beyond(table)
+
     def _check_table(self, number: int, table: array[int], taken: dict[int, bytearray]) -> Iterator[Finding]:
         grain = self.tables.grain
         for index, entry in enumerate(table):
@@ -151,7 +174,8 @@ class SparseBacking(Backing):
             at = number * self.tables.span + index * grain
             lost = Extent(at, min(grain, self.size - at)) if at < self.size else None
             if place == BEYOND:
-                yield Finding("grain table", None, f"entry {index} of table {number} is {entry:#x}", lost)
+                message = f"entry {index} of table {number}, {entry:#x}, names no place in the file"
+                yield Finding("grain table", None, message, lost)
             elif not self.compressed:
                 page, slot = divmod(place // grain // 8, _PAGE)
                 bit = 1 << place // grain % 8
@@ -232,6 +256,14 @@ class StreamBacking(SparseBacking):
         if not packed.eof or len(plain) > size:
             raise self.tables.broken("grain", place, f"its data end after {len(plain)} bytes")
         return plain
+
+    def _cut_in(self, table: array[int]) -> bool:
+        place = self.tables.place(max(table))
+        if place < 0 or not self._markers:
+            return super()._cut_in(table)
+        assert self.source is not None  # noqa: S101 - the constructor takes one
+        length = int.from_bytes(self.source.pread(structs.GRAIN_MARKER, place)[8:], "little")
+        return place + structs.GRAIN_MARKER + length > self.source.size
 
     def check_content(self, progress: Callable[[int], None]) -> Iterator[Finding]:
         """Every grain in the file: in its place by the tables, and with the right checksum."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vsssnap._units import is_power_of_two, round_up
+from vsssnap.blocks.extent import Extent
 from vsssnap.errors import CorruptImageError, ParentMismatchError, UnsupportedFeatureError
 from vsssnap.formats.base import Finding
 from vsssnap.formats.vmdk import structs
@@ -40,7 +41,7 @@ class Opened:
     Attributes:
         descriptor: What it says of itself; None for a part alone.
         backings: Its extents, in order.
-        complete: Whether nothing of it is missing.
+        complete: Whether it has a descriptor and its tables; `Backing.is_cut` looks at the rest.
     """
 
     descriptor: Descriptor | None
@@ -76,8 +77,7 @@ def open_disk(storage: Storage, resolve: ResolveParent | None, *, recover: bool)
         for backing in backings:
             backing.close()
         raise
-    short = any(isinstance(backing, FlatBacking) and backing.damage for backing in backings)
-    return Opened(descriptor, tuple(backings), complete=not short)
+    return Opened(descriptor, tuple(backings))
 
 
 def is_descriptor(head: bytes) -> bool:
@@ -124,7 +124,8 @@ def _flat(file: Source, line: ExtentLine, size: int, *, recover: bool) -> FlatBa
         message = f"it has {file.size} bytes, the descriptor wants {size} at {start}"
         if not recover:
             raise _broken(file, "flat extent", file.size, message)
-        backing.damage.append(Finding("flat extent", file.size, message))
+        there = max(0, file.size - start)
+        backing.damage.append(Finding("flat extent", file.size, message, Extent(there, size - there)))
     return backing
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vsssnap._units import MIB
@@ -128,7 +130,7 @@ class VmdkReader(LayeredReader):
         own = any(b.source is not None and b.source.name == self.path for b in backings)
         return {
             "stored_size": sum(files.values()) + (0 if own else self._storage.size),
-            "complete": self.disk.complete,
+            "complete": self.disk.complete and not any(backing.is_cut() for backing in backings),
             "identity": f"{self.cid:08x}",
             "parents": self._parents(),
             "features": [] if self.plain else ["compressed"],
@@ -167,11 +169,14 @@ class VmdkReader(LayeredReader):
 
     def verify(self, depth: Depth, progress: Callable[[int], None]) -> Iterator[Finding]:
         """See `ImageReader`: headers and tables, and in a stream each grain; not the parents."""
-        for backing in self.disk.backings:
-            yield from backing.damage
-            yield from backing.check(progress)
+        for start, backing in zip(self._starts, self.disk.backings, strict=True):
+            found = chain(backing.damage, backing.check(progress))
             if depth >= Depth.CONTENT:
-                yield from backing.check_content(progress)
+                found = chain(found, backing.check_content(progress))
+            for finding in found:
+                extent = finding.extent
+                placed = None if extent is None else Extent(extent.offset + start, extent.length)
+                yield replace(finding, extent=placed)
 
     def _release(self) -> None:
         for backing in self.disk.backings:

@@ -130,6 +130,10 @@ class Tables(ABC):
     def place(self, entry: int) -> int:
         """What an entry means."""
 
+    def beyond(self, table: array[int]) -> bool:
+        """Whether an entry names a place behind the end of the file."""
+        return self.place(max(table)) == BEYOND
+
     def broken(self, structure: str, offset: int | None, message: str) -> CorruptImageError:
         """An error that names the file."""
         return CorruptImageError(
@@ -322,3 +326,7 @@ class SeTables(Tables):
         if kind in (structs.SE_ZERO, structs.SE_UNMAPPED):
             return ZERO
         return ABSENT if not entry else BEYOND
+
+    def beyond(self, table: array[int]) -> bool:
+        """See `Tables`; the greatest entry need not be the last place."""
+        return any(self.place(entry) == BEYOND for entry in table)
