@@ -14,7 +14,8 @@ from vsssnap.formats import registry
 from vsssnap.formats.base import SIDECAR_SUFFIX, ImageFormat, ImageReader, ImageWriter
 from vsssnap.formats.storage import FileStorage, Storage
 from vsssnap.imaging.chain import open_chain
-from vsssnap.imaging.partial import PartialFile, check_target, remove
+from vsssnap.imaging.committing import commit
+from vsssnap.imaging.partial import PartialFile, check_target
 from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
@@ -132,28 +133,10 @@ class PathWriter(ImageWriter):
             self._writer.finish(metadata if metadata is not None else ImageMetadata())
             self._writer.close()
             if self._files:
-                self._commit()
+                *sidecars, image = self._files
+                commit(image, sidecars, replace=self._replace)
         finally:
             self.close()
-
-    def _commit(self) -> None:
-        """Rename image and side-car so that a power cut between never leaves a wrong pair."""
-        *sidecars, image = self._files
-        if self._replace:
-            # The old image may stand without its checksums for an instant, never beside new ones.
-            remove(self.path + SIDECAR_SUFFIX)
-            image.commit()
-            for sidecar in sidecars:
-                sidecar.commit()
-            return
-        for sidecar in sidecars:
-            sidecar.commit()
-        try:
-            image.commit()
-        except BaseException:
-            for sidecar in sidecars:  # ours: its name was free
-                remove(sidecar.path)
-            raise
 
     def close(self) -> None:
         """Give up: nothing stays under either name.  Idempotent, and nothing after `finish`."""

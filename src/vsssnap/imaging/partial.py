@@ -59,7 +59,7 @@ class PartialFile:
         except FileExistsError:
             raise _being_written(self._partial) from None
         except OSError as exc:
-            raise _failed(self._partial, "open", exc, "cannot be created") from exc
+            raise failed(self._partial, "open", exc, "cannot be created") from exc
         self._lock = -1
         self._pending = True
         try:
@@ -79,7 +79,7 @@ class PartialFile:
                 raise _being_written(self._partial) from None
             except OSError as exc:
                 if self._lock < 0:
-                    raise _failed(self._partial, "dup", exc, "cannot be locked") from exc
+                    raise failed(self._partial, "dup", exc, "cannot be locked") from exc
                 # A file system without locks: then there is none.
             if not self._is_ours():
                 raise _being_written(self._partial)
@@ -108,7 +108,7 @@ class PartialFile:
             except OSError as exc:
                 if sys.platform == "win32" and isinstance(exc, PermissionError):
                     raise _being_written(self._partial) from None
-                raise _failed(self._partial, "unlink", exc, "cannot be removed") from exc
+                raise failed(self._partial, "unlink", exc, "cannot be removed") from exc
 
     def commit(self) -> None:
         """Give the file its final name; it was flushed by its writer.  `discard` must follow if this raises.
@@ -125,13 +125,23 @@ class PartialFile:
                 hint="save again, and let no other program work on it",
             )
         try:
+            self._rename()
+            self._pending = False
+            flush_folder(self.path)
+        except BaseException:
+            if not self._replace and self.placed:  # what ends with an error is not there
+                remove(self.path)
+            raise
+        self._unlock()
+
+    def _rename(self) -> None:
+        try:
             if self._replace:
                 os.replace(self._partial, self.path)
             elif sys.platform == "win32":
                 os.rename(self._partial, self.path)
             else:
                 _rename_to_new(self._partial, self.path)
-            self._pending = False
         except FileExistsError:
             raise TargetRefusedError(
                 f"{self.path} came into being while the image was written",
@@ -139,9 +149,17 @@ class PartialFile:
                 hint="choose another name, or pass replace=True",
             ) from None
         except OSError as exc:
-            raise _failed(self.path, "rename", exc, "cannot be given its name") from exc
-        self._unlock()
-        flush_folder(self.path)
+            raise failed(self.path, "rename", exc, "cannot be given its name") from exc
+
+    @property
+    def placed(self) -> bool:
+        """Whether the final name stands for this file, also where Ctrl-C came into `commit`."""
+        if self._lock < 0:  # committed, or Windows
+            return not os.path.lexists(self._partial)
+        try:
+            return _is_same(os.fstat(self._lock), os.lstat(self.path))
+        except OSError:
+            return False
 
     def discard(self) -> None:
         """Remove the file unless it was committed, or is another save's by now.  Idempotent.
@@ -180,7 +198,7 @@ def remove(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError as exc:
-        raise _failed(path, "unlink", exc, "cannot be removed") from exc
+        raise failed(path, "unlink", exc, "cannot be removed") from exc
 
 
 def size_of(path: str) -> int | None:
@@ -203,7 +221,7 @@ def flush_folder(path: str) -> None:
         except OSError as exc:
             if folder >= 0 and exc.errno == errno.EINVAL:
                 return  # a file system that has no such call for folders
-            raise _failed(path, "fsync", exc, "its folder cannot be written out") from exc
+            raise failed(path, "fsync", exc, "its folder cannot be written out") from exc
         finally:
             if folder >= 0:
                 os.close(folder)
@@ -238,7 +256,7 @@ def check_target(path: str, *, replace: bool, origins: Iterable[str]) -> None:
         _check_folder(path)
         return
     except OSError as exc:
-        raise _failed(path, "lstat", exc, "cannot be looked at") from exc
+        raise failed(path, "lstat", exc, "cannot be looked at") from exc
     if stat.S_ISLNK(found.st_mode):
         raise TargetRefusedError(
             f"{path} is a symbolic link to {os.readlink(path)}", path=path, hint="name the file itself"
@@ -353,7 +371,7 @@ def _check_folder(path: str) -> None:
         among = (os.path.realpath(folder) + "/").startswith("/dev/")
         devices = os.stat("/dev") if among else None
     except OSError as exc:
-        raise _failed(path, "open", exc, "cannot be created") from exc
+        raise failed(path, "open", exc, "cannot be created") from exc
     if devices is not None and found.st_dev == devices.st_dev:
         raise TargetRefusedError(
             f"there is no device {path}", path=path, hint="check the name; files do not belong there"
@@ -366,7 +384,8 @@ def _being_written(path: str) -> TargetRefusedError:
     )
 
 
-def _failed(path: str, call: str, exc: OSError, what: str) -> TargetError:
+def failed(path: str, call: str, exc: OSError, what: str) -> TargetError:
+    """The error for a call that failed on a target's file or folder."""
     hints = {"open": "the folder must exist and be writable"}
     if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         hints[call] = "the folder must be writable by this user"

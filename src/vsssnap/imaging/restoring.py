@@ -25,10 +25,11 @@ from vsssnap.errors import CorruptImageError, DeviceReadError, TargetError, Targ
 from vsssnap.formats.base import SIDECAR_SUFFIX, ImageWriter, WriteOrder
 from vsssnap.formats.raw import RawFormat, RawOptions
 from vsssnap.formats.storage import FileStorage
+from vsssnap.imaging.committing import commit
 from vsssnap.imaging.comparing import compare_blocks
 from vsssnap.imaging.copying import known_policy, transfer
 from vsssnap.imaging.opening import open_image
-from vsssnap.imaging.partial import PartialFile, check_target, remove, size_of
+from vsssnap.imaging.partial import PartialFile, check_target, size_of
 from vsssnap.imaging.reports import CopyOptions, CopyReport, Meter, OnReadError, Progress
 from vsssnap.metadata import ImageMetadata
 from vsssnap.volumes.wrapping import from_disk
@@ -138,9 +139,7 @@ def _to_file(
                     _read_back(reader, written, (0, reader.size), counts.unreadable, name, progress)
         finally:
             writer.close()
-        if replace:
-            remove(name + SIDECAR_SUFFIX)
-        file.commit()
+        commit(file, (), replace=replace)
     finally:
         file.discard()
     meter.enter("done")
