@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 from click.testing import CliRunner, Result
 
-from loops import file_system
+from loops import file_system, mounted
 from requirements import require_lab
 from vsssnap import __version__
 from vsssnap.cli import doctor as module
@@ -102,6 +102,32 @@ def test_looking_leaves_nothing(tmp_path: Path) -> None:
     assert run(str(tmp_path)).exit_code == 0
     assert list(tmp_path.iterdir()) == []
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("arguments", [(), ("elsewhere",)])
+def test_current_folder_that_was_removed_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    checked = run(*arguments)
+    assert checked.exit_code == 0, checked.output
+    assert "NO " in checked.stdout[checked.stdout.index("\nfolder ") :]
+    assert "No such file or directory" in checked.stdout
+    assert (
+        "-> name something that exists" in checked.stdout or "-> name a folder that exists" in checked.stdout
+    )
+
+
+@pytest.mark.lab
+def test_full_folder_is_a_finding(tmp_path: Path) -> None:
+    require_lab("mount", file_systems=("tmpfs",))
+    with mounted("tmpfs", tmp_path / "small", options="size=64k", kind="tmpfs") as point:
+        (point / "all").write_bytes(bytes(64 << 10))
+        check = found(str(point))[f"folder {point}", "room"]
+    assert check["ok"] is False
+    assert check["detail"] == "writing into files: No space left on device"
+    assert check["remedy"] == "make room, or name another folder"
 
 
 @pytest.mark.lab

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -41,7 +42,9 @@ def doctor(out: Output, *, folder: str) -> int:
     """
     found: list[Check] = []
     group = ""
-    for check in _checks(os.path.abspath(folder)):
+    with contextlib.suppress(OSError):  # the current folder was removed: it has no name any more
+        folder = os.path.abspath(folder)
+    for check in _checks(folder):
         found.append(check)
         if check.group != group:
             group = check.group

@@ -36,6 +36,8 @@ _PROGRAMS = (
     ("e2fsck", "e2fsprogs", "the demo's check of both images"),
 )
 
+_NO_ROOM = "make room, or name another folder"
+
 
 def checks(folder: str) -> Iterator[Check]:
     """Look at rights, kernel, programs, and what the file system of a folder can do."""
@@ -101,18 +103,22 @@ def _folder(folder: str) -> Iterator[Check]:
         yield Check(group, "file system", False, exc.message, exc.hint)
         return
     try:
+        # Of a folder that was removed: a file without a name could be made there, but no image.
+        if not os.stat(folder).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        remedy = (
-            "name a folder on ext4, XFS, btrfs or tmpfs"
-            if exc.errno == errno.EOPNOTSUPP
-            else "name one you may write"
-        )
+        remedies = {
+            errno.ENOENT: "name a folder that exists",
+            errno.EOPNOTSUPP: "name a folder on ext4, XFS, btrfs or tmpfs",
+            **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _NO_ROOM),
+        }
+        remedy = remedies.get(exc.errno or 0, "name one you may write")
         yield Check(group, "O_TMPFILE", False, f"files without a name: {exc.strerror}", remedy)
         return
     try:
         yield Check(group, "O_TMPFILE", True, "files without a name, which vanish when a process is killed")
-        os.pwrite(fd, b"x" * 65536, 0)
+        yield _tried(group, "room", "writing into files", lambda: os.pwrite(fd, b"x" * 65536, 0), _NO_ROOM)
         yield _tried(group, "FICLONE", "clones, which provider reflink needs", lambda: _clone(fd, folder),
                      "keep volumes in files on XFS (reflink=1) or btrfs")  # fmt: skip
         yield _tried(group, "FIFREEZE", "freezing: needs CAP_SYS_ADMIN", _freeze_allowed, "run as root")
@@ -127,7 +133,7 @@ def _folder(folder: str) -> Iterator[Check]:
         os.close(fd)
 
 
-def _tried(group: str, name: str, use: str, attempt: Callable[[], None], remedy: str) -> Check:
+def _tried(group: str, name: str, use: str, attempt: Callable[[], object], remedy: str) -> Check:
     try:
         attempt()
     except OSError as exc:
