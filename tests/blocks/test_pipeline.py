@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -194,10 +195,7 @@ def test_the_first_error_in_the_items_order_is_the_one_raised() -> None:
         pump(range(2), work, lambda *_: None, buffer_size=1, workers=2)
 
 
-def test_a_worker_that_hangs_in_the_system_is_not_waited_for_without_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pipeline, "PATIENCE", 0.2)
+def test_a_worker_that_hangs_in_the_system_holds_ctrl_c_for_a_moment_only() -> None:
     stuck, inside = threading.Event(), threading.Event()
 
     def work(item: int, buffer: bytearray) -> int:
@@ -209,8 +207,30 @@ def test_a_worker_that_hangs_in_the_system_is_not_waited_for_without_end(
         assert inside.wait(60)
         raise KeyboardInterrupt
 
+    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         pump(range(3), work, lambda item, result: None, buffer_size=1, workers=2, tick=tick)
+    took = time.monotonic() - begin
+    stuck.set()
+    assert took < 5, "it is a half second; one that fails by itself is waited for longer"
+
+
+def test_a_worker_that_hangs_in_the_system_does_not_hide_the_error_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipeline, "PATIENCE", 0.2)
+    stuck, inside = threading.Event(), threading.Event()
+
+    def work(item: int, buffer: bytearray) -> int:
+        if item:
+            assert inside.wait(60)
+            raise ValueError(item)
+        inside.set()
+        assert stuck.wait(60)
+        return item
+
+    with pytest.raises(ValueError, match=r"^1$"):
+        pump(range(3), work, lambda item, result: None, buffer_size=1, workers=2)
     stuck.set()
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sources import mixed
+from sources import BytesReader, mixed
+from vsssnap import ImageMetadata, save_image
 
 pytestmark = pytest.mark.timeout(170)
 
@@ -157,6 +158,29 @@ def test_an_interrupted_save_leaves_nothing(tmp_path: Path, number: int, status:
     assert process.returncode == status, said
     assert "Traceback" not in said
     assert os.listdir(tmp_path) == ["big.raw"]
+
+
+@pytest.mark.parametrize("stuck", ["data", "end"])
+def test_a_pipe_that_nobody_reads_does_not_hold_ctrl_c(tmp_path: Path, stuck: str) -> None:
+    """It takes 64 KiB: of one image a part of the data, of the other all but what it ends with."""
+    source = tmp_path / "source.vsnap"
+    data = os.urandom(4 * MIB) if stuck == "data" else b"little"
+    said = ImageMetadata(user={"much": os.urandom(MIB).hex()})
+    save_image(BytesReader(data), source, metadata=said)
+    with subprocess.Popen(
+        [sys.executable, "-m", "vsssnap.cli", "convert", str(source), "-"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        time.sleep(1)  # the pipe is full by then
+        process.send_signal(signal.SIGINT)
+        begin = time.monotonic()
+        process.wait(60)
+        took = time.monotonic() - begin
+    assert process.returncode == 130
+    assert took < 5, "it is half a second, and then Python's own end"
 
 
 def test_the_demo_without_privileges_tells_the_torn_copy_from_the_good_one(tmp_path: Path) -> None:

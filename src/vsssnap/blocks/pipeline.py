@@ -33,6 +33,7 @@ R = TypeVar("R")
 
 _TICK = 0.1  # seconds between two calls of `tick`
 PATIENCE = 10.0  # seconds that workers are waited for once they are to stop
+BRIEFLY = 0.5  # seconds, if it is the caller who wants to go
 _BATCH = 8  # results that are stored in a row, where they may wait for each other
 _BATCH_BYTES = 8 << 20  # but no more than these, before compression
 _LATE = 0.05  # seconds that a result waits for others at most
@@ -331,6 +332,7 @@ def pump(
         for n, own in enumerate(owned)
     ]
     started: list[threading.Thread] = []
+    patience = BRIEFLY
     try:
         for thread in threads:
             state.running_more(1)
@@ -352,11 +354,12 @@ def pump(
                 tick()
             if over:
                 break
+        patience = PATIENCE
     finally:
         state.halt()
         # One may hang in the system: a pipe that nobody reads, a disk that does not answer.  It holds
         # what it uses until it comes back, and ends with the process.
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + patience
         for thread in started:
             thread.join(max(0.0, until - time.monotonic()))
     if state.error is not None:

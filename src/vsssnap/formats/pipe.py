@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -62,10 +64,8 @@ class PipeStorage(Storage):
         while True:
             try:
                 return os.write(self._fd, view)
-            except BlockingIOError:
-                # Whoever shares our end of the pipe made it non-blocking; select(2) would wait better,
-                # but takes no pipes on Windows and no descriptor above 1023.
-                time.sleep(0.001)
+            except BlockingIOError:  # whoever shares our end of the pipe made it non-blocking
+                _wait_for_room(self._fd)
             except OSError as exc:
                 hints = {
                     errno.EPIPE: "the program that reads the pipe has ended",
@@ -93,3 +93,13 @@ class PipeStorage(Storage):
     def close(self) -> None:
         """See `Storage`."""
         self._gate.close(self._let_go)
+
+
+def _wait_for_room(fd: int) -> None:
+    """Return when a pipe may take more bytes, or after a second."""
+    if sys.platform == "win32":  # where nothing waits for a pipe's room
+        time.sleep(0.001)
+    else:
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        poll.poll(1000)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vsssnap._arguments import instance
+from vsssnap.blocks.pipeline import pump
 from vsssnap.blocks.reader import as_reader
 from vsssnap.errors import UsageError
 from vsssnap.formats.base import ImageReader
@@ -105,7 +106,14 @@ def save_image(
         meter = Meter(progress, reader.size, "copy")
         counts = transfer(reader, writer, copy or CopyOptions(), on_read_error, meter, changes)
         meter.enter("finish")
-        writer.finish(metadata if metadata is not None else reader.metadata)
+        said = metadata if metadata is not None else reader.metadata
+        if isinstance(target, Storage):
+            # It may be a pipe that nobody reads: this thread must stay free for what ends the save.
+            pump(
+                (writer,), lambda it, _: it.finish(said), _nothing, buffer_size=0, workers=1, tick=meter.tick
+            )
+        else:
+            writer.finish(said)
         meter.enter("done")
     finally:
         writer.close()
@@ -119,3 +127,7 @@ def save_image(
         stored=stored,
         wrapped=where is not None,
     )
+
+
+def _nothing(*_: object) -> None:
+    """What is left to do with a result that is none."""
