@@ -99,7 +99,10 @@ class Chain:
         reasons: list[str] = []
         if self._depth == 1:
             while self._released:
-                self._released.popleft().living = False
+                store = self._released.popleft()
+                store.living = False
+                if store not in self._stores and not store.dropped:  # its snapshot never began
+                    store.close()
                 self._prune()
             if self._doomed:
                 doomed, self._doomed = self._doomed, []
@@ -269,6 +272,7 @@ class Chain:
     def add(self, store: ShadowStore) -> None:
         """A new newest snapshot begins."""
         with self:
+            store.living = True
             self._stores.append(store)
             if self._ended:
                 self._note([store], self._ended)

@@ -19,48 +19,51 @@ class InstantGate:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        # Entered by itself: Ctrl-C may come into the method by which a condition enters its lock.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._writers = 0
-        self._held = False
+        self._holder: object = None
 
     def __enter__(self) -> None:
-        with self._changed:
-            while self._held:
+        with self._lock:
+            while self._holder is not None:
                 self._changed.wait()
             self._writers += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        with self._changed:
+        with self._lock:
             self._writers -= 1
-            if self._held and not self._writers:
+            if self._holder is not None and not self._writers:
                 self._changed.notify_all()
 
-    def hold(self, deadline: Deadline, step: str) -> None:
-        """Keep new writers out and wait until those inside have left; undone by `let_go`.
+    def hold(self, holder: object, deadline: Deadline, step: str) -> None:
+        """Keep new writers out and wait until those inside have left; undone by `let_go`, whatever happens.
+
+        Args:
+            holder: Who holds it; any object of the caller's own.
+            deadline: How long to wait.
+            step: What is waited for, for errors.
 
         Raises:
-            SnapshotTimeoutError: they have not, at the deadline; the gate is open again.
+            SnapshotTimeoutError: they have not, at the deadline.
             CancelledError: the same, cancelled.
         """
-        with self._changed:
-            while self._held:
+        with self._lock:
+            while self._holder is not None:
                 self._pause(deadline, step)
-            self._held = True
-            try:
-                while self._writers:
-                    self._pause(deadline, step)
-            except BaseException:
-                self._held = False
-                self._changed.notify_all()
-                raise
+            self._holder = holder
+            while self._writers:
+                self._pause(deadline, step)
 
-    def let_go(self) -> None:
-        """Let writers in again."""
-        with self._changed:
-            self._held = False
-            self._changed.notify_all()
+    def let_go(self, holder: object) -> None:
+        """Let writers in again, if it is this one that keeps them out.  Idempotent."""
+        with self._lock:
+            if self._holder is holder:
+                self._holder = None
+                self._changed.notify_all()
 
     def _pause(self, deadline: Deadline, step: str) -> None:
         deadline.check(step)

@@ -103,8 +103,9 @@ class CowSnapshot:
         uses = getattr(self, "_uses", None)
         if uses is None or uses.closed or os.getpid() != self._pid:
             return
+        began = self._store.living
         uses.close(self._release)
-        if not self._store.lost:
+        if began:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:

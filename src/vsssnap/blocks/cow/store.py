@@ -78,7 +78,7 @@ class ShadowStore:
         self.folder = folder
         self.saved = Bitmap()
         self.zero = Bitmap()
-        self.living = True
+        self.living = False  # until it is in the chain
         self.lost = ""
         self.charged = 0
         self.measured = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -14,7 +13,7 @@ from vsssnap._units import KIB, MIB, format_size, is_power_of_two, whole
 from vsssnap.blocks.cow.backing import FileBacking, ObjectBacking, SupportsBlockIO
 from vsssnap.blocks.cow.engine import CowEngine, WhenFull
 from vsssnap.blocks.cow.snapshot import CowSnapshot, new_id
-from vsssnap.errors import UsageError
+from vsssnap.errors import ClosedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -284,20 +283,39 @@ class CowInstant:
             CancelledError: the deadline was cancelled.
             ClosedError: a volume was closed.
         """
-        with ExitStack() as held:
-            # In one order for all, so that two such instants cannot wait for each other.
-            for engine in sorted({engine for engine, _ in self._ready}, key=id):
-                held.enter_context(engine.uses)
-                engine.gate.hold(deadline, f"wait for writes to {engine.name}")
-                held.callback(engine.gate.let_go)
+        taken: list[CowSnapshot] = []
+        try:
+            self._take(taken, deadline)
+        except BaseException:
+            for snapshot in taken:
+                snapshot.close()
+            raise
+        return taken
+
+    def _take(self, taken: list[CowSnapshot], deadline: Deadline) -> None:
+        holder = object()
+        # In one order for all, so that two such instants cannot wait for each other.
+        engines = sorted({engine for engine, _ in self._ready}, key=id)
+        try:
+            for engine in engines:
+                engine.gate.hold(holder, deadline, f"wait for writes to {engine.name}")
+                if engine.uses.closed:
+                    raise ClosedError(f"{engine.name} is closed", hint="open it again")
             snapshot_id, created = new_id(), datetime.now(UTC)
-            ready, self._ready = self._ready, []
+            ready = self._ready
+            for engine, store in ready:
+                taken.append(CowSnapshot(engine, store, snapshot_id=snapshot_id, created=created))
+            self._ready = []  # from here on each is its snapshot's to give back, begun or not
             for engine, store in ready:
                 engine.chain.add(store)
-            return [
-                CowSnapshot(engine, store, snapshot_id=snapshot_id, created=created)
-                for engine, store in ready
-            ]
+        finally:
+            try:
+                for engine in engines:
+                    engine.gate.let_go(holder)
+            except BaseException:  # Ctrl-C in there: no writer may wait for ever
+                for engine in engines:
+                    engine.gate.let_go(holder)
+                raise
 
     def close(self) -> None:
         """Give back what was not taken.  Idempotent."""
