@@ -87,8 +87,15 @@ def test_error_as_json_has_its_facts() -> None:
     ("seen", "text"),
     [
         (Progress(0, 1 << 30, 0.0, "copy"), "0 B of 1.00 GiB"),
-        (Progress(1 << 29, 1 << 30, float(1 << 29), "copy"), "512 MiB of 1.00 GiB, 512 MiB/s, 0:01 left"),
-        (Progress(0, 7200 << 20, float(1 << 20), "copy"), "0 B of 7.03 GiB, 1.00 MiB/s, 2:00:00 left"),
+        (
+            Progress(1 << 29, 1 << 30, float(1 << 29), "copy", 1 << 29, 1.2),
+            "512 MiB of 1.00 GiB, 512 MiB/s read, 0:01 left",
+        ),
+        (
+            Progress(0, 7200 << 20, float(1 << 20), "copy", 0, 7200.0),
+            "0 B of 7.03 GiB, 1.00 MiB/s read, 2:00:00 left",
+        ),
+        (Progress(1 << 40, 2 << 40, 0.0, "copy", 0, 3.0), "1.00 TiB of 2.00 TiB, 0:03 left"),
     ],
 )
 def test_bar_tells_amount_rate_and_time_left(seen: Progress, text: str) -> None:
@@ -175,7 +182,7 @@ def test_progress_as_json_is_a_line_each(capsys: pytest.CaptureFixture[str]) -> 
         progress(Progress(10, 10, 2.5, "done"))
     lines = [json.loads(line)["progress"] for line in capsys.readouterr().err.splitlines()]
     assert [(line["done"], line["state"]) for line in lines] == [(0, "copy"), (10, "done")]
-    assert lines[0] == {"label": "save x", "state": "copy", "done": 0, "total": 10, "rate": 0}
+    assert lines[0] == {"label": "save x", "state": "copy", "done": 0, "total": 10, "read": 0, "rate": 0}
 
 
 def test_there_is_no_bar_but_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

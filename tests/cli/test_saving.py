@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,7 +194,8 @@ def test_converted_image_is_named_without_the_old_ending(
 def test_increment_names_its_parent(tmp_path: Path, volumes: list[MemoryVolume]) -> None:
     run("save", "/srv/data", "monday.vsnap")
     volumes[0].pwrite(b"tuesday", 0)
-    run("save", "/srv/data", "tuesday.vsnap", "--parent", "monday.vsnap")
+    done = run("save", "/srv/data", "tuesday.vsnap", "--parent", "monday.vsnap")
+    assert re.search(r"1\.95 KiB of it read, 1\.95 KiB changed, [0-9.]+ KiB stored, ", done.output)
     with open_image(tmp_path / "tuesday.vsnap") as image:
         assert image.pread(7, 0) == b"tuesday"
     (tmp_path / "monday.vsnap").unlink()

@@ -204,6 +204,7 @@ def _json_lines(label: str) -> ProgressCallback:
                 "state": seen.state,
                 "done": seen.done,
                 "total": seen.total,
+                "read": seen.read,
                 "rate": round(seen.rate),
             }
             click.echo(json.dumps({"progress": line}), err=True)
@@ -244,10 +245,11 @@ def facts_of(seen: Progress) -> str:
     """Amount, rate and time left, for a bar."""
     text = f"{format_size(seen.done)} of {format_size(seen.total)}"
     if seen.rate > 0:
-        left = round((seen.total - seen.done) / seen.rate)
-        hours, rest = divmod(left, 3600)
+        text += f", {format_size(seen.rate)}/s read"
+    if seen.left is not None:
+        hours, rest = divmod(round(seen.left), 3600)
         clock = f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
-        text += f", {format_size(seen.rate)}/s, {clock} left"
+        text += f", {clock} left"
     return text
 
 

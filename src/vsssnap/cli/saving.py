@@ -335,12 +335,13 @@ def _write(
             progress=progress,
             wrap=given["wrap"],
         )
+    changed = f", {format_size(report.changed)} changed" if report.changed is not None else ""
     stored = f", {format_size(report.stored)} stored" if report.stored is not None else ""
     seconds = max(report.seconds, 1e-6)
     out.say(
         f"{plan.source} -> {'standard output' if to_stdout else plan.target}: {format_size(report.size)}, "
-        f"{format_size(report.data)} of it read{stored}, {report.seconds:.1f} s, "
-        f"{format_size(report.data / seconds)}/s"
+        f"{format_size(report.data)} of it read{changed}{stored}, {report.seconds:.1f} s, "
+        f"{format_size(report.data / seconds)}/s read"
     )
     if report.wrapped:
         out.say("  a volume: it was put into a disk with one partition; --no-wrap leaves it bare")

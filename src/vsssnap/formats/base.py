@@ -223,8 +223,7 @@ class ImageReader(BlockReader):
 
         Args:
             depth: One of `depths`.
-            progress: Called with the number of bytes checked since the last call; what it
-                raises ends the check.
+            progress: Called with the bytes checked since the last call; what it raises ends the check.
         """
         yield from ()
 
@@ -280,6 +279,10 @@ class ImageWriter(ABC):
         """`encode` and `store` in one call, for writing by hand."""
         self.store(self.encode(data, offset))
         return len(data)
+
+    def changed(self) -> int | None:
+        """Bytes of data that a child holds of its own, before compression; None for others, or if unknown."""
+        return None
 
     def flattened(self) -> Mapping[str, int]:
         """What the format could not say: extent kind to bytes kept as plain zeros."""

@@ -51,7 +51,7 @@ def _compare(a: BlockReader, b: BlockReader, progress: ProgressCallback | None) 
 
         def done(piece: Extent, differences: list[Extent], found: list[Extent] = found) -> None:
             found += differences
-            meter.reach(piece.end)
+            meter.reach(piece.end, read=piece.length)
 
         pump(
             batch,
@@ -66,6 +66,7 @@ def _compare(a: BlockReader, b: BlockReader, progress: ProgressCallback | None) 
         yield Extent(common, longest - common)
     a.confirm()
     b.confirm()
+    meter.reach(longest, read=0)
     meter.enter("done")
 
 

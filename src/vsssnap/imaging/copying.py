@@ -170,6 +170,7 @@ class Counts:
             hole=self._bytes[ExtentKind.HOLE],
             excluded=self._bytes[ExtentKind.EXCLUDED],
             unchanged=self.unchanged,
+            changed=writer.changed(),
             unreadable=self.unreadable,
             stored=stored,
             flattened=dict(writer.flattened()),
@@ -220,7 +221,7 @@ def transfer(
             assert isinstance(item, Extent)  # noqa: S101 - work gives None for extents alone
             writer.mark(item)
             counts.mark(item)
-            meter.add(item.length)
+            meter.add(item.length, read=0)
             return
         marks, lost, encoded = result
         for mark in marks:
@@ -229,11 +230,11 @@ def transfer(
         writer.store(encoded)
         read = sum(length for _, length in item.parts)
         counts.unit(read - lost, item.length - read - sum(mark.length for mark in item.marks))
-        meter.add(item.length)
+        meter.add(item.length, read=read)
 
     def unchanged(count: int) -> None:
         counts.unchanged += count
-        meter.add(count)
+        meter.add(count, read=0)
 
     extents = reader.extents()
     if changes is not None:

@@ -119,6 +119,10 @@ class PathWriter(ImageWriter):
         """See `ImageWriter`."""
         self._writer.mark(extent)
 
+    def changed(self) -> int | None:
+        """See `ImageWriter`."""
+        return self._writer.changed()
+
     def flattened(self) -> Mapping[str, int]:
         """See `ImageWriter`."""
         return self._writer.flattened()

@@ -62,14 +62,19 @@ class Progress:
     Attributes:
         done: Bytes of the volume that are settled, holes included.
         total: Bytes of the volume.
-        rate: Bytes a second, over the last seconds; 0 until known.
+        rate: Bytes read a second, over the last seconds; what need not be read, such as holes, does
+            not count.  0 until known.
         state: ``"copy"``, ``"verify"``, ``"read back"``, ``"compare"``, ``"finish"`` or ``"done"``.
+        read: Bytes of them that were read.
+        left: Seconds that are left if all goes on as in the last seconds; None until known.
     """
 
     done: int
     total: int
     rate: float
     state: str
+    read: int = 0
+    left: float | None = None
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -90,6 +95,9 @@ class CopyReport:
         hole: Bytes that the source did not promise; zeros in the copy.
         excluded: Bytes left out on purpose; zeros in the copy.
         unchanged: Bytes that were not looked at: as in the parent, by ``changes``.
+        changed: Of an increment, bytes of data that it holds of its own, before compression: what differs
+            from the parent, in the steps in which the format compares; zeros only if the format has to
+            store them.  None for other images, and where the format does not count.
         unreadable: Ranges the source failed to deliver; only with `OnReadError.MARK`.
         stored: Bytes of the finished image file; None if it is no file.
         flattened: Kinds that the target cannot tell from plain zeros, with their bytes.
@@ -106,6 +114,7 @@ class CopyReport:
     hole: int = 0
     excluded: int = 0
     unchanged: int = 0
+    changed: int | None = None
     unreadable: tuple[Extent, ...] = ()
     stored: int | None = None
     flattened: Mapping[str, int] = field(default_factory=dict)
@@ -154,7 +163,7 @@ _EVERY = 0.1  # seconds between two reports
 
 
 class Meter:
-    """Counts settled bytes from any thread and reports them from one."""
+    """Counts settled bytes, and those of them that were read, from any thread; reports from one."""
 
     def __init__(self, callback: ProgressCallback | None, total: int, state: str) -> None:
         self._callback = callback
@@ -162,25 +171,28 @@ class Meter:
         self._state = state
         self._lock = threading.Lock()
         self._done = 0
-        self._history: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._read = 0
+        self._history: deque[tuple[float, int, int]] = deque([(time.monotonic(), 0, 0)])
         self._next = 0.0  # when `settle` reports again
 
     def settle(self, count: int) -> None:
         """Settle ``count`` more bytes in the thread that called, and report now and then."""
-        self.add(count)
+        self.add(count, read=count)
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _EVERY
             self.tick()
 
-    def add(self, count: int) -> None:
-        """Settle ``count`` more bytes; any thread."""
+    def add(self, count: int, *, read: int) -> None:
+        """Settle ``count`` more bytes, ``read`` of which were read; any thread."""
         with self._lock:
             self._done += count
+            self._read += read
 
-    def reach(self, offset: int) -> None:
-        """Settle all bytes below ``offset``; one thread at a time."""
+    def reach(self, offset: int, *, read: int) -> None:
+        """Settle all bytes below ``offset``, the last ``read`` of which were read; one thread at a time."""
         self._done = max(self._done, offset)
+        self._read += read
 
     @property
     def done(self) -> int:
@@ -192,19 +204,20 @@ class Meter:
         if self._callback is None:
             return
         now = time.monotonic()
-        self._history.append((now, self._done))
+        with self._lock:
+            done, read = self._done, self._read
+        self._history.append((now, done, read))
         while len(self._history) > 2 and now - self._history[0][0] > 3:
             self._history.popleft()
-        since, before = self._history[0]
-        rate = (self._done - before) / (now - since) if now > since else 0.0
-        self._callback(Progress(self._done, self._total, rate, self._state))
+        since, done_before, read_before = self._history[0]
+        took, settled = now - since, done - done_before
+        rate = (read - read_before) / took if took else 0.0
+        left = max(0, self._total - done) * took / settled if settled else None
+        self._callback(Progress(done, self._total, rate, self._state, read, left))
 
-    def enter(self, state: str, *, restart: bool = False) -> None:
+    def enter(self, state: str) -> None:
         """Begin the next state, and report it."""
         self._state = state
-        if restart:
-            self._done = 0
-            self._history = deque([(time.monotonic(), 0)])
         self.tick()
 
 

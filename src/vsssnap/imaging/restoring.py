@@ -10,6 +10,7 @@ end.  Zeros are written, not skipped: a device keeps what it held before.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 import sys
@@ -261,7 +262,8 @@ def _read_back(
 
     def shown(seen: Progress) -> None:
         if progress is not None:
-            progress(Progress(at - offset + seen.done, length, seen.rate, "read back"))
+            done = at - offset + seen.done
+            progress(dataclasses.replace(seen, done=done, total=length, state="read back"))
 
     try:
         for at, count in _between(offset, offset + length, unreadable):

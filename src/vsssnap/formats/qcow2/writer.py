@@ -76,6 +76,7 @@ class Qcow2Writer(ImageWriter):
         self._storage = storage
         self._options = options
         self._parent = parent
+        self._stored = 0  # bytes of data, before compression
         self._lineage = lineage
         self._backing = backing
         self._cluster = options.cluster_size
@@ -149,6 +150,7 @@ class Qcow2Writer(ImageWriter):
                     self._place(offset, first, last, writes)
                 else:
                     self._settle(what, offset, first, last, writes)
+            self._stored += sum(last - first for _, first, last in writes)
         for place, first, last in writes:
             self._storage.pwrite(data[first:last], place)
 
@@ -283,6 +285,10 @@ class Qcow2Writer(ImageWriter):
             for first, last in parts:
                 data[first - at : last - at] = bytes(last - first)
             self.pwrite(memoryview(data), at)
+
+    def changed(self) -> int | None:
+        """See `ImageWriter`."""
+        return self._stored if self._parent is not None else None
 
     def flattened(self) -> Mapping[str, int]:
         """See `ImageWriter`."""

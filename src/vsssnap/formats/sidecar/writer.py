@@ -268,6 +268,9 @@ class _SidecarImageWriter(ImageWriter):
         finally:
             self._sidecar.close()
 
+    def changed(self) -> int | None:
+        return self._writer.changed()
+
     def flattened(self) -> Mapping[str, int]:
         kept = {ExtentKind(kind) for kind in KINDS}
         return {kind: count for kind, count in self._writer.flattened().items() if kind not in kept}

@@ -70,6 +70,7 @@ class SparseWriter(ImageWriter):
         self.size = size
         self.unit = self._block = options.block_size
         self._parent = parent
+        self._stored = 0  # bytes of data
         disk_type = structs.DYNAMIC if parent is None else structs.DIFFERENCING
         self._footer = make_footer(size, disk_type, options.identity, options.created)
         self._table = array("I", [UNUSED]) * -(-size // self._block)
@@ -125,6 +126,8 @@ class SparseWriter(ImageWriter):
         """Put down what is to be stored; sectors that were stored before are written again."""
         data, offset, found = encoded
         end = offset + len(data)
+        with self._lock:
+            self._stored += sum(high - low for low, high in found)
         index = 0
         for first, stop in self._blocks(offset, end):
             wanted = 0
@@ -292,6 +295,10 @@ class SparseWriter(ImageWriter):
     def close(self) -> None:
         """See `ImageWriter`."""
         self._storage.close()
+
+    def changed(self) -> int | None:
+        """See `ImageWriter`."""
+        return self._stored if self._parent is not None else None
 
     def flattened(self) -> Mapping[str, int]:
         """See `ImageWriter`."""

@@ -65,6 +65,7 @@ class VhdxChildWriter(VhdxWriter):
         self._sector = head.geometry.sector_size
         self._bitmap_lock = threading.Lock()  # of `_bitmaps`, and of bytes that neighbours share
         self._bitmaps: dict[int, int] = {}  # place of a chunk's sector bitmap block
+        self._differing = 0  # bytes of sectors that were stored because they are not as in the parent
         self._part_lock = threading.Lock()  # parts of one unit may be marked by several threads
         # When all is known: 1 + the state of each block that is not NOT_PRESENT.
         self._states = bytearray(head.geometry.blocks)
@@ -113,6 +114,12 @@ class VhdxChildWriter(VhdxWriter):
             if told or not is_zero(part):
                 self._put(part, offset + start)
         self._set_bits(offset, len(data), encoded.bits)
+        with self._bitmap_lock:
+            self._differing += encoded.bits.bit_count() * self._sector
+
+    def changed(self) -> int | None:
+        """See `ImageWriter`."""
+        return self._differing
 
     def _tell(self, unit: int) -> None:
         """Let a unit's bits say what it is."""

@@ -197,6 +197,10 @@ class VsnapWriter(ImageWriter):
         self._storage.flush()
         self._closed = True
 
+    def changed(self) -> int | None:
+        """See `ImageWriter`."""
+        return self._plain_bytes if self._parent is not None else None
+
     def close(self) -> None:
         """See `ImageWriter`."""
         self._closed = True
