@@ -11,7 +11,7 @@ from vsssnap_guest.box import MAGIC, BoxFormat, BoxReader, BoxWriter
 
 from vsssnap import Extent, ExtentKind, ImageMetadata
 from vsssnap.errors import CorruptImageError, TargetError, UsageError
-from vsssnap.formats import Depth, Finding, ImageFormat, ImageReader, ImageWriter, Probe, Storage
+from vsssnap.formats import Depth, Finding, ImageFormat, ImageReader, ImageWriter, Probe, Storage, WriteOrder
 from vsssnap.formats.raw import RawFormat
 from vsssnap.formats.storage import MemoryStorage
 from vsssnap.formats.vsnap import VsnapFormat
@@ -98,6 +98,45 @@ class NoOptions(Box):
 @breaks("options_type is frozen and has a default for everything")
 class MutableOptions(Box):
     options_type: ClassVar[type] = Mutable
+
+
+@breaks("attributes have the names of the contract")
+class OneSuffix(ImageFormat):
+    name = "box"
+    sufixes: ClassVar[tuple[str, ...]] = (".box",)
+    options_type: ClassVar[type] = Mutable
+    probe, open, create = Box.probe, Box.open, Box.create
+
+
+@breaks("a format has name and options_type")
+class Nameless(ImageFormat):
+    probe, open, create = Box.probe, Box.open, Box.create
+
+
+class OrderedWriter(BoxWriter):
+    order = WriteOrder.ASCENDING
+
+
+class SpelledWriter(BoxWriter):
+    write_order = "ascending"  # type: ignore[assignment]  # the fault
+
+
+class OtherWriter(Box):
+    writer: ClassVar[type[BoxWriter]]
+
+    def wrote(self, writer: ImageWriter) -> ImageWriter:
+        writer.__class__ = self.writer
+        return writer
+
+
+@breaks("attributes have the names of the contract")
+class OrderByAnotherName(OtherWriter):
+    writer: ClassVar[type[BoxWriter]] = OrderedWriter
+
+
+@breaks("write_order is a WriteOrder")
+class OrderByAWord(OtherWriter):
+    writer: ClassVar[type[BoxWriter]] = SpelledWriter
 
 
 # Probing.

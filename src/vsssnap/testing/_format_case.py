@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vsssnap.blocks.extent import Extent, ExtentKind, clip, coalesce
 from vsssnap.blocks.pipeline import Unit, plan
 from vsssnap.errors import UsageError
-from vsssnap.formats.base import ImageReader, WriteOrder
+from vsssnap.formats.base import ImageFormat, ImageReader, ImageWriter, WriteOrder
 from vsssnap.formats.storage import MemoryStorage
 from vsssnap.metadata import ImageMetadata
 from vsssnap.testing._clauses import run_threads
@@ -18,7 +19,6 @@ from vsssnap.testing.seeded import SeededDisk
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from vsssnap.formats.base import ImageFormat, ImageWriter
     from vsssnap.formats.storage import Storage
 
 METADATA = ImageMetadata(
@@ -118,6 +118,43 @@ def weaker(found: Iterable[Extent], pattern: Pattern) -> str:
         for part in clip(pattern.extents, extent.offset, extent.length):
             if part.kind not in _MAY_COME_FROM.get(extent.kind, ExtentKind):
                 return f"{part.offset}+{part.length} was {part.kind.name} and is {extent.kind.name}"
+    return ""
+
+
+_FACTS: dict[type, tuple[str, ...]] = {
+    ImageFormat: ("api", "name", "suffixes", "options_type", "features"),
+    ImageWriter: ("size", "unit", "write_order"),
+    ImageReader: ("format", "plain"),
+}
+
+
+def misnamed(thing: object, contract: type) -> str:
+    """An attribute that seems to be meant for one of the contract under another name, or "".
+
+    Under another name it says nothing, and what the contract has by default holds.
+
+    Args:
+        thing: A format, or a writer or reader of one.
+        contract: Which of the three.
+    """
+    ours = set(contract.__mro__)
+    own = [vars(kind) for kind in type(thing).__mro__ if kind not in ours]
+    said = {name for names in [*own, getattr(thing, "__dict__", {})] for name in names}
+    unsaid = [name for name in _FACTS[contract] if name not in said]
+    for names in own:
+        for name, value in names.items():
+            if (
+                name.startswith("_")
+                or hasattr(contract, name)
+                or callable(value)
+                or hasattr(value, "__get__")
+            ):
+                continue
+            close = difflib.get_close_matches(name, unsaid, n=1, cutoff=0.75)
+            if isinstance(value, WriteOrder) and "write_order" in unsaid:
+                close = ["write_order"]
+            if close:
+                return f"{type(thing).__name__}.{name} is none of them, {close[0]} may be meant"
     return ""
 
 

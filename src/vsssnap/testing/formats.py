@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vsssnap.blocks.extent import ExtentKind
 from vsssnap.errors import UsageError
-from vsssnap.formats.base import FORMAT_API, ImageFormat, ImageReader, Probe
+from vsssnap.formats.base import FORMAT_API, ImageFormat, ImageReader, ImageWriter, Probe, WriteOrder
 from vsssnap.formats.storage import FileStorage, MemoryStorage
 from vsssnap.metadata import ImageMetadata
 from vsssnap.testing import _format_case as case
@@ -90,6 +90,9 @@ class _FormatCheck(DamageCase):
     def facts(self) -> None:
         fmt, require = self.fmt, self.clauses.require
         require(isinstance(fmt, ImageFormat), "a format is an ImageFormat")
+        self.named(fmt, ImageFormat)
+        for name in ("name", "options_type"):
+            require(hasattr(fmt, name), "a format has name and options_type", f"there is no {name}")
         require(fmt.api == FORMAT_API, "api is that of this vsssnap", f"{fmt.api}, not {FORMAT_API}")
         require(bool(fmt.name) and fmt.name == fmt.name.lower(), "name is lower case", repr(fmt.name))
         suffixes: object = fmt.suffixes
@@ -102,11 +105,18 @@ class _FormatCheck(DamageCase):
         frozen = values.__dataclass_params__.frozen
         require(frozen, "options_type is frozen and has a default for everything")
 
+    def named(self, thing: object, contract: type) -> None:
+        wrong = case.misnamed(thing, contract)
+        self.clauses.require(not wrong, "attributes have the names of the contract", wrong)
+
     def learn(self) -> None:
         """The unit, and an image that serves for all that is checked only once."""
         writer = self.fmt.create(MemoryStorage(), 1 << 20, options=self.options)
         self.unit = writer.unit
+        order: object = writer.write_order
         writer.close()
+        self.named(writer, ImageWriter)
+        self.clauses.require(isinstance(order, WriteOrder), "write_order is a WriteOrder", repr(order))
         self.clauses.require(1 << 16 <= self.unit <= 1 << 24, "unit is 64 KiB to 16 MiB", str(self.unit))
         size = self.unit + (1 << 18)
         found = {pattern.name: pattern for pattern in case.patterns(size, self.unit, self.seed)}
@@ -160,6 +170,7 @@ class _FormatCheck(DamageCase):
         opened = case.ClosingStorage(data, "checked image")
         with self.fmt.open(opened) as reader:
             self.clauses.require(isinstance(reader, ImageReader), "open() gives an ImageReader", where)
+            self.named(reader, ImageReader)
             clause = "an image has its volume's size"
             self.clauses.require(reader.size == size, clause, f"{where}: {reader.size}")
             self.clauses.require(reader.format == self.fmt.name, "reader.format is the format's name", where)
