@@ -123,6 +123,8 @@ def test_command_that_fails_leaves_no_image_and_runs_the_other(tmp_path: Path) -
         (["--provider", "memory", "--provider-option", "a=b"], "provider 'memory' has no options"),
         (["--live", "--require", "filesystem"], "--live takes no snapshot"),
         (["--live", "--stop-service", "x"], "--live takes no snapshot"),
+        (["--live", "--claims-application"], "--live does not go with --claims-application"),
+        (["--live", "--uncovered", "read"], "--live does not go with --uncovered"),
         (["--provider", "zap"], "there is no snapshot provider 'zap'"),
         (["--format", "zap"], "there is no image format 'zap'"),
         (["--option", "level=high"], "it takes NUMBER"),

@@ -128,6 +128,15 @@ def test_wrong_usage_is_said(volume: Path, tmp_path: Path, arguments: tuple[str,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_format_of_the_source_counts(disk: Disk, volume: Path, tmp_path: Path) -> None:
+    done = vsssnap(
+        "save", volume, tmp_path / "a.vsnap", "--shadow", "1", "--input-format", "qcow2", status=21
+    )
+    assert "QCOW2" in done.stderr.upper()
+    vsssnap("save", volume, tmp_path / "a.vsnap", "--shadow", "1", "--input-format", "raw")
+    check_image(tmp_path / "a.vsnap", disk.model.copies[0])
+
+
 def test_policies_for_unused_blocks(volume: Path, tmp_path: Path) -> None:
     images = {}
     for policy in ("zero", "windows", "current"):

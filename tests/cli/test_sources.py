@@ -82,14 +82,15 @@ def test_a_size_that_the_format_cannot_hold_stops_nothing(tmp_path: Path) -> Non
     assert names(tmp_path) == ["odd.raw"]
 
 
-def test_an_image_is_no_source_but_its_bytes_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("live", [(), ("--live",)])
+def test_an_image_is_no_source_but_its_bytes_are(tmp_path: Path, live: tuple[str, ...]) -> None:
     run("save", "/srv/data", "q.vsnap")
-    done = run("save", "q.vsnap", "out.raw", status=2)
+    done = run("save", "q.vsnap", "out.raw", *live, status=2)
     assert "q.vsnap is a vsnap image" in done.output
     assert "`vsssnap convert q.vsnap TARGET`" in done.output
     assert "--input-format raw" in done.output
     assert names(tmp_path) == ["q.vsnap"]
-    run("save", "q.vsnap", "out.raw", "--input-format", "raw")
+    run("save", "q.vsnap", "out.raw", "--input-format", "raw", *live)
     assert (tmp_path / "out.raw").read_bytes() == (tmp_path / "q.vsnap").read_bytes()
 
 

@@ -96,7 +96,7 @@ vsssnap save /dev/sdb2 yesterday.vsnap --shadow 1
 @click.option(
     "--input-format",
     metavar="NAME",
-    help="Format of SOURCE, an image of a disk, with --partition; raw: the bytes of a file, whatever it is.",
+    help="Format of SOURCE, an image, with --partition or --shadow; raw: a file's bytes, whatever it is.",
 )
 @click.option("--verify", "check", is_flag=True, help="Verify the image when it is complete.")
 @view_options
@@ -227,15 +227,12 @@ def _save_reader(
 def _save_live(out: Output, plans: Sequence[Plan], given: dict[str, Any], view: Wanted) -> int:
     from vsssnap import open_device, open_image
 
-    refused = [
-        name for name in ("provider", "services", "before", "after", "provider_options") if given[name]
-    ]
-    if refused or given["require"] != "crash":
-        raise UsageError("--live takes no snapshot, so it goes with none of a snapshot's options")
+    shadow.refuse_snapshot_options(given, "--live", "--live takes no snapshot")
     if len(plans) > 1:
         raise UsageError(
             "--live with several sources: they have no common instant", hint="save them one by one"
         )
+    refuse_images(given["sources"], given["input_format"])
     out.warn(f"{plans[0].source} is {_LIVE}")
     with contextlib.ExitStack() as stack:
         parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None

@@ -29,6 +29,7 @@ _ABOUT_SNAPSHOTS = {
     "before": "before",
     "after": "after",
     "claims_application": "claims-application",
+    "uncovered": "uncovered",
     "live": "live",
 }
 
@@ -67,7 +68,7 @@ def opened(
         UsageError: there is none of that name, or other options do not go with it.
     """
     refuse_snapshot_options(given, "--shadow", "it reads a shadow copy that is there and takes no snapshot")
-    volume = stack.enter_context(_open(source))
+    volume = stack.enter_context(_open(source, given["input_format"]))
     if partition is not None:
         volume = stack.enter_context(partition_of(volume, partition, source))
         source = f"partition {partition} of {source}"
@@ -80,7 +81,7 @@ def refuse_snapshot_options(given: dict[str, Any], what: str, why: str) -> None:
     Raises:
         UsageError: one of them was given.
     """
-    refused = [option for name, option in _ABOUT_SNAPSHOTS.items() if given[name]]
+    refused = [option for name, option in _ABOUT_SNAPSHOTS.items() if given[name] and f"--{option}" != what]
     if given["require"] != "crash":
         refused.append("require")
     if refused:
@@ -119,13 +120,13 @@ def check_alone(given: dict[str, Any]) -> None:
             raise UsageError(f"--shadow-{name} without --shadow", hint="name the shadow copy")
 
 
-def _open(path: str) -> BlockReader:
+def _open(path: str, format: str | None = None) -> BlockReader:
     from vsssnap import open_device, open_image
 
-    if is_block_device(path):
+    if is_block_device(path) and format in (None, "raw"):
         return open_device(path)
     try:
-        return open_image(path)
+        return open_image(path, format=format)
     except UnknownFormatError:  # bytes of a volume under any name
         return open_device(path)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def refuse_images(sources: Sequence[str], input_format: str | None) -> None:
-    """Refuse files that are images: their volume is meant, and a snapshot would give their bytes.
+    """Refuse files that are images: their volume is meant, not their bytes.
 
     Raises:
         UsageError: a source is an image, by ``input_format`` or by what it holds.
@@ -38,7 +38,7 @@ def refuse_images(sources: Sequence[str], input_format: str | None) -> None:
             continue
         if name != "raw":
             raise UsageError(
-                f"{source} is a {name} image, and a snapshot of it would hold the file's own bytes",
+                f"{source} is a {name} image, and what is saved would be the file's own bytes",
                 hint=f"`vsssnap convert {source} TARGET` writes its volume in another format; "
                 "for the bytes as they are, pass --input-format raw",
             )
