@@ -7,10 +7,19 @@ from pathlib import Path
 import pytest
 
 from sources import Plain, mixed
-from vsssnap.errors import ImageNotFoundError, UnknownFormatError, UsageError
+from vsssnap.blocks.extent import ExtentKind
+from vsssnap.errors import (
+    CorruptImageError,
+    DeviceReadError,
+    ImageNotFoundError,
+    UnknownFormatError,
+    UsageError,
+)
 from vsssnap.formats.base import Depth
 from vsssnap.formats.raw import RawOptions
-from vsssnap.imaging.reports import Progress
+from vsssnap.imaging.opening import open_image
+from vsssnap.imaging.reports import OnReadError, Progress
+from vsssnap.imaging.restoring import restore_image
 from vsssnap.imaging.saving import save_image
 from vsssnap.imaging.verifying import verify_image
 
@@ -22,6 +31,11 @@ def image(tmp_path: Path) -> Path:
     path = tmp_path / "a.raw"
     save_image(Plain(mixed(SIZE)), path)
     return path
+
+
+def same(one: bytes, other: bytes | bytearray) -> bool:
+    """Whether they are equal; pytest would show the difference, for minutes."""
+    return one == other
 
 
 def flip(path: Path, offset: int) -> None:
@@ -56,6 +70,46 @@ def test_a_file_that_was_cut_is_reported(image: Path) -> None:
     report = verify_image(image)
     assert not report.ok
     assert str(SIZE - 1) in report.findings[0].message
+
+
+def test_of_a_file_that_was_cut_the_rest_is_still_held_against_its_side_car(
+    image: Path, tmp_path: Path
+) -> None:
+    """Its volume is as long as it was; what was zero is zero, all else behind the cut is lost."""
+    whole = image.read_bytes()
+    cut = 1 << 20
+    with image.open("r+b") as file:
+        file.truncate(cut + 3)
+    with pytest.raises(CorruptImageError, match="was cut short: read what is left with recover=True"):
+        open_image(image)
+    report = verify_image(image, recover=True)
+    assert (report.sidecar, report.size) == (True, SIZE)
+    assert report.count > 1
+    assert all(each.extent is None or each.extent.end > cut for each in report.findings)
+    with open_image(image, recover=True) as rest:
+        assert rest.size == SIZE
+        assert rest.sidecar is not None
+        assert same(rest.pread(cut, 0), whole[:cut])
+        lost = [extent for extent in rest.extents() if extent.kind is ExtentKind.UNREADABLE]
+        assert lost
+        with pytest.raises(CorruptImageError, match="not what was saved"):
+            rest.pread(1, lost[0].offset)
+        with pytest.raises((CorruptImageError, DeviceReadError)):
+            restore_image(rest, tmp_path / "no.raw")
+        copy = restore_image(rest, tmp_path / "rest.raw", on_read_error=OnReadError.MARK, verify=True)
+    kept = bytearray(whole)
+    for extent in copy.unreadable:
+        assert extent.end > cut
+        assert any(whole[extent.offset : extent.end])
+        kept[extent.offset : extent.end] = bytes(extent.length)
+    assert same((tmp_path / "rest.raw").read_bytes(), kept)
+
+
+def test_the_rest_of_a_file_that_was_cut_to_nothing_is_lost(image: Path) -> None:
+    image.write_bytes(b"")
+    with open_image(image, recover=True) as rest:
+        assert rest.size == SIZE
+        assert {extent.kind for extent in rest.extents()} <= {ExtentKind.UNREADABLE, ExtentKind.ZERO}
 
 
 def test_a_damaged_side_car_is_reported(image: Path) -> None:

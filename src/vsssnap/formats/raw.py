@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vsssnap._units import MIB, whole
-from vsssnap.blocks.extent import ExtentKind
+from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import UsageError
 from vsssnap.formats._storages import owning, require_empty
 from vsssnap.formats._zero import data_runs
@@ -28,7 +28,7 @@ from vsssnap.formats.base import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from vsssnap.blocks.extent import Extent
+    from vsssnap.formats.sidecar import SidecarReader
     from vsssnap.formats.storage import Storage
     from vsssnap.metadata import ImageMetadata
 
@@ -54,7 +54,7 @@ class RawOptions:
 
 
 class RawReader(ImageReader):
-    """A raw image; its size is the file's."""
+    """A raw image; its size is the file's, unless that was cut short and `lengthen` says by how much."""
 
     format = "raw"
     plain = True
@@ -63,14 +63,40 @@ class RawReader(ImageReader):
         super().__init__(storage.size)
         self._storage = storage
 
+        self._there = self.size
+
+    def lengthen(self, size: int) -> None:
+        """Take the file for the begin of an image of ``size`` bytes; the rest is zero.
+
+        Only for who attaches a side-car then, by which zeros that were saved are told from what is lost.
+        """
+        self.size = max(self.size, size)
+
+    def attach(self, sidecar: SidecarReader) -> None:
+        """See `ImageReader`."""
+        super().attach(sidecar)
+        if self._guard is not None and self.size > self._there:
+            self._guard.lost = ExtentKind.UNREADABLE
+            self._there -= self._there % sidecar.block_size  # of a part of a block nobody can tell
+
     def _read(self, length: int, offset: int) -> bytes:
-        return self._storage.pread(length, offset)
+        there = max(0, min(length, self._there - offset))
+        data = self._storage.pread(there, offset) if there else b""
+        return data if there == length else data.ljust(length, b"\0")
 
     def _read_into(self, view: memoryview, offset: int) -> None:
-        self._storage.preadinto(view, offset)
+        there = max(0, min(len(view), self._there - offset))
+        if there:
+            self._storage.preadinto(view[:there], offset)
+        if there < len(view):
+            view[there:] = bytes(len(view) - there)
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        return self._storage.extents(offset, length)
+        there = max(0, min(length, self._there - offset))
+        if there:
+            yield from self._storage.extents(offset, there)
+        if there < length:
+            yield Extent(offset + there, length - there, ExtentKind.ZERO)
 
     def _release(self) -> None:
         self._storage.close()

@@ -262,10 +262,14 @@ def _attach_sidecar(reader: ImageReader, path: str, recover: bool) -> None:
     beside = path + SIDECAR_SUFFIX
     if not os.path.isfile(beside):
         return
+    from vsssnap.formats.raw import RawReader
     from vsssnap.formats.sidecar import SidecarReader  # for the images that have one
 
     try:
-        reader.attach(SidecarReader.open(open_storage(beside)))
+        sidecar = SidecarReader.open(open_storage(beside))
+        if recover and isinstance(reader, RawReader):
+            reader.lengthen(sidecar.size)
+        reader.attach(sidecar)
     except CorruptImageError as exc:
         exc.path = beside
         if not recover:

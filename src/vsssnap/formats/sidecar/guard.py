@@ -23,7 +23,13 @@ class BlockGuard:
 
     A block that a read touches is compared as a whole, once: a small read costs the rest of its
     block the first time.  Memory is a bit for each block that was read.  Thread-safe.
+
+    Attributes:
+        lost: What `over` says of blocks that the image has zeros for instead: DATA, so that reading them
+            raises; or UNREADABLE, where that is known and expected.
     """
+
+    lost = ExtentKind.DATA
 
     def __init__(self, sidecar: SidecarReader, path: str) -> None:
         """Guard an image.
@@ -83,7 +89,7 @@ class BlockGuard:
             )
 
     def over(self, extents: Iterator[Extent]) -> Iterator[Extent]:
-        """Extents with DATA for blocks that the image has lost: reading them tells so.
+        """Extents with `lost` for blocks that the image has lost: reading them tells so.
 
         Args:
             extents: The image's own, ascending.
@@ -99,7 +105,7 @@ class BlockGuard:
             for first, end in self._lost(extent):
                 if first > at:
                     yield Extent(at, first - at, ExtentKind.ZERO)
-                yield Extent(first, end - first)
+                yield Extent(first, end - first, self.lost)
                 at = end
             if at < extent.end:
                 yield Extent(at, extent.end - at, ExtentKind.ZERO)

@@ -123,13 +123,16 @@ class SidecarReader:
             CorruptImageError: it is of another image.
         """
         if self.size != size or self.format not in ("", format):
+            hint = "it belongs to another image; move it away"
+            if self.format == format == "raw" and size < self.size:
+                hint = "the image was cut short: read what is left with recover=True; or " + hint
             raise CorruptImageError(
                 f"{self._storage.name} is of a {self.format or 'plain'} image of {self.size} bytes,"
                 f" the image beside it is {format} of {size} bytes",
                 path=self._storage.name,
                 structure="side-car header",
                 offset=0,
-                hint="it belongs to another image; move it away",
+                hint=hint,
             )
 
     def blocks_of(self, offset: int, length: int) -> Iterator[tuple[int, int, bytes]]:
