@@ -79,7 +79,25 @@ def test_the_remedy_names_an_option_of_this_command(tmp_path: Path, command: lis
 
 def test_a_folder_is_told_from_a_device(tmp_path: Path) -> None:
     (tmp_path / "vol").mkdir()
-    assert "name an image in it" in run("info", "vol", status=23).output
+    for command in ("info", "verify"):
+        said = run(command, "vol", status=23).output
+        assert "vol is a folder, no image: name an image's file; " in said
+        assert "what is mounted there can be saved with `vsssnap save`" in said
+    assert "name an image's file" in run("info", "/dev/null", status=23).output
+
+
+def test_the_option_of_a_parent_is_not_the_remedy_for_a_parent_that_lacks_its_own(tmp_path: Path) -> None:
+    run("save", "/srv/data", "a.vsnap")
+    run("save", "/srv/data", "b.vsnap", "--parent", "a.vsnap")
+    (tmp_path / "a.vsnap").rename(tmp_path / "elsewhere.vsnap")
+    said = run("save", "/srv/data", "c.vsnap", "--parent", "b.vsnap", status=18).output
+    assert "b.vsnap: its parent is not there" in said
+    assert "put the parent beside it" in said
+    assert "--parent" not in said
+    assert "name it with --parent" in run("verify", "b.vsnap", status=18).output
+    run("save", "/srv/data", "a.vsnap", "--format", "vsnap")  # another one
+    said = run("save", "/srv/data", "c.vsnap", "--parent", "b.vsnap", status=22).output
+    assert "put the parent back as it was when this image was made; it must not be written since" in said
 
 
 def test_a_command_that_fails_says_what_to_do() -> None:

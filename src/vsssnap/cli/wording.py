@@ -18,7 +18,8 @@ WORDS: Sequence[tuple[str, str]] = (
     ("pass quiesce= managers that declare APPLICATION, or lower require=",
      "pass --stop-service or --before, --after and --claims-application, or lower --require"),
     ("list_snapshots() shows those there are", "`vsssnap snapshots list` shows those there are"),
-    ("open devices with open_device", "name an image; a device can be saved with `vsssnap save`"),
+    ("open devices with open_device", "name an image's file; a device can be saved with `vsssnap save`"),
+    ("what is mounted is read through a Snapshot", "what is mounted there can be saved with `vsssnap save`"),
     ("on_read_error=OnReadError.MARK", "--on-read-error mark"),
     ('name format="raw" if it is raw', "pass {format} raw if it is raw"),
     ("give it one, or say uncovered=Uncovered.READ or Uncovered.LEAVE_OUT", "save its volumes one by one"),
@@ -38,6 +39,9 @@ WORDS: Sequence[tuple[str, str]] = (
     ("before= or after=", "--before or --after"),
 )  # fmt: skip
 
+# The option --parent of `save` names the image itself; of where its own parents are it has none.
+_NO_OPTION = {"save": (", or name it with parent=",)}
+
 _OPTION = re.compile(r"\b([a-z_]+)=(?![\w\"'])")  # of a format or provider: --option takes it
 _VALUE = re.compile(r"\b([a-z_]+)=\"([^\"]*)\"")
 _LIBRARY = re.compile(r"\b\w+=(?!\w)|\b[a-z]+=[A-Z]\w+|\b[a-z_]+\(\)")
@@ -49,6 +53,8 @@ _FORMAT = {"save": "--input-format", "convert": "--input-format", "compare": "--
 
 def translated(hint: str, command: str = "") -> str:
     """A remedy as a user of a command can follow it."""
+    for library in _NO_OPTION.get(command, ()):
+        hint = hint.replace(library, "")
     for library, program in WORDS:
         hint = hint.replace(library, program.format(format=_FORMAT.get(command, "--format")))
     return _OPTION.sub(r"option \1", _VALUE.sub(r"--option \1=\2", hint))

@@ -230,14 +230,21 @@ def open_storage(path: str) -> FileStorage:
             code=exc.errno,
             hint="name an image",
         ) from exc
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return FileStorage(fd, path)
+    os.close(fd)
+    if stat.S_ISDIR(mode):
         raise ImageError(
-            f"{path} is no regular file",
+            f"{path} is a folder, no image",
             path=path,
-            hint="name an image in it" if os.path.isdir(path) else "open devices with open_device",
+            hint="name an image's file; what is mounted is read through a Snapshot",
         )
-    return FileStorage(fd, path)
+    if stat.S_ISBLK(mode):
+        raise ImageError(
+            f"{path} is a block device, no image", path=path, hint="open devices with open_device"
+        )
+    raise ImageError(f"{path} is no regular file", path=path, hint="name an image's file")
 
 
 def find_format(storage: Storage, path: str, name: str | None) -> ImageFormat:
