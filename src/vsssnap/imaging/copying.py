@@ -196,6 +196,8 @@ def transfer(
     """
     instance(copy, CopyOptions, "copy")
     counts = Counts()
+    # Such a target gets the zeros of a mark inside a unit with the unit: each byte once, by rising offset.
+    blind = isinstance(writer, _PlainWriter) and not writer.marks
     limit = RateLimit(copy.rate_limit) if copy.rate_limit is not None else None
 
     def work(item: Unit | Extent, buffer: bytearray) -> tuple[tuple[Extent, ...], int, Any] | None:
@@ -225,7 +227,8 @@ def transfer(
             return
         marks, lost, encoded = result
         for mark in marks:
-            writer.mark(mark)
+            if not blind:
+                writer.mark(mark)
             counts.mark(mark)
         writer.store(encoded)
         read = sum(length for _, length in item.parts)
