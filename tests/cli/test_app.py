@@ -242,3 +242,34 @@ def test_options_about_snapshots_do_not_go_with_an_image(tmp_path: Path) -> None
     more = ("--partition", "1", "--require", "application")
     done = vsssnap("save", tmp_path / "disk.vsnap", tmp_path / "out.vsnap", *more, status=2)
     assert "an image as source does not go with --require" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("formats",), ("info", "disk.vsnap"), ("verify", "disk.vsnap", "--json"), ("--help",)]
+)
+def test_a_full_standard_output_is_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "disk").write_bytes(mixed(1 << 20))
+    vsssnap("save", tmp_path / "disk", tmp_path / "disk.vsnap", "--live")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vsssnap.cli", *arguments],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 17, done.stderr
+    if "--json" not in arguments:
+        assert "vsssnap: the standard output cannot be written: No space left on device" in done.stderr
+    assert "bug" not in done.stderr
+
+
+def test_what_names_no_file_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"x" * 512)
+    assert "'' is no path" in vsssnap("save", tmp_path / "disk", "", "--live", status=2).stderr
+    said = vsssnap("save", tmp_path / "disk", tmp_path / "disk" / "a.vsnap", "--live", status=17).stderr
+    assert "Not a directory" in said
+    assert "what stands before its last part is a file; name a folder" in said
+    said = vsssnap("save", tmp_path / "disk", "a.vsnap", "--live", "--rate-limit", "0", status=2).stderr
+    assert "'--rate-limit': it is at least 1" in said

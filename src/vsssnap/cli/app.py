@@ -19,7 +19,7 @@ from vsssnap.cli import demo, doctor, exits, images, interrupts, machine, saving
 from vsssnap.cli.common import CommandFailedError, Holder
 from vsssnap.cli.output import Output, safe
 from vsssnap.cli.wording import for_people
-from vsssnap.errors import CancelledError, UsageError, VssSnapError
+from vsssnap.errors import CancelledError, TargetError, UsageError, VssSnapError
 
 
 class _PipeClosedError(Exception):
@@ -65,9 +65,10 @@ class App(click.Group):
             sys.stdout.flush()
             return code if isinstance(code, int) else exits.OK
         except (BrokenPipeError, _PipeClosedError):
-            return _pipe_closed()
+            _drop_output()
+            return exits.PIPE
         except BaseException as exc:
-            return _failed(exc, holder, words)
+            return _failed(_of_output(exc), holder, words)
 
 
 def _failed(error: BaseException, holder: Holder, words: list[str]) -> int:
@@ -115,11 +116,24 @@ def _is_cancel(error: BaseException) -> bool:
     return isinstance(error, CancelledError) and bool(interrupts.pending())
 
 
-def _pipe_closed() -> int:
+def _of_output(error: BaseException) -> BaseException:
+    """The same error, or what to say where it is the standard output that takes no more."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    if not isinstance(error, OSError) or all(frame.f_code is not click.echo.__code__ for frame in frames):
+        return error
+    _drop_output()
+    return TargetError(
+        f"the standard output cannot be written: {error.strerror}",
+        call="write",
+        code=error.errno,
+        hint="make room where it goes to; what the command did is done",
+    )
+
+
+def _drop_output() -> None:
     """Keep the interpreter's last flush from complaining as well."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return exits.PIPE
 
 
 @click.group(

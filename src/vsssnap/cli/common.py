@@ -86,7 +86,10 @@ def _common(function: FuncT) -> FuncT:
 
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     """A number of bytes with a unit: ``64MiB``, ``1.5G``."""
-    return None if value is None else parse_size(value)
+    size = None if value is None else parse_size(value)
+    if size == 0:
+        raise click.BadParameter("it is at least 1", ctx, param)
+    return size
 
 
 def copy_options(function: FuncT) -> FuncT:

@@ -245,7 +245,7 @@ def facts_of(seen: Progress) -> str:
     """Amount, rate and time left, for a bar."""
     text = f"{format_size(seen.done)} of {format_size(seen.total)}"
     if seen.rate > 0:
-        text += f", {format_size(seen.rate)}/s read"
+        text += f", {format_size(seen.rate)}/s {'checked' if seen.state == 'verify' else 'read'}"
     if seen.left is not None:
         hours, rest = divmod(round(seen.left), 3600)
         clock = f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vsssnap._arguments import path_text
 from vsssnap.cli.naming import default_format, targets
 from vsssnap.cli.options import build
 from vsssnap.errors import UsageError
@@ -42,6 +43,7 @@ def plans_for(
 
     if target == STDOUT:
         return [_plan_stdout(sources, name, pairs)]
+    path_text(target)  # refuses what names nothing
     plans = []
     for source, path in targets(sources, target, name, named or sources):
         driver = by_name(name) if name else by_suffix(path)

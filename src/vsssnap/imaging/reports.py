@@ -63,7 +63,7 @@ class Progress:
         done: Bytes of the volume that are settled, holes included.
         total: Bytes of the volume.
         rate: Bytes read a second, over the last seconds; what need not be read, such as holes, does
-            not count.  0 until known.
+            not count, but in a verification all that is settled does.  0 until known.
         state: ``"copy"``, ``"verify"``, ``"read back"``, ``"compare"``, ``"finish"`` or ``"done"``.
         read: Bytes of them that were read.
         left: Seconds that are left if all goes on as in the last seconds; None until known.
