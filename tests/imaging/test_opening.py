@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vsnap_images import noise
+from vsssnap.blocks.reader import BlockReader
 from vsssnap.errors import (
     CorruptImageError,
     DeviceReadError,
@@ -23,7 +24,8 @@ from vsssnap.formats import FileStorage, MemoryStorage
 from vsssnap.formats.raw import RawOptions
 from vsssnap.formats.sidecar import SidecarWriter
 from vsssnap.formats.vsnap import VsnapOptions
-from vsssnap.imaging.opening import create_image, open_image
+from vsssnap.imaging.opening import create_image, open_device, open_image
+from vsssnap.imaging.planning import check_save
 from vsssnap.imaging.reports import Progress
 from vsssnap.imaging.restoring import restore_image
 from vsssnap.imaging.saving import save_image
@@ -227,6 +229,38 @@ def test_a_restore_that_replaces_an_image_takes_its_side_car_away(tmp_path: Path
     restore_image(Source(2), path, replace=True)
     assert os.listdir(tmp_path) == [path.name]
     check(path, bytes(Source(2).data))
+
+
+@pytest.mark.parametrize("way", ["save", "plain", "restore", "check"])
+def test_a_source_that_is_called_like_the_side_car_of_the_target_stays(tmp_path: Path, way: str) -> None:
+    source, target = tmp_path / "a.raw.vsssnap", tmp_path / "a.raw"
+    data = bytes(Source(1).data)
+    source.write_bytes(data)
+
+    def go(reader: BlockReader) -> None:
+        if way == "restore":
+            restore_image(reader, target, replace=True)
+        elif way == "check":
+            check_save(target, reader.size, replace=True, origins=reader.origins)
+        else:
+            save_image(reader, target, replace=True, options=RawOptions(sidecar=way == "save"))
+
+    with open_device(source) as reader, pytest.raises(TargetRefusedError, match="is what is being read"):
+        go(reader)
+    assert os.listdir(tmp_path) == [source.name]
+    assert source.read_bytes() == data
+
+
+def test_the_side_car_of_what_is_read_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    save_image(Source(1), path)
+    beside = (tmp_path / "a.raw.vsssnap").read_bytes()
+    with open_image(path) as reader:
+        with pytest.raises(TargetRefusedError, match=r"a\.raw\.vsssnap is what is being read"):
+            save_image(reader, tmp_path / "a.raw.vsssnap", format="vsnap", replace=True)
+        with pytest.raises(TargetRefusedError, match=r"a\.raw\.vsssnap is what is being read"):
+            restore_image(reader, tmp_path / "a.raw.vsssnap", replace=True)
+    assert (tmp_path / "a.raw.vsssnap").read_bytes() == beside
 
 
 def test_a_folder_in_place_of_the_side_car_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from loops import loop_device, sparse_file
 from requirements import require_lab
 from sources import BytesReader
 from vsssnap.errors import TargetError, TargetRefusedError
-from vsssnap.imaging.partial import PartialFile, flush_folder
+from vsssnap.imaging.files import flush_folder
+from vsssnap.imaging.partial import PartialFile
 from vsssnap.imaging.saving import save_image
 
 if sys.platform != "win32":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vsssnap.errors import TargetError
 from vsssnap.formats.base import SIDECAR_SUFFIX
-from vsssnap.imaging.partial import failed, remove
+from vsssnap.imaging.files import failed, remove
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

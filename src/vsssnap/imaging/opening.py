@@ -19,7 +19,7 @@ from vsssnap.imaging.partial import PartialFile, check_target
 from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from vsssnap.blocks.extent import Extent
     from vsssnap.blocks.reader import BlockReader
@@ -196,7 +196,7 @@ def begin_image(
     options: object,
     parent: ImageReader | None,
     replace: bool,
-    origins: Iterable[str],
+    origins: Sequence[str],
 ) -> PathWriter:
     """`create_image` with the files that must not be replaced."""
     if isinstance(path, Storage):
@@ -219,10 +219,11 @@ def begin_image(
     try:
         sidecar = driver.wants_sidecar(options)
         if sidecar:
-            files.append(PartialFile(name + SIDECAR_SUFFIX, replace=replace))
+            check_target(name, replace=replace, origins=origins)  # which is what is to be said first
+            files.append(PartialFile(name + SIDECAR_SUFFIX, replace=replace, origins=origins))
         files.append(PartialFile(name, replace=replace, origins=origins))
         if not sidecar:  # one that was left there would be taken for the new image's
-            check_target(name + SIDECAR_SUFFIX, replace=replace, origins=())
+            check_target(name + SIDECAR_SUFFIX, replace=replace, origins=origins)
         writer = driver.create(FileStorage(files[-1].take(), name), size, options=options, parent=parent)
         if sidecar:
             from vsssnap.formats.sidecar import SidecarWriter, with_sidecar

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import stat
@@ -11,6 +10,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from vsssnap.errors import TargetError, TargetRefusedError
+from vsssnap.formats.base import SIDECAR_SUFFIX
+from vsssnap.imaging.files import failed, flush_folder, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -187,46 +188,6 @@ class PartialFile:
             self._lock = -1
 
 
-def remove(path: str) -> None:
-    """Remove a file of ours; one that is not there is no error.
-
-    Raises:
-        TargetError: it cannot be removed.
-    """
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
-    except OSError as exc:
-        raise failed(path, "unlink", exc, "cannot be removed") from exc
-
-
-def size_of(path: str) -> int | None:
-    """Bytes of a finished image; None if somebody took it away already."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return None
-
-
-def flush_folder(path: str) -> None:
-    """Make a rename or removal in the folder of ``path`` survive a power cut."""
-    if sys.platform != "win32":
-        folder = -1
-        try:
-            folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            os.fsync(folder)
-        except PermissionError:
-            return  # a folder that can be written but not listed; its entry goes out with the journal
-        except OSError as exc:
-            if folder >= 0 and exc.errno == errno.EINVAL:
-                return  # a file system that has no such call for folders
-            raise failed(path, "fsync", exc, "its folder cannot be written out") from exc
-        finally:
-            if folder >= 0:
-                os.close(folder)
-
-
 def _rename_to_new(old: str, new: str) -> None:
     """Rename without ever replacing, as link and unlink; plain rename where there are no links."""
     try:
@@ -265,12 +226,13 @@ def check_target(path: str, *, replace: bool, origins: Iterable[str]) -> None:
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
         raise TargetRefusedError(f"{path} is {kind}", path=path, hint="name a file")
     for origin in origins:
-        try:
-            same = os.path.samestat(os.stat(origin), found)
-        except OSError:
-            continue  # it has no place in the file system any more
-        if same:
-            raise TargetRefusedError(f"{path} is what is being read", path=path, hint="name another file")
+        for read in (origin, origin + SIDECAR_SUFFIX):
+            try:
+                same = os.path.samestat(os.stat(read), found)
+            except OSError:
+                continue  # it has no place in the file system, or not any more
+            if same:
+                raise TargetRefusedError(f"{path} is what is being read", path=path, hint="name another file")
     if not replace:
         raise TargetRefusedError(
             f"{path} exists", path=path, hint="choose another name, or pass replace=True"
@@ -381,20 +343,4 @@ def _check_folder(path: str) -> None:
 def _being_written(path: str) -> TargetRefusedError:
     return TargetRefusedError(
         f"{path} is being written by another process", path=path, hint="wait until it is done, or stop it"
-    )
-
-
-def failed(path: str, call: str, exc: OSError, what: str) -> TargetError:
-    """The error for a call that failed on a target's file or folder."""
-    hints = {"open": "the folder must exist and be writable"}
-    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        hints[call] = "the folder must be writable by this user"
-    if exc.errno == errno.ENOTDIR:
-        hints[call] = "what stands before its last part is a file; name a folder"
-    return TargetError(
-        f"{path} {what}: {exc.strerror}",
-        path=path,
-        call=call,
-        code=exc.errno,
-        hint=hints.get(call, "check the disk that holds it"),
     )

@@ -29,8 +29,9 @@ from vsssnap.formats.storage import FileStorage
 from vsssnap.imaging.committing import commit
 from vsssnap.imaging.comparing import compare_blocks
 from vsssnap.imaging.copying import known_policy, transfer
+from vsssnap.imaging.files import size_of
 from vsssnap.imaging.opening import open_image
-from vsssnap.imaging.partial import PartialFile, check_target, size_of
+from vsssnap.imaging.partial import PartialFile, check_target
 from vsssnap.imaging.reports import CopyOptions, CopyReport, Meter, OnReadError, Progress
 from vsssnap.metadata import ImageMetadata
 from vsssnap.volumes.wrapping import from_disk
@@ -126,7 +127,7 @@ def _to_file(
     file = PartialFile(name, replace=replace, origins=reader.origins)
     try:
         # A side-car of the file that was there would be taken for the new one's.
-        check_target(name + SIDECAR_SUFFIX, replace=replace, origins=())
+        check_target(name + SIDECAR_SUFFIX, replace=replace, origins=reader.origins)
         fd = file.take()
         storage = FileStorage(fd, name)
         writer = RawFormat().create(storage, reader.size, options=RawOptions(sidecar=False))

@@ -13,8 +13,8 @@ from vsssnap.errors import UsageError
 from vsssnap.formats.base import ImageReader
 from vsssnap.formats.storage import Storage
 from vsssnap.imaging.copying import known_policy, transfer
+from vsssnap.imaging.files import size_of
 from vsssnap.imaging.opening import begin_image
-from vsssnap.imaging.partial import size_of
 from vsssnap.imaging.reports import CopyOptions, Meter, OnReadError
 from vsssnap.imaging.wrapping import moved, wrapped, wrapping_for
 from vsssnap.metadata import ImageMetadata
