@@ -123,7 +123,7 @@ def weaker(found: Iterable[Extent], pattern: Pattern) -> str:
 
 _FACTS: dict[type, tuple[str, ...]] = {
     ImageFormat: ("api", "name", "suffixes", "options_type", "features"),
-    ImageWriter: ("size", "unit", "write_order"),
+    ImageWriter: ("size", "unit", "write_order", "keeps_data"),
     ImageReader: ("format", "plain"),
 }
 
