@@ -233,11 +233,9 @@ class ImageWriter(ABC):
 
     Attributes:
         size: Bytes of the volume.
-        unit: Bytes of the blocks it likes best: `copy_blocks` hands over aligned blocks of this
-            size (the last may be shorter).  Between 64 KiB and 16 MiB.
+        unit: Bytes of the aligned blocks it is handed (the last may be shorter), 64 KiB to 16 MiB.
         write_order: See `WriteOrder`.
-        keeps_data: Whether what `encode` gives refers to the bytes it got; if not, say so: the copy is
-            faster, because the next block is read into the same memory while the first one waits.
+        keeps_data: Whether what `encode` gives refers to the bytes it got; if not, the copy is faster.
     """
 
     size: int
@@ -250,8 +248,7 @@ class ImageWriter(ABC):
         """Prepare a block for `store`: zero test, digest, compression.  Any thread, several at once.
 
         Args:
-            data: An aligned unit (the last may be shorter); if the writer ``keeps_data``, it stays
-                unchanged until the result was given to `store` or dropped, so the result may refer to it.
+            data: An aligned unit; stays as it is until the result was stored or dropped if it ``keeps_data``.
             offset: Its place in the volume.
         """
 
