@@ -101,12 +101,13 @@ class DeviceReader(BlockReader):
 
     def _read_parts(self, parts: Sequence[tuple[memoryview, int]]) -> None:
         with self._gate:  # once for all of them
+            fd, read = self._fd, _files.preadinto
             for view, offset in parts:
                 try:
-                    whole = _files.preadinto(self._fd, view, offset) == len(view)
+                    count = read(fd, view, offset)
                 except OSError:
-                    whole = False
-                if not whole:
+                    count = 0
+                if count != len(view):
                     self._fill(view, offset)
                 if not self._is_file:
                     self._passed(offset, len(view))

@@ -233,15 +233,11 @@ class ShadowReader(BlockReader):
         """Read what lies in place in large stretches, and each of the other pieces, all in one go."""
         self._watch(offset, len(view))
         unused = self._volume.size if self._shows_unused else 0
-        stretches, patches = self._view.plan(offset, len(view), unused=unused)
-        parts = [(view[first - offset : end - offset], first) for first, end in stretches]
+        parts, pieces = self._view.plan(view, offset, unused=unused)
         others: list[tuple[memoryview, int]] = []
-        for piece in patches:
-            start, length, kind, place = piece
+        for piece in pieces:
+            start, length, _, place = piece
             part = view[start - offset : start - offset + length]
-            if kind == OWN:  # as nearly all are
-                parts.append((part, place))
-                continue
             source = self._taken_from(piece)
             if source is None:
                 for done in range(0, length, len(_ZEROS)):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from vsssnap.blocks.extent import ExtentKind
 from vsssnap.volumes.shadow.bitmap import ALL, SEGMENT, SEGMENT_BLOCKS, Bitmap
 from vsssnap.volumes.shadow.structs import BLOCK, BLOCK_BITS, SECTOR
-from vsssnap.volumes.shadow.table import KIND, LOST, OTHER, OVERLAID, OWN, UNUSED, VOLUME
+from vsssnap.volumes.shadow.table import KIND, LOST, OVERLAID, OWN, UNUSED, VOLUME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,11 +92,13 @@ class View:
     def shown_bits(self, segment: int) -> int:
         """The blocks of a segment that hold more than unused bytes."""
         starts, sources = self._segment(segment)
-        first = segment * SEGMENT_BLOCKS
         bits = ALL
         for at, source in enumerate(sources):
             if source & KIND == UNUSED:
-                bits &= ~(((1 << (starts[at + 1] - starts[at])) - 1) << (starts[at] - first))
+                first, last = (
+                    (start - segment * SEGMENT) >> BLOCK_BITS for start in (starts[at], starts[at + 1])
+                )
+                bits &= ~((1 << last) - (1 << first))
         return bits
 
     def _known_end(self) -> int:
@@ -121,11 +123,9 @@ class View:
             for start, behind, source in zip(
                 starts[low:high], starts[low + 1 : high + 1], sources[low:high], strict=True
             ):
-                stop = behind << BLOCK_BITS
-                if stop > last:
-                    stop = last
+                stop = min(behind, last)
                 kind = source & KIND
-                place = source - kind + offset - (start << BLOCK_BITS)
+                place = source - kind + offset - start
                 length = stop - offset
                 if place + length <= size and kind < OVERLAID:
                     yield offset, length, kind, place
@@ -137,63 +137,65 @@ class View:
         if end < stop_at:
             yield from self._plain(end, stop_at - end, VOLUME, end)
 
-    def plan(self, offset: int, length: int, *, unused: int) -> tuple[list[tuple[int, int]], list[Piece]]:
-        """How to read a range: stretches of the volume, and what lies elsewhere between them.
+    def plan(
+        self, view: memoryview, offset: int, *, unused: int
+    ) -> tuple[list[tuple[memoryview, int]], list[Piece]]:
+        """How to read a range into memory: what to read from the volume, and all else.
 
         It says what `pieces` says, without a step for each piece: where changes are scattered there are
-        many, and half of them are what lies in place between two others.
+        many, and half of them are what lies in place between two others.  Nearly all there is lies on
+        the volume, in place or as a copy.
 
         Args:
+            view: Where the range goes; as long as it.
             offset: First byte of the range, which is inside the shadow copy.
-            length: Its bytes.
             unused: Unused blocks before this byte have what lies in place, too.
 
         Returns:
-            First byte and end of each stretch, which lies on the volume where it lies in the shadow copy;
-            and the other pieces.
+            Parts of the memory and where on the volume their bytes lie, ascending; and the other pieces.
 
         Raises:
             DeviceReadError: the bitmap cannot be read.
         """
-        stretches: list[tuple[int, int]] = []
-        patches: list[Piece] = []
-        begin = known = -1  # of the stretch that grows
-        at, stop, size = offset, offset + length, self._volume.size
+        parts: list[tuple[memoryview, int]] = []
+        others: list[Piece] = []
+        begin = -1  # of the stretch that lies in place and may go on
+        at, stop, size = offset, offset + len(view), self._volume.size
         end = min(stop, max(at, self._end))
         while at < end:
             starts, sources, low, high, last = self._part(at, end)
             for start, behind, source in zip(
                 starts[low:high], starts[low + 1 : high + 1], sources[low:high], strict=True
             ):
-                first, at = at, behind << BLOCK_BITS
+                first, at = at, behind
                 if at > last:
                     at = last
-                kind, base = source & KIND, start << BLOCK_BITS
-                if at <= size and (source == base or (kind == UNUSED and first < unused)):  # in place
+                kind = source & KIND
+                if (source == start or (kind == UNUSED and first < unused)) and at <= size:
                     if begin < 0:
                         begin = first
-                    elif first != known:
-                        stretches.append((begin, known))
-                        begin = first
-                    known = at
-                elif OWN <= kind <= OTHER:
-                    patches.append((first, at - first, kind, source - kind + first - base))
+                    continue
+                if begin >= 0:
+                    parts.append((view[begin - offset : first - offset], begin))
+                    begin = -1
+                if kind == OWN:
+                    parts.append((view[first - offset : at - offset], source - OWN + first - start))
                 else:
                     cut = self._plain if kind < OVERLAID else self._patched
-                    patches += cut(first, at - first, kind & ~OVERLAID, source - kind + first - base)
+                    others += cut(first, at - first, kind & ~OVERLAID, source - kind + first - start)
         if begin >= 0:
-            stretches.append((begin, known))
+            parts.append((view[begin - offset : at - offset], begin))
         if end < stop:
-            patches += self._plain(end, stop - end, VOLUME, end)
-        return stretches, patches
+            others += self._plain(end, stop - end, VOLUME, end)
+        return parts, others
 
     def _part(self, offset: int, end: int) -> tuple[array[int], array[int], int, int, int]:
         """The runs of a range in its first segment: both arrays, first and last index, where they end."""
         number = offset // SEGMENT
         starts, sources = self._segment(number)
         last = min((number + 1) * SEGMENT, end)
-        low = bisect_right(starts, offset >> BLOCK_BITS) - 1
-        return starts, sources, low, bisect_left(starts, -(-last >> BLOCK_BITS), low), last
+        low = bisect_right(starts, offset) - 1
+        return starts, sources, low, bisect_left(starts, last, low), last
 
     def _plain(self, offset: int, length: int, kind: int, place: int) -> Iterator[Piece]:
         """A range without overlays, cut where the volume ends."""
@@ -238,9 +240,9 @@ class View:
         return runs
 
     def _runs(self, number: int) -> tuple[array[int], array[int]]:
-        """First block and source of every run of a segment; a run's source grows with the block.
+        """First byte and source of every run of a segment; a run's source grows with its bytes.
 
-        The first blocks end with the one behind the segment.
+        The first bytes end with the one behind the segment.
         """
         first = number * SEGMENT_BLOCKS
         last = first + SEGMENT_BLOCKS
@@ -255,17 +257,17 @@ class View:
             low, high = run.span()
             kind = _KINDS.get(marks[low])
             if kind is not None:
-                starts.append(first + low)
+                starts.append((first + low) << BLOCK_BITS)
                 sources.append((first + low) << BLOCK_BITS | kind)
                 continue
             expected = -1
             for block in range(first + low, first + high):
                 source = listed[block]
                 if source != expected or source & OVERLAID:
-                    starts.append(block)
+                    starts.append(block << BLOCK_BITS)
                     sources.append(source)
                 expected = source + BLOCK
-        starts.append(last)
+        starts.append(last << BLOCK_BITS)
         return starts, sources
 
     def _listed(self, first: int, last: int, unused: int) -> dict[int, int]:
