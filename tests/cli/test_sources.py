@@ -100,13 +100,12 @@ def test_a_target_on_the_volume_itself_is_warned_of(tmp_path: Path) -> None:
     folder.mkdir()
     from vsssnap.cli.output import Output
     from vsssnap.cli.sources import warn_of_places
-    from vsssnap.cli.targets import plans_for
 
     out = Output("save", as_json=True)
-    warn_of_places(out, plans_for(["vol"], "vol/in.vsnap", None, (), False))
+    warn_of_places(out, [("vol", "vol/in.vsnap")])
     assert ["vol/in.vsnap lies on vol, which is being imaged" in text for text in out.warnings] == [True]
     out = Output("save", as_json=True)
-    warn_of_places(out, plans_for(["/proc"], "in.vsnap", None, (), False))
+    warn_of_places(out, [("/proc", "in.vsnap"), (".", "-")])  # the standard output lies nowhere
     assert out.warnings == []
 
 

@@ -198,5 +198,9 @@ def test_the_command_saves_a_disk_in_use(disk: str, tmp_path: Path) -> None:
         said = vsssnap("save", disk, tmp_path / "d.vhdx", "--uncovered", "leave-out")
         assert f"snapshot of {disk}p1, {disk}p2 by reflink" in said
         assert "partition 3 is left out" in said
+        assert "which is being imaged" not in said
+        inside = mount / "d.vsnap"
+        said = vsssnap("save", disk, inside, "--uncovered", "leave-out")
+        assert f"{inside} lies on {disk}p1, which is being imaged" in said
     with open_image(tmp_path / "d.vhdx") as image:
         assert len(Partitions(image)) == 3

@@ -20,14 +20,24 @@ if TYPE_CHECKING:
 
 def in_use(path: str) -> bool:
     """Whether a source is a disk with a partition that somebody uses: no snapshot takes it as one."""
-    from vsssnap.disk.snapshot import volumes_on
-
     if not (is_block_device(path) or is_disk(device_path(path) or "")):
         return False
     try:
-        return any(not volume.idle for volume in volumes_on(path))
+        return bool(used(path))
     except (SnapshotError, DeviceReadError, ImageError, UsageError):  # a partition, or no disk at all
         return False
+
+
+def used(path: str) -> list[str]:
+    """The names of the volumes on a disk that somebody uses.
+
+    Raises:
+        UsageError: it is no disk.
+        SnapshotError: the system does not say.
+    """
+    from vsssnap.disk.snapshot import volumes_on
+
+    return [volume.name for volume in volumes_on(path) if not volume.idle]
 
 
 def opened(

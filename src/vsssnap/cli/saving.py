@@ -170,7 +170,7 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
         check_plans(
             plans, partition=given["partition"], parent=parent, replace=given["replace"], wrap=given["wrap"]
         )
-        warn_of_places(out, plans)
+        warn_of_places(out, [(plan.source, plan.target) for plan in plans])
         stack.enter_context(interrupts.deferred(snapshot.cancel))
         stack.enter_context(snapshot)
         warn_of_doubles(out, snapshot)
@@ -205,6 +205,7 @@ def _save_disk(out: Output, plan: Plan, given: dict[str, Any], view: Wanted, ask
     with contextlib.ExitStack() as stack:
         parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
         check_plans([plan], partition=None, parent=parent, replace=given["replace"], wrap=given["wrap"])
+        warn_of_places(out, [(volume, plan.target) for volume in disks.used(plan.source)])
         reader, snapshot = disks.opened(out, stack, plan.source, given, view, asked)
         report = _write(out, reader, plan, given, parent=parent)
         facts = None if snapshot is None else _facts(snapshot)

@@ -12,7 +12,7 @@ from vsssnap._units import MIB
 from vsssnap.errors import UnknownFormatError, UsageError, VssSnapError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from vsssnap.cli.output import Output
     from vsssnap.cli.targets import Plan
@@ -76,16 +76,25 @@ def check_plans(
         )
 
 
-def warn_of_places(out: Output, plans: Sequence[Plan]) -> None:
-    """Say where an image would lie on the volume that it is of."""
-    for plan in plans:
+def warn_of_places(out: Output, places: Iterable[tuple[str, str]]) -> None:
+    """Say where an image would lie on the volume that it is of.
+
+    Args:
+        out: Where it is told.
+        places: Volumes that are imaged, and where to.
+    """
+    from vsssnap.cli.targets import STDOUT
+
+    for source, target in places:
+        if target == STDOUT:
+            continue
         with contextlib.suppress(OSError, ValueError):
-            found = os.stat(plan.source)
-            folder = os.stat(os.path.dirname(plan.target) or ".")
+            found = os.stat(source)
+            folder = os.stat(os.path.dirname(target) or ".")
             device = found.st_dev if stat.S_ISDIR(found.st_mode) else getattr(found, "st_rdev", 0)
             if device and folder.st_dev == device and not stat.S_ISREG(found.st_mode):
                 out.warn(
-                    f"{plan.target} lies on {plan.source}, which is being imaged: the image takes the room"
+                    f"{target} lies on {source}, which is being imaged: the image takes the room"
                     " that the snapshot needs for what is overwritten, and is lost with the volume;"
                     " name a place elsewhere"
                 )
