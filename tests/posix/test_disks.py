@@ -80,9 +80,12 @@ def test_a_mounted_partition_is_a_volume_and_an_unused_one_is_idle(machine: Mach
 @pytest.mark.parametrize(
     ("uuid", "words"),
     [
-        ("LVM-abcdef", "is under the logical volume vg-root, whose snapshot is not what is in the partition"),
-        ("CRYPT-LUKS2-1", "is under the encrypted volume vg-root, "),
-        ("other", "is under the device vg-root, "),
+        (
+            "LVM-abcdef",
+            "is under the logical volume /dev/mapper/vg-root, whose snapshot is not what is in the partition",
+        ),
+        ("CRYPT-LUKS2-1", "is under the encrypted volume /dev/mapper/vg-root, "),
+        ("other", "is under the device /dev/mapper/vg-root, "),
     ],
 )
 def test_what_lies_under_a_mapped_device_has_no_volume_of_its_own(
@@ -99,8 +102,8 @@ def test_volumes_that_span_disks_are_named_with_them(machine: Machine) -> None:
     machine.stacked("md127", "sda1", "sdb1", raid=True)
     machine.stacked("dm-3", "sda1", "sdc", uuid="LVM-x", called="vg-data")
     assert only().reason == (
-        "is under the RAID md127, which spans sda1, sdb1 and the logical volume vg-data, which spans"
-        " sda1, sdc, whose snapshot is not what is in the partition"
+        "is under the RAID /dev/md127, which spans sda1, sdb1 and the logical volume /dev/mapper/vg-data,"
+        " which spans sda1, sdc, whose snapshot is not what is in the partition"
     )
 
 

@@ -110,10 +110,11 @@ def _holder(folder: Path) -> str:
             spans = f", which spans {', '.join(below)}"
     except OSError:
         pass
-    kind, name = "", folder.name
+    kind, name = "", f"/dev/{folder.name.replace('!', '/')}"
     try:
         kind = (folder / "dm" / "uuid").read_text().partition("-")[0]
-        name = (folder / "dm" / "name").read_text().strip() or name
+        called = (folder / "dm" / "name").read_text().strip()
+        name = f"/dev/mapper/{called}" if called else name
     except OSError:
         kind = "md" if (folder / "md").is_dir() else ""
     word = "the RAID" if kind == "md" else _MAPPED.get(kind, "the device")

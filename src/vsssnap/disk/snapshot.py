@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from vsssnap.quiesce import QuiesceManager
     from vsssnap.volumes.partitions import Partition
 
-_POLICIES = "say uncovered=Uncovered.READ to read such partitions as they are, or Uncovered.LEAVE_OUT"
+_POLICIES = (
+    "image by itself what lies on top of such a partition; or say uncovered=Uncovered.READ to read such"
+    " partitions as they are, or Uncovered.LEAVE_OUT"
+)
 
 
 class DiskSnapshot:
