@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from foreign import corpus_file, mkntfs, ntfs_put, run_quietly, sfdisk, sfdisk_table
-from loops import detach, loop_device, sparse_file, unmount
-from requirements import require_lab, require_program
+from foreign import assert_sound, corpus_file, mkntfs, ntfs_put, sfdisk, sfdisk_table
+from loops import fused, loop_device, sparse_file
+from requirements import require_lab
 from sources import BytesReader, noise
 from vsssnap import (
     DiskReader,
@@ -31,13 +30,6 @@ from vsssnap.volumes import Partitions
 MIB = 1 << 20
 BASIC_DATA = "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"
 LINUX_DATA = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
-
-
-def assert_sound(disk: Path | str) -> None:
-    """Sgdisk and sfdisk find nothing wrong."""
-    said = run_quietly("sgdisk", "--verify", disk)
-    assert "No problems found" in said, said
-    assert "No errors detected" in run_quietly("sfdisk", "--verify", disk)
 
 
 @pytest.mark.parametrize("size", [4 * MIB, 4 * MIB + 512, 1, 0, 3 * MIB + 77])
@@ -150,24 +142,16 @@ def test_a_wrapped_volume_can_be_mounted(tmp_path: Path) -> None:
         folder.mkdir()
         volume = mkntfs(folder / "volume", 16 * MIB, "-s", str(sector))
         ntfs_put(volume, b"hello" * 1000, "hello.txt", folder)
-        image, mount = folder / "disk.raw", folder / "mount"
-        mount.mkdir()
+        image = folder / "disk.raw"
         with open_device(volume) as reader:
             reader.sector_size = sector
             save_image(as_disk(reader), image)
         with loop_device(image, sector_size=sector) as device:
             assert_sound(device)
             (entry,) = sfdisk_table(device)["partitions"]
-        where = ["--offset", str(entry["start"] * sector), "--sizelimit", str(entry["size"] * sector)]
-        device = run_quietly("losetup", "-f", "--show", "--sector-size", str(sector), *where, image).strip()
-        try:
-            subprocess.run([require_program("ntfs-3g"), device, str(mount)], check=True)
-            try:
-                assert (mount / "hello.txt").read_bytes() == b"hello" * 1000
-            finally:
-                unmount(mount)
-        finally:
-            detach(device)
+        part = entry["start"] * sector, entry["size"] * sector
+        with fused("ntfs-3g", image, folder / "mount", sector_size=sector, part=part) as mount:
+            assert (mount / "hello.txt").read_bytes() == b"hello" * 1000
 
 
 # New ids.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from foreign import mkntfs, ntfs_put, run_quietly, sfdisk, sfdisk_table
-from loops import detach, sparse_file, unmount
+from foreign import assert_sound, mkntfs, ntfs_put, run_quietly, sfdisk, sfdisk_table
+from loops import fused, sparse_file
 from requirements import require_lab
 from sources import BytesReader, noise
 from vsssnap import (
@@ -61,7 +61,7 @@ def test_a_volume_is_the_partition_of_a_sound_disk_and_is_restored(
     assert report.wrapped
     raw = as_raw(image, tmp_path / "other.raw")
     assert report.size == raw.stat().st_size
-    assert "No problems found" in run_quietly("sgdisk", "--verify", raw)
+    assert_sound(raw)
     (entry,) = sfdisk_table(raw)["partitions"]
     start = entry["start"] * 512
     content = volume.read_bytes()
@@ -83,18 +83,9 @@ def test_the_partition_is_mounted(suffix: str, volume: Path, tmp_path: Path) -> 
     save(volume, tmp_path / f"c.{suffix}")
     raw = as_raw(tmp_path / f"c.{suffix}", tmp_path / "other.raw")
     (entry,) = sfdisk_table(raw)["partitions"]
-    where = ["--offset", str(entry["start"] * 512), "--sizelimit", str(entry["size"] * 512)]
-    device = run_quietly("losetup", "-f", "--show", *where, raw).strip()
-    mount = tmp_path / "mount"
-    mount.mkdir()
-    try:
-        run_quietly("ntfs-3g", device, mount)
-        try:
-            assert (mount / "hello.txt").read_bytes() == b"hello" * 100_000
-        finally:
-            unmount(mount)
-    finally:
-        detach(device)
+    part = entry["start"] * 512, entry["size"] * 512
+    with fused("ntfs-3g", raw, tmp_path / "mount", part=part) as mount:
+        assert (mount / "hello.txt").read_bytes() == b"hello" * 100_000
 
 
 @pytest.mark.parametrize("suffix", DISKS)

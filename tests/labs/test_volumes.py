@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import random
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from foreign import dumpe2fs_free, free_of, free_ranges, mkntfs, ntfs_bitmap, ntfs_runs, run_quietly
-from loops import loop_device, mounted, sparse_file, unmount
-from requirements import require_lab, require_program
+from loops import fused, loop_device, mounted, sparse_file
+from requirements import require_lab
 from vsssnap import ExtentKind, open_device, open_image, restore_image, save_image
 from vsssnap.volumes import DEFAULT_EXCLUSIONS, filesystem
 
@@ -24,19 +23,6 @@ pytestmark = pytest.mark.lab
 MIB = 1 << 20
 STORE = "{11111111-2222-3333-4444-555555555555}{3808876b-c176-4e48-b7ae-04046e6cc752}"
 CATALOG = "{3808876b-c176-4e48-b7ae-04046e6cc752}"
-
-
-@contextlib.contextmanager
-def fused(program: str, volume: Path, at: Path) -> Iterator[Path]:
-    """A volume mounted by a program in user space."""
-    at.mkdir()
-    with loop_device(volume) as device:
-        subprocess.run([require_program(program), device, str(at)], check=True, capture_output=True)
-        try:
-            yield at
-        finally:
-            unmount(at)
-            at.rmdir()
 
 
 def fill(folder: Path, seed: int, *, files: int, most: int) -> None:

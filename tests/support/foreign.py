@@ -34,6 +34,13 @@ def sfdisk(disk: Path | str, script: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def assert_sound(disk: Path | str) -> None:
+    """Sgdisk and sfdisk find nothing wrong with a partition table."""
+    said = run_quietly("sgdisk", "--verify", disk)
+    assert "No problems found" in said, said
+    assert "No errors detected" in run_quietly("sfdisk", "--verify", disk)
+
+
 def sfdisk_table(disk: Path | str) -> dict[str, Any]:
     """The table as sfdisk reads it."""
     done = subprocess.run(

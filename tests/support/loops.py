@@ -39,6 +39,7 @@ def loop_device(
     sector_size: int = 512,
     readonly: bool = False,
     partitions: bool = False,
+    part: tuple[int, int] | None = None,
 ) -> Iterator[str]:
     """Attach a file as a loop device.
 
@@ -47,6 +48,7 @@ def loop_device(
         sector_size: Logical sector size in bytes.
         readonly: Attach it read-only.
         partitions: Have the kernel look for partitions (``/dev/loopNp1``).
+        part: First byte and length of what is attached; all by default.
 
     Yields:
         The path of the device.
@@ -54,6 +56,7 @@ def loop_device(
     options = ["--sector-size", str(sector_size)]
     options += ["--read-only"] if readonly else []
     options += ["--partscan"] if partitions else []
+    options += ["--offset", str(part[0]), "--sizelimit", str(part[1])] if part else []
     device = run("losetup", "--find", "--show", *options, backing).strip()
     try:
         yield device
@@ -113,6 +116,21 @@ def mounted(device: str | Path, at: Path, *, options: str = "", kind: str = "") 
         yield at
     finally:
         unmount(at)
+
+
+@contextlib.contextmanager
+def fused(
+    program: str, volume: Path, at: Path, *, sector_size: int = 512, part: tuple[int, int] | None = None
+) -> Iterator[Path]:
+    """A volume, or the part of a disk that is one, mounted by a program in user space."""
+    at.mkdir()
+    with loop_device(volume, sector_size=sector_size, part=part) as device:
+        run(program, device, at)
+        try:
+            yield at
+        finally:
+            unmount(at)
+            at.rmdir()
 
 
 def unmount(at: Path) -> None:
