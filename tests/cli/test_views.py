@@ -211,7 +211,7 @@ def windows_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.seek(2 * MIB)
         file.write(inner.read_bytes())
     inner.unlink()
-    image = folder / "disk.vsnap"
+    image = folder / "disk.vhdx"
     with open_device(path) as reader:
         save_image(reader, image)
     path.unlink()
