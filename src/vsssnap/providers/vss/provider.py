@@ -103,7 +103,7 @@ class VssProvider(Provider):
         try:
             names.resolve(system, request.volumes)
         except ProviderUnavailableError as exc:
-            return Offer(None, exc.reasons[self.name])
+            return Offer(None, f"{exc.reasons[self.name]}: {exc.hint}")
         if options.writers:
             return Offer(Consistency.APPLICATION)
         return Offer(Consistency.FILESYSTEM, "writers=False leaves applications out")
