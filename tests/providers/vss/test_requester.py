@@ -25,11 +25,12 @@ from vsssnap.errors import (
     SnapshotError,
     SnapshotPermissionError,
     SnapshotTimeoutError,
+    UsageError,
     WriterFailedError,
 )
 from vsssnap.quiesce import claiming
 from vsssnap.testing.fake_vss import FakeVss
-from vsssnap.vss import ComSecurity, VssOptions
+from vsssnap.vss import ComSecurity, StepTimeouts, VssOptions
 
 BAD_STATE = 0x80042301
 UNEXPECTED = 0x80042302
@@ -360,6 +361,54 @@ def test_a_step_that_hangs_is_stopped_at_the_deadline(vss: FakeVss, step: str) -
     assert isinstance(error, SnapshotTimeoutError)
     assert step in str(error)
     assert called(vss, "Cancel") == 1
+
+
+STEPS = {
+    "gather_writers": "GatherWriterMetadata",
+    "prepare_writers": "PrepareForBackup",
+    "ask_writers": "GatherWriterStatus",
+    "do_snapshot_set": "DoSnapshotSet",
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_ends_at_its_own_timeout(vss: FakeVss, name: str) -> None:
+    vss.faults.delay(STEPS[name])
+    started = time.monotonic()
+    error = fails(vss, options=VssOptions(timeouts=StepTimeouts(**{name: 0.3})), timeout=60.0)
+    assert time.monotonic() - started < 15
+    assert isinstance(error, SnapshotTimeoutError)
+    assert f"{STEPS[name]}: not done within 0.3 s" in str(error)
+    assert any(f"StepTimeouts({name}=)" in note for note in error.__notes__)
+    assert called(vss, "Cancel") == 1
+    aborted = called(vss, "AbortBackup")
+    assert aborted == (name != "gather_writers")
+
+
+def test_the_end_of_a_backup_has_its_own_timeout(vss: FakeVss, caplog: pytest.LogCaptureFixture) -> None:
+    vss.faults.delay("BackupComplete")
+    started = time.monotonic()
+    with Snapshot("C:", options=VssOptions(timeouts=StepTimeouts(backup_complete=0.3))):
+        pass  # the copies are made: a late end is told, and takes nothing back
+    assert time.monotonic() - started < 15
+    assert "BackupComplete: not done within 0.3 s" in caplog.text
+    assert called(vss, "AbortBackup") == 1
+
+
+def test_the_timeout_of_a_step_is_within_that_of_the_whole(vss: FakeVss) -> None:
+    vss.faults.delay("DoSnapshotSet")
+    options = VssOptions(timeouts=StepTimeouts(do_snapshot_set=math.inf))
+    error = fails(vss, options=options, timeout=1.5)
+    assert "not done within 1.5 s" in str(error)
+    assert not any("StepTimeouts" in note for note in getattr(error, "__notes__", []))
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, "10", None, True])
+def test_a_timeout_that_is_none_is_refused(seconds: object) -> None:
+    with pytest.raises(UsageError, match="ask_writers"):
+        StepTimeouts(ask_writers=seconds)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="timeouts"):
+        VssOptions(timeouts=seconds)  # type: ignore[arg-type]
 
 
 def test_a_step_that_ends_late_is_waited_for_before_it_is_aborted(vss: FakeVss) -> None:

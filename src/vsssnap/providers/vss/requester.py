@@ -22,7 +22,12 @@ from vsssnap._win32.failures import error_for
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult, name_of
 from vsssnap._win32.operations import wait
-from vsssnap.errors import InsufficientStorageError, SnapshotBusyError, SnapshotError
+from vsssnap.errors import (
+    InsufficientStorageError,
+    SnapshotBusyError,
+    SnapshotError,
+    SnapshotTimeoutError,
+)
 from vsssnap.providers.vss import existing, names, sequence, writers
 from vsssnap.providers.vss.components import Choice
 from vsssnap.providers.vss.journal import Entry, Journal
@@ -95,9 +100,13 @@ class Requester:
             deadline.check(step.name)
             whose = f"set {self._set_id}: " if self._set_id is not None else ""
             started = time.monotonic()
+            timeouts = self.options.timeouts
+            seconds = getattr(timeouts, step.timeout) if step.timeout else step.seconds
             try:
-                getattr(self, step.name)(deadline.child(step.seconds))
+                getattr(self, step.name)(deadline.child(seconds))
             except SnapshotError as exc:
+                if step.timeout and isinstance(exc, SnapshotTimeoutError) and deadline.left():
+                    exc.add_note(f"VssOptions(timeouts=StepTimeouts({step.timeout}=)) gives the step more")
                 code = name_of(exc.code) if exc.code is not None else ""
                 if isinstance(exc, InsufficientStorageError):
                     for note in filter(
