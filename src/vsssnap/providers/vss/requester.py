@@ -28,6 +28,7 @@ from vsssnap.errors import (
     SnapshotError,
     SnapshotTimeoutError,
 )
+from vsssnap.providers.base import ProviderStep
 from vsssnap.providers.vss import existing, names, sequence, writers
 from vsssnap.providers.vss.components import Choice
 from vsssnap.providers.vss.journal import Entry, Journal
@@ -71,6 +72,7 @@ class Requester:
         document: The backup components document, or "".
         choice: The components, where only some are backed up.
         unread: The GUID paths of volumes of which something could not be read.
+        log: Takes each step that has ended.
     """
 
     system: System
@@ -85,6 +87,7 @@ class Requester:
     document: str = ""
     choice: Choice | None = None
     unread: set[str] = field(default_factory=set)
+    log: list[ProviderStep] = field(default_factory=list)
     _components: BackupComponents | None = None
     _ids: dict[str, UUID] = field(default_factory=dict)
     _gathering: bool = False
@@ -114,9 +117,12 @@ class Requester:
                     ):
                         exc.add_note(note)
                 lasted = time.monotonic() - started
+                self.log.append(ProviderStep(step.name, lasted, exc.code, str(exc)))
                 _log.info("%s%s failed after %.2f s: %s", whose, step.name, lasted, code or exc)
                 raise
-            _log.debug("%s%s: %.3f s", whose, step.name, time.monotonic() - started)
+            lasted = time.monotonic() - started
+            self.log.append(ProviderStep(step.name, lasted))
+            _log.debug("%s%s: %.3f s", whose, step.name, lasted)
 
     @property
     def _vss(self) -> BackupComponents:
