@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import logging
 import os
 import threading
-import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from vsssnap._deadline import Deadline
-from vsssnap._event import SnapshotEvent
+from vsssnap._event import Events, SnapshotEvent
 from vsssnap._held import Held, open_volume
 from vsssnap._inventory import list_snapshots
 from vsssnap._quieted import Quieted, all_claim
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
     from vsssnap.metadata import WriterReport
 
 __all__ = ["Snapshot", "SnapshotEvent"]
-
-_log = logging.getLogger("vsssnap.snapshot")
 
 
 class _State(enum.Enum):
@@ -114,10 +110,9 @@ class Snapshot:
         self._only = provider if provider is not None or options is None else choice.for_options(options)
         self._persistent = bool(persistent)
         self._options = options
-        self._on_event = on_event
+        self._events = Events(self._names, on_event)
         self._cancelled = threading.Event()
         self._lock, self._creating = threading.Lock(), threading.RLock()  # the latter while `create` runs
-        self._started = 0.0
         self._taken: Taken | None = None
         self._volumes: Mapping[str, SnapshotVolume] = MappingProxyType({})
         self._consistency: Consistency | None = None
@@ -146,14 +141,14 @@ class Snapshot:
             self._create()
 
     def _create(self) -> None:
-        self._started = time.monotonic()
+        self._events.begin()
         deadline = Deadline(self._timeout, cancelled=self._cancelled)
         retries = Retries()
         try:
             while not self._attempt(deadline, retries):
                 pass
             self._state = _State.LIVE
-            self._event("ready", str(self._consistency and self._consistency.name))
+            self._events.tell("ready", str(self._consistency and self._consistency.name))
         except BaseException as exc:
             self._state = _State.CLOSED
             self._undo(exc)
@@ -169,19 +164,22 @@ class Snapshot:
             persistent=self._persistent,
             options=self._options,
         )
-        self._event("probe")
+        self._events.tell("probe")
         provider = choice.choose(request, only=self._only)
         self._held = Held(provider)
         self._provider_name = provider.name
         try:
-            self._event("prepare", provider.name)
+            self._events.tell("prepare", provider.name)
             provider.prepare(request, deadline)
+            self._events.steps(provider)
             taken = self._take(provider, deadline)
+            self._events.steps(provider)
         except SnapshotError as exc:
+            self._events.steps(provider)
             if exc.retryable:
                 self._undo(exc)
             wait = retries.pause(exc, deadline)
-            self._event("busy", str(exc))
+            self._events.tell("busy", str(exc))
             deadline.sleep(wait, "wait before the next try")
             return False
         self._accept(taken, quiesced=request.quiesced)
@@ -189,13 +187,13 @@ class Snapshot:
 
     def _take(self, provider: Provider, deadline: Deadline) -> Taken:
         if not self._quiesce:
-            self._event("take")
+            self._events.tell("take")
             return provider.take(deadline)
-        self._event("quiesce")
+        self._events.tell("quiesce")
         with Quieted(self._quiesce, deadline):
-            self._event("take")
+            self._events.tell("take")
             taken = provider.take(deadline)
-        self._event("resume")
+        self._events.tell("resume")
         return taken
 
     def _accept(self, taken: Taken, *, quiesced: bool) -> None:
@@ -242,11 +240,12 @@ class Snapshot:
             held, self._held = self._held, None
         if held is not None:
             if state is _State.LIVE:
-                self._started = time.monotonic()
-                self._event("release")
+                self._events.begin()
+                self._events.tell("release")
             reports = held.release(complete=complete and state is _State.LIVE)
             if reports and self._taken is not None:
                 self._taken = dataclasses.replace(self._taken, writers=tuple(reports))
+            self._events.steps(held.provider)
 
     def cancel(self) -> None:
         """Make a `create` that runs in another thread, or comes later, raise CancelledError."""
@@ -391,9 +390,3 @@ class Snapshot:
                 f"the snapshot is {self._state.value}", hint="call create() or use it in a with block"
             )
         return self._taken
-
-    def _event(self, step: str, detail: str = "") -> None:
-        event = SnapshotEvent(step, time.monotonic() - self._started, detail)
-        _log.info("%s: %s %s", ", ".join(self._names), step, detail)
-        if self._on_event is not None:
-            self._on_event(event)

@@ -29,6 +29,7 @@ from vsssnap.providers.vss.options import BackupKind as BackupKind
 from vsssnap.providers.vss.options import ComponentSelection as ComponentSelection
 from vsssnap.providers.vss.options import ComponentSelector as ComponentSelector
 from vsssnap.providers.vss.options import ComSecurity as ComSecurity
+from vsssnap.providers.vss.options import StepTimeouts as StepTimeouts
 from vsssnap.providers.vss.options import VssOptions as VssOptions
 from vsssnap.providers.vss.protection import ProtectionLevel as ProtectionLevel
 from vsssnap.providers.vss.protection import VolumeProtection as VolumeProtection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,17 @@ def test_offers_for_a_volume_mark_the_one_that_is_taken(tmp_path: Path) -> None:
     assert document("providers", "vol")["chosen"] == "kept"
     (tmp_path / "disk").write_bytes(b"x" * 1000)
     assert document("providers", tmp_path / "disk")["chosen"] in ("reflink", "static")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there VSS is not for another system")
+def test_providers_for_other_kinds_of_volumes_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"x" * 1000)
+    names = {line[2:].split()[0] for line in run("providers", tmp_path / "disk").stdout.splitlines()[:-1]}
+    assert "static" in names
+    assert not names & {"vss", "cow"}
+    listed = document("providers", tmp_path / "disk")["providers"]
+    assert isinstance(listed, list)
+    assert {entry["name"] for entry in listed if entry["unrelated"]} >= {"vss", "cow"}
 
 
 def test_volume_that_nobody_can_snapshot_is_exit_code_3(tmp_path: Path) -> None:

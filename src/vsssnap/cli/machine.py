@@ -30,7 +30,7 @@ def providers(out: Output, *, volumes: tuple[str, ...]) -> int:
     """List the snapshot providers, in order of preference.
 
     With volumes: what each offers for all of them at one instant, or why it cannot; exit code 3 if
-    none can.
+    none can.  Providers for other systems or other kinds of volumes are left out, but of --json.
     """
     from vsssnap.consistency import Consistency
     from vsssnap.providers import SnapshotRequest, available, by_name
@@ -48,8 +48,10 @@ def providers(out: Output, *, volumes: tuple[str, ...]) -> int:
         return exits.OK
     request = SnapshotRequest(volumes=volumes, require=Consistency.CRASH)
     listed = [
-        {"name": name, "level": offer.level, "reason": offer.reason} for name, _, offer in offers(request)
+        {"name": name, "level": offer.level, "reason": offer.reason, "unrelated": offer.unrelated}
+        for name, _, offer in offers(request)
     ]
+    shown = [entry for entry in listed if not entry["unrelated"]] or listed
     chosen = next((entry["name"] for entry in listed if entry["level"] is not None), None)
     out.table(
         [
@@ -58,7 +60,7 @@ def providers(out: Output, *, volumes: tuple[str, ...]) -> int:
                 "no" if entry["level"] is None else entry["level"].name.lower(),
                 entry["reason"],
             )
-            for entry in listed
+            for entry in shown
         ]
     )
     out.say("* is what `vsssnap save` takes by default" if chosen else "no provider can snapshot this")

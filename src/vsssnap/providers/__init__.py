@@ -8,6 +8,7 @@ from vsssnap.providers.base import AllocationMap as AllocationMap
 from vsssnap.providers.base import LeftOut as LeftOut
 from vsssnap.providers.base import Offer as Offer
 from vsssnap.providers.base import Provider as Provider
+from vsssnap.providers.base import ProviderStep as ProviderStep
 from vsssnap.providers.base import SnapshotRecord as SnapshotRecord
 from vsssnap.providers.base import SnapshotRequest as SnapshotRequest
 from vsssnap.providers.base import SnapshotVolume as SnapshotVolume

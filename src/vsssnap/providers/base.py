@@ -43,6 +43,7 @@ __all__ = [
     "Offer",
     "PROVIDER_API",
     "Provider",
+    "ProviderStep",
     "SnapshotRecord",
     "SnapshotRequest",
     "SnapshotVolume",
@@ -74,6 +75,23 @@ class SnapshotRequest:
     quiesced: bool = False
     persistent: bool = False
     options: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderStep:
+    """Something that a provider did within `Provider.prepare`, ``take`` or ``complete``.
+
+    Attributes:
+        name: What, in lower case.
+        seconds: How long it took.
+        code: 0 if it went well, else the number of the error, or None if it has none.
+        detail: What went wrong, for people.
+    """
+
+    name: str
+    seconds: float
+    code: int | None = 0
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +272,13 @@ class Provider(ABC):
 
         Returns:
             New reports of the applications that took part, or nothing.
+        """
+        return ()
+
+    def steps(self) -> Sequence[ProviderStep]:
+        """What was done since this was last called, in its order, for whoever watches.
+
+        Called when `prepare`, `take` (outside the instant) or `release` has ended, well or not.
         """
         return ()
 

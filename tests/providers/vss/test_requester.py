@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from uuid import UUID
 
 import pytest
@@ -25,11 +26,12 @@ from vsssnap.errors import (
     SnapshotError,
     SnapshotPermissionError,
     SnapshotTimeoutError,
+    UsageError,
     WriterFailedError,
 )
 from vsssnap.quiesce import claiming
 from vsssnap.testing.fake_vss import FakeVss
-from vsssnap.vss import ComSecurity, VssOptions
+from vsssnap.vss import ComSecurity, StepTimeouts, VssOptions
 
 BAD_STATE = 0x80042301
 UNEXPECTED = 0x80042302
@@ -348,6 +350,76 @@ def test_a_body_that_raises_aborts_also_without_writers(vss: FakeVss) -> None:
     assert called(vss, "AbortBackup") == 1
 
 
+# What is told of it.
+
+BEGUN = ["create", "initialize", "set_context", "set_backup_state"]
+
+
+@pytest.mark.parametrize("writers", [True, False])
+def test_every_step_is_told_with_its_code_and_duration(vss: FakeVss, writers: bool) -> None:
+    events: list[SnapshotEvent] = []
+    here: set[int] = set()
+
+    def told(event: SnapshotEvent) -> None:
+        events.append(event)
+        here.add(threading.get_ident())
+
+    vss.faults.delay("DoSnapshotSet", 0.2)
+    with Snapshot("C:", options=VssOptions(writers=writers), on_event=told):
+        pass
+    gathering = ["exclude_writers", "gather_writers", "add_components"] if writers else []
+    asking = ["ask_writers"] if writers else []
+    assert [event.step.removeprefix("vss.") for event in events] == [
+        *("probe", "prepare", *BEGUN, *gathering, "start_set", "add_volumes"),
+        *(["prepare_writers"] if writers else []),
+        *(*asking, "take", "do_snapshot_set", *asking, "read_properties"),
+        *(["save_document"] if writers else []),
+        *("ready", "release"),
+        *(["tell_components", "backup_complete", "ask_writers"] if writers else []),
+    ]
+    steps = [event for event in events if event.step.startswith("vss.")]
+    assert {event.code for event in steps} == {0}
+    assert all(event.lasted is None for event in events if event not in steps)
+    (instant,) = (event for event in steps if event.step == "vss.do_snapshot_set")
+    assert instant.lasted is not None
+    assert 0.2 <= instant.lasted < 30
+    assert here == {threading.get_ident()}
+
+
+def test_a_step_that_fails_is_told_with_its_code(vss: FakeVss) -> None:
+    vss.faults.fail("DoSnapshotSet", NO_STORAGE, where="async")
+    events: list[SnapshotEvent] = []
+    fails(vss, on_event=events.append)
+    assert (events[-1].step, events[-1].code) == ("vss.do_snapshot_set", NO_STORAGE)
+    assert "no room" in events[-1].detail
+
+
+def test_what_is_told_is_told_outside_the_instant(vss: FakeVss) -> None:
+    order: list[str] = []
+
+    @contextmanager
+    def quiet() -> Iterator[None]:
+        order.append("stopped")
+        yield
+        order.append("started")
+
+    with Snapshot("C:", quiesce=[quiet()], on_event=lambda event: order.append(event.step)):
+        pass
+    assert order.index("stopped") < order.index("started") < order.index("vss.do_snapshot_set")
+    assert not any(step.startswith("vss.") for step in order[order.index("stopped") : order.index("started")])
+
+
+@pytest.mark.parametrize("step", ["vss.start_set", "vss.do_snapshot_set", "vss.backup_complete"])
+def test_a_listener_that_raises_leaves_nothing(vss: FakeVss, step: str) -> None:
+    def told(event: SnapshotEvent) -> None:
+        if event.step == step:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), Snapshot("C:", on_event=told):
+        pass
+    assert not vss.shadows
+
+
 # Time and cancelling.
 
 
@@ -360,6 +432,54 @@ def test_a_step_that_hangs_is_stopped_at_the_deadline(vss: FakeVss, step: str) -
     assert isinstance(error, SnapshotTimeoutError)
     assert step in str(error)
     assert called(vss, "Cancel") == 1
+
+
+STEPS = {
+    "gather_writers": "GatherWriterMetadata",
+    "prepare_writers": "PrepareForBackup",
+    "ask_writers": "GatherWriterStatus",
+    "do_snapshot_set": "DoSnapshotSet",
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_ends_at_its_own_timeout(vss: FakeVss, name: str) -> None:
+    vss.faults.delay(STEPS[name])
+    started = time.monotonic()
+    error = fails(vss, options=VssOptions(timeouts=StepTimeouts(**{name: 0.3})), timeout=60.0)
+    assert time.monotonic() - started < 15
+    assert isinstance(error, SnapshotTimeoutError)
+    assert f"{STEPS[name]}: not done within 0.3 s" in str(error)
+    assert any(f"StepTimeouts({name}=)" in note for note in error.__notes__)
+    assert called(vss, "Cancel") == 1
+    aborted = called(vss, "AbortBackup")
+    assert aborted == (name != "gather_writers")
+
+
+def test_the_end_of_a_backup_has_its_own_timeout(vss: FakeVss, caplog: pytest.LogCaptureFixture) -> None:
+    vss.faults.delay("BackupComplete")
+    started = time.monotonic()
+    with Snapshot("C:", options=VssOptions(timeouts=StepTimeouts(backup_complete=0.3))):
+        pass  # the copies are made: a late end is told, and takes nothing back
+    assert time.monotonic() - started < 15
+    assert "BackupComplete: not done within 0.3 s" in caplog.text
+    assert called(vss, "AbortBackup") == 1
+
+
+def test_the_timeout_of_a_step_is_within_that_of_the_whole(vss: FakeVss) -> None:
+    vss.faults.delay("DoSnapshotSet")
+    options = VssOptions(timeouts=StepTimeouts(do_snapshot_set=math.inf))
+    error = fails(vss, options=options, timeout=1.5)
+    assert "not done within 1.5 s" in str(error)
+    assert not any("StepTimeouts" in note for note in getattr(error, "__notes__", []))
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, "10", None, True])
+def test_a_timeout_that_is_none_is_refused(seconds: object) -> None:
+    with pytest.raises(UsageError, match="ask_writers"):
+        StepTimeouts(ask_writers=seconds)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="timeouts"):
+        VssOptions(timeouts=seconds)  # type: ignore[arg-type]
 
 
 def test_a_step_that_ends_late_is_waited_for_before_it_is_aborted(vss: FakeVss) -> None:

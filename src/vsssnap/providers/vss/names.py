@@ -23,12 +23,14 @@ MOST_VOLUMES = 64
 
 _DEVICE_DRIVE = re.compile(r"\\\\[.?]\\([a-zA-Z]:)\\?", re.ASCII)
 _SHARE = re.compile(r"(\\\\|//)(?![.?][\\/])")
+_HINT = "name a drive, the root of a mounted folder, or \\\\?\\Volume{...}\\"
 _NO_VOLUME = {
-    DriveType.DRIVE_REMOTE: "is a network drive: run on the machine that has the volume",
+    DriveType.DRIVE_REMOTE: "is a network drive",
     DriveType.DRIVE_CDROM: "is an optical drive",
 }
+_HINTS = {DriveType.DRIVE_REMOTE: "run on the machine that has the volume"}
 _MEANINGS = {
-    Win32Error.ERROR_NOT_A_REPARSE_POINT: "is a folder on a volume, not a volume: name the drive",
+    Win32Error.ERROR_NOT_A_REPARSE_POINT: "is a folder on a volume, not a volume",
     Win32Error.ERROR_FILE_NOT_FOUND: "does not exist",
     Win32Error.ERROR_PATH_NOT_FOUND: "does not exist",
     Win32Error.ERROR_INVALID_NAME: "is no name of a volume",
@@ -58,7 +60,11 @@ def resolve(system: System, asked: Iterable[object]) -> list[Named]:
     found = [_one(system, volume) for volume in asked]
     count = len({named.volume for named in found})
     if count > MOST_VOLUMES:
-        raise _no(f"{count} volumes", f"are more than the {MOST_VOLUMES} that one set can have")
+        raise _no(
+            f"{count} volumes",
+            f"are more than the {MOST_VOLUMES} that one set can have",
+            "take several snapshots; they are then of several instants",
+        )
     return found
 
 
@@ -88,14 +94,15 @@ def _one(system: System, asked: object) -> Named:
     if not name or "\0" in name:
         raise _no(repr(name), "is no name of a volume")
     if _SHARE.match(name):
-        raise _no(name, _NO_VOLUME[DriveType.DRIVE_REMOTE].replace("drive", "share", 1))
+        raise _no(name, "is a network share", _HINTS[DriveType.DRIVE_REMOTE])
     device = _DEVICE_DRIVE.fullmatch(name)
     path = device[1] if device else name
     try:
         if not volumes.is_guid_path(path):
             root = volumes.full_path(system, path)
-            if why := _NO_VOLUME.get(volumes.drive_type(system, root)):
-                raise _no(name, why)
+            kind = volumes.drive_type(system, root)
+            if why := _NO_VOLUME.get(kind):
+                raise _no(name, why, _HINTS.get(kind, _HINT))
         return Named(name, volumes.volume_guid_path(system, path))
     except WindowsCallError as exc:
         try:
@@ -105,9 +112,9 @@ def _one(system: System, asked: object) -> Named:
         raise _no(name, meaning) from exc
 
 
-def _no(what: str, why: str) -> ProviderUnavailableError:
+def _no(what: str, why: str, hint: str = _HINT) -> ProviderUnavailableError:
     return ProviderUnavailableError(
         f"provider 'vss' cannot snapshot this: {what} {why}",
         reasons={"vss": f"{what} {why}"},
-        hint="name a drive, the root of a mounted folder, or \\\\?\\Volume{...}\\",
+        hint=hint,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import cast
 from uuid import UUID
 
@@ -85,6 +85,33 @@ class ComponentSelection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimeouts:
+    """How long each step of VSS may take, in seconds, all within the ``timeout`` of the snapshot.
+
+    A step that is late is cancelled, waited for until it has stopped, and aborted.
+
+    Attributes:
+        gather_writers: GatherWriterMetadata: writers say what they have.
+        prepare_writers: PrepareForBackup: writers get ready.
+        ask_writers: GatherWriterStatus: writers say how they are.
+        do_snapshot_set: DoSnapshotSet: the freeze and the copy.
+        backup_complete: BackupComplete: writers take note.
+    """
+
+    gather_writers: float = 300.0
+    prepare_writers: float = 300.0
+    ask_writers: float = 120.0
+    do_snapshot_set: float = 600.0
+    backup_complete: float = 300.0
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise UsageError(f"{one.name} is {value!r}", hint="pass seconds > 0; math.inf for no limit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VssOptions:
     r"""Options of the provider ``vss``; passing them to `Snapshot` chooses it.
 
@@ -100,6 +127,7 @@ class VssOptions:
         com_security: Who sets the COM security of this process.
         allow_unelevated: Try without an administrator's token: the account is listed under
             ``HKLM\\SYSTEM\\CurrentControlSet\\Services\\VSS\\VssAccessControl``.
+        timeouts: How long single steps may take.
     """
 
     writers: bool = True
@@ -109,9 +137,12 @@ class VssOptions:
     vss_provider: UUID | str | None = None
     com_security: ComSecurity = ComSecurity.AUTO
     allow_unelevated: bool = False
+    timeouts: StepTimeouts = StepTimeouts()
 
     def __post_init__(self) -> None:
         self.provider_id()
+        if not isinstance(cast("object", self.timeouts), StepTimeouts):
+            raise UsageError(f"timeouts is {self.timeouts!r}", hint="pass a StepTimeouts")
         if not isinstance(self.exclude_writers, tuple | list):
             raise UsageError("exclude_writers is no tuple", hint="pass a tuple of names or ids")
         if self.components is not None:

@@ -24,6 +24,7 @@ from vsssnap.providers.base import (
     LeftOut,
     Offer,
     Provider,
+    ProviderStep,
     SnapshotRecord,
     SnapshotRequest,
     SnapshotVolume,
@@ -73,6 +74,7 @@ class VssProvider(Provider):
         self._maps: dict[str, ClusterMap | None] = {}
         self._left_out: dict[tuple[str, frozenset[str]], tuple[LeftOut, ...]] = {}
         self._mapping = threading.Lock()
+        self._steps: list[ProviderStep] = []
 
     def unusable(self) -> str:
         """Not Windows, a 32-bit process on a 64-bit Windows, or a service that is off."""
@@ -103,7 +105,7 @@ class VssProvider(Provider):
         try:
             names.resolve(system, request.volumes)
         except ProviderUnavailableError as exc:
-            return Offer(None, exc.reasons[self.name])
+            return Offer(None, f"{exc.reasons[self.name]}: {exc.hint}")
         if options.writers:
             return Offer(Consistency.APPLICATION)
         return Offer(Consistency.FILESYSTEM, "writers=False leaves applications out")
@@ -131,6 +133,7 @@ class VssProvider(Provider):
             options=options,
             persistent=request.persistent,
             need_writers=request.require >= Consistency.APPLICATION and not request.quiesced,
+            log=self._steps,
         )
         self._worker = start(system)
         self._call(lambda: requester.run(sequence.PREPARE, deadline), deadline, "prepare a shadow copy")
@@ -302,6 +305,12 @@ class VssProvider(Provider):
         if system is None or set_id is None:
             raise _no_set(record.snapshot_id, "it is no id of a shadow copy set")
         run_once(system, lambda: existing.purge_set(system, set_id), deadline, "purge a shadow copy set")
+
+    def steps(self) -> Sequence[ProviderStep]:
+        """Each step of `vsssnap.providers.vss.sequence`, with its HRESULT; see `Provider`."""
+        found = self._steps[:]
+        del self._steps[: len(found)]  # the worker may have added one since
+        return found
 
     def release(self, deadline: Deadline, /) -> None:
         """Abort what was not completed, and release; this ends the shadow copies but persistent ones.

@@ -22,7 +22,13 @@ from vsssnap._win32.failures import error_for
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult, name_of
 from vsssnap._win32.operations import wait
-from vsssnap.errors import InsufficientStorageError, SnapshotBusyError, SnapshotError
+from vsssnap.errors import (
+    InsufficientStorageError,
+    SnapshotBusyError,
+    SnapshotError,
+    SnapshotTimeoutError,
+)
+from vsssnap.providers.base import ProviderStep
 from vsssnap.providers.vss import existing, names, sequence, writers
 from vsssnap.providers.vss.components import Choice
 from vsssnap.providers.vss.journal import Entry, Journal
@@ -66,6 +72,7 @@ class Requester:
         document: The backup components document, or "".
         choice: The components, where only some are backed up.
         unread: The GUID paths of volumes of which something could not be read.
+        log: Takes each step that has ended.
     """
 
     system: System
@@ -80,6 +87,7 @@ class Requester:
     document: str = ""
     choice: Choice | None = None
     unread: set[str] = field(default_factory=set)
+    log: list[ProviderStep] = field(default_factory=list)
     _components: BackupComponents | None = None
     _ids: dict[str, UUID] = field(default_factory=dict)
     _gathering: bool = False
@@ -95,9 +103,13 @@ class Requester:
             deadline.check(step.name)
             whose = f"set {self._set_id}: " if self._set_id is not None else ""
             started = time.monotonic()
+            timeouts = self.options.timeouts
+            seconds = getattr(timeouts, step.timeout) if step.timeout else step.seconds
             try:
-                getattr(self, step.name)(deadline.child(step.seconds))
+                getattr(self, step.name)(deadline.child(seconds))
             except SnapshotError as exc:
+                if step.timeout and isinstance(exc, SnapshotTimeoutError) and deadline.left():
+                    exc.add_note(f"VssOptions(timeouts=StepTimeouts({step.timeout}=)) gives the step more")
                 code = name_of(exc.code) if exc.code is not None else ""
                 if isinstance(exc, InsufficientStorageError):
                     for note in filter(
@@ -105,9 +117,12 @@ class Requester:
                     ):
                         exc.add_note(note)
                 lasted = time.monotonic() - started
+                self.log.append(ProviderStep(step.name, lasted, exc.code, str(exc)))
                 _log.info("%s%s failed after %.2f s: %s", whose, step.name, lasted, code or exc)
                 raise
-            _log.debug("%s%s: %.3f s", whose, step.name, time.monotonic() - started)
+            lasted = time.monotonic() - started
+            self.log.append(ProviderStep(step.name, lasted))
+            _log.debug("%s%s: %.3f s", whose, step.name, lasted)
 
     @property
     def _vss(self) -> BackupComponents:

@@ -24,12 +24,14 @@ class Step:
 
     Attributes:
         name: Method of `Requester`.
-        seconds: The most it may take, within the budget of the whole.
+        seconds: The most it may take, within the budget of the whole, if nobody can set that.
+        timeout: The attribute of `StepTimeouts` that sets it, or "".
         writers_only: Whether it is left out where no writers take part, for there it is an error.
     """
 
     name: str
     seconds: float = 60.0
+    timeout: str = ""
     writers_only: bool = False
 
 
@@ -38,19 +40,21 @@ PREPARE = (
     Step("initialize"),
     Step("set_context"),
     Step("set_backup_state"),
-    Step("exclude_writers", 300.0, writers_only=True),  # before the gathering, else without effect
-    Step("gather_writers", 300.0, writers_only=True),  # once in the life of the object
+    Step(
+        "exclude_writers", timeout="gather_writers", writers_only=True
+    ),  # before the gathering, else without effect
+    Step("gather_writers", timeout="gather_writers", writers_only=True),  # once in the life of the object
     Step("add_components", writers_only=True),
     Step("start_set", math.inf),  # waits for other requesters
     Step("add_volumes"),
-    Step("prepare_writers", 300.0, writers_only=True),
-    Step("ask_writers", 120.0, writers_only=True),
+    Step("prepare_writers", timeout="prepare_writers", writers_only=True),
+    Step("ask_writers", timeout="ask_writers", writers_only=True),
 )
 """Everything slow; applications run."""
 
 TAKE = (
-    Step("do_snapshot_set", 600.0),
-    Step("ask_writers", 120.0, writers_only=True),
+    Step("do_snapshot_set", timeout="do_snapshot_set"),
+    Step("ask_writers", timeout="ask_writers", writers_only=True),
     Step("read_properties"),
     Step("save_document", writers_only=True),  # not before writers are done with it
 )
@@ -58,8 +62,8 @@ TAKE = (
 
 COMPLETE = (
     Step("tell_components", writers_only=True),  # before BackupComplete, or writers hear nothing of it
-    Step("backup_complete", 300.0, writers_only=True),
-    Step("ask_writers", 120.0, writers_only=True),
+    Step("backup_complete", timeout="backup_complete", writers_only=True),
+    Step("ask_writers", timeout="ask_writers", writers_only=True),
 )
 """The copy is made and good."""
 
