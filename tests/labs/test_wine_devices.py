@@ -22,7 +22,7 @@ import requirements
 from vsssnap import verify_image
 from vsssnap._win32.overlapped import DEPTH
 from wine import windows
-from wine_vss import VssPython
+from wine_vss import VOLUME, VssPython
 
 pytestmark = pytest.mark.lab
 
@@ -74,8 +74,7 @@ class Lab:
             windows(python.folder / "volsnap.sys"),
             windows(folder),
             VSSSNAP_LAB_LOG=windows(folder / "log.txt"),
-            VSSSNAP_LAB_LIVE=windows(files["LIVE"]),
-            VSSSNAP_LAB_FROZEN=windows(files["FROZEN"]),
+            VSSSNAP_LAB_VOLUME=VOLUME,
             VSSSNAP_LAB_LOST=windows(files["LOST"]),
         )
         assert not done.returncode, done.stderr

@@ -21,7 +21,7 @@ import portable
 import requirements
 from vsssnap import open_image, verify_image
 from wine import windows
-from wine_vss import VssPython
+from wine_vss import VOLUME, VssPython
 
 pytestmark = pytest.mark.lab
 
@@ -171,12 +171,11 @@ class Lab:
         done = python.run(
             windows(HERE / "imaging.py"),
             windows(python.folder / "volsnap.sys"),
-            windows(self.live),
+            VOLUME,
             windows(self.images),
             windows(files["LOST"]),
             VSSSNAP_LAB_LOG=windows(self.log),
-            VSSSNAP_LAB_LIVE=windows(self.live),
-            VSSSNAP_LAB_FROZEN=windows(files["FROZEN"]),
+            VSSSNAP_LAB_VOLUME=VOLUME,
             VSSSNAP_LAB_LOST=windows(files["LOST"]),
         )
         assert not done.returncode, done.stderr
@@ -211,6 +210,26 @@ def test_an_image_is_the_volume_at_the_instant(lab: Lab) -> None:
     assert lab.found["images"]["size"] == 16 << 20, "with the backup boot sector"
     assert lab.found["images"]["digests"] == [hashlib.sha256(lab.expected).hexdigest()]
     assert lab.live.read_bytes() != lab.before, "it was written meanwhile"
+
+
+def test_the_driver_keeps_what_is_overwritten_and_no_more(lab: Lab) -> None:
+    """Nothing is copied at the instant: only clusters in use, one at a time, before each is overwritten."""
+    used = sum(byte.bit_count() for byte in lab.bitmap.read_bytes())
+    before, after = lab.found["images"]["copied"]
+    assert before == 0
+    assert 100 < after <= used
+    kept, live = (lab.images / "kept").read_bytes(), lab.live.read_bytes()
+    places = [slice(at, at + 4096) for at in range(0, len(kept), 4096)]
+    overwritten = [place for place in places if any(kept[place]) and kept[place] != live[place]]
+    assert len(overwritten) > 100
+    assert all(kept[place] == lab.before[place] for place in overwritten)
+
+
+def test_whoever_reads_past_the_shadow_copy_gets_another_volume(lab: Lab) -> None:
+    assert lab.found["images"]["past it"] != hashlib.sha256(lab.before).hexdigest()
+    assert lab.found["images"]["past it"] not in lab.found["images"]["digests"]
+    torn = (lab.images / "torn.raw").read_bytes()
+    assert sum(torn[at : at + 4096] != lab.before[at : at + 4096] for at in range(0, len(torn), 4096)) > 100
 
 
 def test_the_file_system_in_the_image_is_whole(lab: Lab) -> None:

@@ -1,25 +1,28 @@
 """Runs under the Windows Python: images of a volume that is being written, through all of the library.
 
-Arguments: the driver, the file of the live volume, a folder for images, and the file whose being there
+Arguments: the driver, the live volume's device, a folder for images, and the file whose being there
 loses the shadow copy.  Prints what happened as JSON.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import enum
 import hashlib
 import json
 import os
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from ctypes import wintypes
 from typing import Any
 
-from vsssnap import Consistency, Snapshot, save_image
+from vsssnap import Consistency, Snapshot, open_device, save_image
 from vsssnap._win32 import dll
+from vsssnap._win32._ffi import ffi
 from vsssnap._win32.devices import RawDevice
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap.errors import SnapshotError
@@ -29,6 +32,13 @@ KERNEL_DRIVER, OWN_PROCESS, DEMAND_START = 1, 16, 3
 ALL_ACCESS = 0xF01FF
 
 STOP = 1
+
+
+class Lab(enum.IntEnum):
+    """What only the driver of the laboratory knows."""
+
+    COPIED = 0x22200C
+
 
 advapi32: Any = getattr(ctypes, "WinDLL")("advapi32")  # noqa: B009 - types of Linux do not know it
 _TEXT, _NUMBER, _HANDLE = wintypes.LPCWSTR, wintypes.DWORD, wintypes.HANDLE
@@ -43,7 +53,7 @@ advapi32.ControlService.argtypes = (_HANDLE, _NUMBER, wintypes.LPVOID)
 advapi32.DeleteService.argtypes = advapi32.CloseServiceHandle.argtypes = (_HANDLE,)
 
 
-@contextmanager
+@contextlib.contextmanager
 def service(manager: int, name: str, kind: int, path: str, *, start: bool) -> Iterator[None]:
     """A service for a while."""
     rest = (None, None, None, None, None)
@@ -73,22 +83,36 @@ def wait_for_device() -> None:
     raise AssertionError("the driver has made no device")
 
 
-def churn(path: str, stop: threading.Event) -> None:
-    """Write over the whole volume, again and again."""
-    with open(path, "r+b", buffering=0) as file:
-        size, number = os.path.getsize(path), 0
-        while not stop.is_set():
-            number += 1
-            file.seek(number * 7 * 4096 % size)
-            file.write(number.to_bytes(8, "little") * 512)
+def live_volume(path: str) -> RawDevice:
+    """The volume that is written while its shadow copy is read."""
+    system = dll.current()
+    assert system is not None
+    return RawDevice(system, path, writable=True)
+
+
+def copied(volume: RawDevice) -> int:
+    """Clusters that the driver has kept since the instant."""
+    out = ffi.new("DWORD *")
+    code: Any = Lab.COPIED
+    volume.control(code, out=out)
+    return int(out[0])
+
+
+def churn(volume: RawDevice, size: int, stop: threading.Event) -> None:
+    """Write over the whole volume, again and again, through the driver."""
+    number = 0
+    while not stop.is_set():
+        number += 1
+        volume.write(memoryview(number.to_bytes(8, "little") * 4096), number * 7 * 32768 % size, 512)
 
 
 def images(live: str, folder: str) -> dict[str, object]:
     """Save one instant in two formats while the volume is written."""
     stop = threading.Event()
-    writer = threading.Thread(target=churn, args=(live, stop))
     found: dict[str, object] = {}
-    with Snapshot("C:") as s:
+    with Snapshot("C:") as s, contextlib.closing(live_volume(live)) as volume:
+        writer = threading.Thread(target=churn, args=(volume, 16 << 20, stop))
+        before = copied(volume)
         writer.start()
         try:
             disk = s.open()
@@ -98,6 +122,11 @@ def images(live: str, folder: str) -> dict[str, object]:
             for suffix in ("raw", "vsnap"):
                 report = save_image(disk, os.path.join(folder, f"c.{suffix}"))
                 found[suffix] = [report.data, report.hole]
+            with open_device(live) as past:  # what a reader gets that does not read the shadow copy
+                save_image(past, os.path.join(folder, "torn.raw"))
+                found["past it"] = hashlib.sha256(past.pread(past.size, 0)).hexdigest()
+            found["copied"] = [before, copied(volume)]
+            shutil.copy(os.path.join(folder, "..", "kept"), folder)
         finally:
             stop.set()
             writer.join()

@@ -1,10 +1,12 @@
-/* A volume driver for the laboratory, as strict as raw volumes are: \Device\HarddiskVolumeShadowCopy7,
- * and \Device\HarddiskVolume9, which can be written once it is locked.
+/* A volume driver for the laboratory, as strict as raw volumes are: \Device\HarddiskVolume3, its shadow
+ * copy \Device\HarddiskVolumeShadowCopy7, and \Device\HarddiskVolume9, which can be written once it is locked.
  *
- * FROZEN is the volume as it was at the instant; what was free then (a clear bit in BITMAP) is not
- * preserved and shows what LIVE holds by now.  While LOST exists the shadow copy is gone; it is made
- * when more bytes were read than the file LOSE_AFTER says.  TARGET is the other volume; while IN_USE
- * exists it cannot be locked.  The names are paths of files, given to the compiler, as is SECTOR.
+ * LIVE holds the first volume, which is written through the driver.  Once TAKE was called, the old bytes
+ * of a cluster go to KEPT before it is overwritten, and the shadow copy is read from there or, where
+ * nothing was overwritten, from LIVE.  What was free then (a clear bit in BITMAP) is not preserved and
+ * shows what LIVE holds by now.  While LOST exists the shadow copy is gone; it is made when more bytes
+ * were read than the file LOSE_AFTER says.  TARGET is the other volume; while IN_USE exists it cannot be
+ * locked.  The names are paths of files, given to the compiler, as is SECTOR.
  *
  * Reads and writes are pending until one of WORKERS threads has done them; MOST tells how many were
  * so at once. */
@@ -24,6 +26,9 @@
 #define GET_VOLUME_BITMAP FSCTL(27, METHOD_NEITHER)
 #define ALLOW_EXTENDED_DASD_IO FSCTL(32, METHOD_NEITHER)
 #define MOST CTL_CODE(FILE_DEVICE_UNKNOWN, 0x801, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define TAKE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x802, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define COPIED CTL_CODE(FILE_DEVICE_UNKNOWN, 0x803, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define MOST_CLUSTERS (1 << 18) /* of LIVE: 1 GiB */
 #define SOME_BITS 512 /* bytes of bitmap at a time: it has to be asked for in pages */
 
 typedef struct {
@@ -32,7 +37,11 @@ typedef struct {
     LONGLONG mft[5];
 } NTFS_DATA;
 
-static DEVICE_OBJECT *shadow_device, *target_device;
+static DEVICE_OBJECT *shadow_device, *target_device, *live_device;
+static KSEMAPHORE copying; /* held for the instant, and from before a cluster is kept until it is overwritten */
+static BOOLEAN taken;
+static UCHAR kept[MOST_CLUSTERS / 8]; /* clusters whose bytes at the instant are in KEPT */
+static LONG copied;
 static FILE_OBJECT *holder; /* who has locked the target */
 static LIST_ENTRY queue;
 static KSPIN_LOCK guard;
@@ -72,6 +81,17 @@ static ULONG read_at(HANDLE file, void *to, ULONG count, LONGLONG offset) {
     if (ZwReadFile(file, NULL, NULL, NULL, &status, to, count, &place, NULL)) return 0;
     return (ULONG)status.Information;
 }
+
+static BOOLEAN write_at(HANDLE file, void *from, ULONG count, LONGLONG offset) {
+    IO_STATUS_BLOCK status = {{0}};
+    LARGE_INTEGER place;
+    place.QuadPart = offset;
+    return !ZwWriteFile(file, NULL, NULL, NULL, &status, from, count, &place, NULL) && status.Information == count;
+}
+
+static void enter(void) { KeWaitForSingleObject(&copying, Executive, KernelMode, FALSE, NULL); }
+
+static void leave(void) { KeReleaseSemaphore(&copying, IO_NO_INCREMENT, 1, FALSE); }
 
 static BOOLEAN exists(const WCHAR *path) {
     HANDLE file = open_file(path);
@@ -120,31 +140,90 @@ static NTSTATUS target_io(IRP *irp, IO_STACK_LOCATION *place) {
     return done == length ? STATUS_SUCCESS : STATUS_DEVICE_DATA_ERROR;
 }
 
+/* The instant: from here on nothing of LIVE is overwritten before it is kept. */
+static NTSTATUS take(void) {
+    HANDLE file = open_as(KEPT, GENERIC_WRITE, FILE_OVERWRITE_IF);
+    if (!file) return STATUS_DISK_FULL;
+    ZwClose(file);
+    enter();
+    RtlZeroMemory(kept, sizeof kept);
+    copied = 0;
+    taken = TRUE;
+    leave();
+    return STATUS_SUCCESS;
+}
+
+static BOOLEAN in_use(HANDLE bits, LONGLONG cluster, LONGLONG clusters) {
+    UCHAR byte = 0xff; /* what is behind the last cluster is no free space */
+    if (cluster < clusters) read_at(bits, &byte, 1, cluster / 8);
+    return byte >> cluster % 8 & 1;
+}
+
+/* Keep what a write is about to change, as it was at the instant. */
+static BOOLEAN keep(HANDLE live, LONGLONG size, LONGLONG offset, ULONG length) {
+    HANDLE bits = open_file(BITMAP), to = open_as(KEPT, GENERIC_WRITE, FILE_OPEN);
+    BOOLEAN good = TRUE;
+    LONGLONG cluster;
+    for (cluster = offset / CLUSTER; good && cluster * CLUSTER < offset + length; cluster++) {
+        static UCHAR old[CLUSTER]; /* of whoever holds `copying`; a stack has less */
+        ULONG count;
+        if (kept[cluster / 8] >> cluster % 8 & 1 || !in_use(bits, cluster, size / CLUSTER)) continue;
+        count = read_at(live, old, CLUSTER, cluster * CLUSTER);
+        good = count && write_at(to, old, count, cluster * CLUSTER);
+        kept[cluster / 8] |= (UCHAR)(1 << cluster % 8);
+        copied++;
+    }
+    ZwClose(bits), ZwClose(to);
+    return good;
+}
+
+static NTSTATUS live_io(IRP *irp, IO_STACK_LOCATION *place) {
+    BOOLEAN writes = place->MajorFunction == IRP_MJ_WRITE, good = TRUE;
+    ULONG length = writes ? place->Parameters.Write.Length : place->Parameters.Read.Length;
+    LONGLONG offset = writes ? place->Parameters.Write.ByteOffset.QuadPart : place->Parameters.Read.ByteOffset.QuadPart;
+    HANDLE file = open_as(LIVE, GENERIC_READ | GENERIC_WRITE, FILE_OPEN);
+    LONGLONG size = size_of(file);
+    if (offset % SECTOR || length % SECTOR || !length || offset + length > size || size > MOST_CLUSTERS * (LONGLONG)CLUSTER) {
+        ZwClose(file);
+        return STATUS_INVALID_PARAMETER;
+    }
+    enter();
+    if (!writes)
+        good = read_at(file, irp->UserBuffer, length, offset) == length;
+    else
+        good = (!taken || keep(file, size, offset, length)) && write_at(file, irp->UserBuffer, length, offset);
+    leave();
+    ZwClose(file);
+    irp->IoStatus.Information = good ? length : 0;
+    return good ? STATUS_SUCCESS : STATUS_DEVICE_DATA_ERROR;
+}
+
 static NTSTATUS read_volume(IRP *irp, IO_STACK_LOCATION *place) {
     LONGLONG offset = place->Parameters.Read.ByteOffset.QuadPart;
     ULONG length = place->Parameters.Read.Length, done = 0;
     UCHAR *to = irp->UserBuffer;
-    HANDLE frozen, live, bits;
+    HANDLE old, live;
     LONGLONG size, end;
-    if (exists(LOST)) return STATUS_DEVICE_DOES_NOT_EXIST;
+    if (exists(LOST) || !taken) return STATUS_DEVICE_DOES_NOT_EXIST;
     serve(length);
     /* Not the address: Wine hands a buffer of its own to the driver. */
     if (offset % SECTOR || length % SECTOR || !length) return STATUS_INVALID_PARAMETER;
-    frozen = open_file(FROZEN), live = open_file(LIVE), bits = open_file(BITMAP);
-    size = size_of(frozen);
+    old = open_file(KEPT), live = open_file(LIVE);
+    size = size_of(live);
     end = place->FileObject->FsContext ? size : size - SECTOR; /* the last sector is no file system's */
     if (offset >= end) length = 0;
     if (length > end - offset) length = (ULONG)(end - offset);
     while (done < length) {
-        LONGLONG at = offset + done;
-        ULONG count = CLUSTER - (ULONG)(at % CLUSTER);
-        UCHAR byte = 0xff;
+        LONGLONG at = offset + done, cluster = at / CLUSTER;
+        ULONG count = CLUSTER - (ULONG)(at % CLUSTER), got;
         if (count > length - done) count = length - done;
-        if (at / CLUSTER < size / CLUSTER) read_at(bits, &byte, 1, at / CLUSTER / 8);
-        if (read_at(byte >> at / CLUSTER % 8 & 1 ? frozen : live, to + done, count, at) != count) break;
+        enter(); /* or it is kept, and overwritten, between the question and the read */
+        got = read_at(kept[cluster / 8] >> cluster % 8 & 1 ? old : live, to + done, count, at);
+        leave();
+        if (got != count) break;
         done += count;
     }
-    ZwClose(frozen), ZwClose(live), ZwClose(bits);
+    ZwClose(old), ZwClose(live);
     irp->IoStatus.Information = done;
     if (done == length && length) return STATUS_SUCCESS;
     return length ? STATUS_DEVICE_DATA_ERROR : STATUS_INVALID_PARAMETER;
@@ -153,8 +232,8 @@ static NTSTATUS read_volume(IRP *irp, IO_STACK_LOCATION *place) {
 static NTSTATUS bitmap(IRP *irp, IO_STACK_LOCATION *place) {
     LONGLONG *given = place->Parameters.DeviceIoControl.Type3InputBuffer, *to = irp->UserBuffer;
     ULONG room = place->Parameters.DeviceIoControl.OutputBufferLength, count;
-    HANDLE frozen = open_file(FROZEN), bits = open_file(BITMAP);
-    LONGLONG clusters = (size_of(frozen) - SECTOR) / CLUSTER, first;
+    HANDLE live = open_file(LIVE), bits = open_file(BITMAP);
+    LONGLONG clusters = (size_of(live) - SECTOR) / CLUSTER, first;
     NTSTATUS result = STATUS_INVALID_PARAMETER;
     if (place->Parameters.DeviceIoControl.InputBufferLength >= 8 && room > 16 && *given >= 0 && *given < clusters) {
         first = *given - *given % 64; /* rounded down */
@@ -169,7 +248,7 @@ static NTSTATUS bitmap(IRP *irp, IO_STACK_LOCATION *place) {
         read_at(bits, to + 2, count, first / 8);
         irp->IoStatus.Information = 16 + count;
     }
-    ZwClose(frozen), ZwClose(bits);
+    ZwClose(live), ZwClose(bits);
     return result;
 }
 
@@ -191,8 +270,15 @@ static NTSTATUS control(DEVICE_OBJECT *device, IRP *irp, IO_STACK_LOCATION *plac
         irp->IoStatus.Information = sizeof most;
         return STATUS_SUCCESS;
     }
+    if (device == live_device && code == TAKE) return take();
+    if (device == live_device && code == COPIED) {
+        if (room < sizeof copied) return STATUS_BUFFER_TOO_SMALL;
+        *(LONG *)to = copied;
+        irp->IoStatus.Information = sizeof copied;
+        return STATUS_SUCCESS;
+    }
     if (device == shadow_device && exists(LOST)) return STATUS_DEVICE_DOES_NOT_EXIST;
-    file = open_file(device == shadow_device ? FROZEN : TARGET);
+    file = open_file(device == target_device ? TARGET : LIVE);
     size = size_of(file);
     ZwClose(file);
     if (device == target_device) {
@@ -261,7 +347,10 @@ static void NTAPI work(void *context) {
         }
         KeDelayExecutionThread(KernelMode, FALSE, &moment);
         place = IoGetCurrentIrpStackLocation(irp);
-        result = irp->Tail.Overlay.DriverContext[0] == shadow_device ? read_volume(irp, place) : target_io(irp, place);
+        if (irp->Tail.Overlay.DriverContext[0] == shadow_device)
+            result = read_volume(irp, place);
+        else
+            result = irp->Tail.Overlay.DriverContext[0] == live_device ? live_io(irp, place) : target_io(irp, place);
         irp->IoStatus.Status = result;
         InterlockedDecrement(&under_way);
         IoCompleteRequest(irp, IO_NO_INCREMENT);
@@ -297,7 +386,7 @@ static NTSTATUS NTAPI dispatch(DEVICE_OBJECT *device, IRP *irp) {
     case IRP_MJ_READ:
         return begin(device, irp);
     case IRP_MJ_WRITE:
-        if (device == target_device) return begin(device, irp);
+        if (device != shadow_device) return begin(device, irp);
         result = STATUS_ACCESS_DENIED;
         break;
     case IRP_MJ_DEVICE_CONTROL:
@@ -317,6 +406,7 @@ static void NTAPI unload(DRIVER_OBJECT *driver) {
     KeWaitForSingleObject(&ended, Executive, KernelMode, FALSE, NULL);
     IoDeleteDevice(shadow_device);
     IoDeleteDevice(target_device);
+    IoDeleteDevice(live_device);
 }
 
 static NTSTATUS make(DRIVER_OBJECT *driver, const WCHAR *path, DEVICE_OBJECT **device) {
@@ -334,6 +424,7 @@ NTSTATUS NTAPI DriverEntry(DRIVER_OBJECT *driver, UNICODE_STRING *registry) {
     InitializeListHead(&queue);
     KeInitializeSpinLock(&guard);
     KeInitializeSemaphore(&waiting, 0, 1 << 20);
+    KeInitializeSemaphore(&copying, 1, 1);
     KeInitializeEvent(&ended, NotificationEvent, FALSE);
     workers = WORKERS;
     for (index = 0; index < WORKERS; index++) {
@@ -342,5 +433,6 @@ NTSTATUS NTAPI DriverEntry(DRIVER_OBJECT *driver, UNICODE_STRING *registry) {
         ZwClose(thread);
     }
     if ((result = make(driver, L"\\Device\\HarddiskVolumeShadowCopy7", &shadow_device))) return result;
+    if ((result = make(driver, L"\\Device\\HarddiskVolume3", &live_device))) return result;
     return make(driver, L"\\Device\\HarddiskVolume9", &target_device);
 }

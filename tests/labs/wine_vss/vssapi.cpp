@@ -2,8 +2,8 @@
 // its C++ compiler, which knows nothing of our binding.  It writes down every call with its arguments
 // as it received them, and gives answers that the test knows.
 //
-// The log is the file named by VSSSNAP_LAB_LOG.  The instant copies the file VSSSNAP_LAB_LIVE to
-// VSSSNAP_LAB_FROZEN, which volsnap.c serves as the shadow copy; it is gone once VSSSNAP_LAB_LOST exists.
+// The log is the file named by VSSSNAP_LAB_LOG.  At the instant the device VSSSNAP_LAB_VOLUME, a volume of
+// volsnap.c, is told to keep what will be overwritten; its shadow copy is gone once VSSSNAP_LAB_LOST exists.
 
 #include <windows.h>
 #include <oleauto.h>
@@ -188,8 +188,15 @@ struct Components : Object<IVssBackupComponentsEx3> {
     }
     HRESULT STDMETHODCALLTYPE PrepareForBackup(IVssAsync **out) override { return begin("PrepareForBackup", out); }
     HRESULT STDMETHODCALLTYPE DoSnapshotSet(IVssAsync **out) override {
-        const char *live = getenv("VSSSNAP_LAB_LIVE"), *frozen = getenv("VSSSNAP_LAB_FROZEN");
-        if (live && frozen && !CopyFileA(live, frozen, FALSE)) return VSS_E_UNEXPECTED_PROVIDER_ERROR;
+        const char *volume = getenv("VSSSNAP_LAB_VOLUME");
+        if (volume) {
+            const DWORD take = CTL_CODE(FILE_DEVICE_UNKNOWN, 0x802, METHOD_BUFFERED, FILE_ANY_ACCESS);
+            HANDLE device = CreateFileA(volume, 0, FILE_SHARE_READ | FILE_SHARE_WRITE, nullptr, OPEN_EXISTING, 0, nullptr);
+            DWORD got = 0;
+            BOOL done = DeviceIoControl(device, take, nullptr, 0, nullptr, 0, &got, nullptr);
+            CloseHandle(device);
+            if (!done) return VSS_E_UNEXPECTED_PROVIDER_ERROR;
+        }
         return begin("DoSnapshotSet", out);
     }
     HRESULT STDMETHODCALLTYPE BackupComplete(IVssAsync **out) override { return begin("BackupComplete", out); }
