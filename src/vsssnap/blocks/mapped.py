@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Generic, TypeVar
 
-from vsssnap.blocks.pipeline import PATIENCE, default_workers
+from vsssnap.blocks.pipeline import BRIEFLY, default_workers
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -106,12 +106,15 @@ class _Crew(Generic[T, R]):
             yield self._found.pop(number)
 
     def stop(self) -> None:
-        """Let the threads end after the items in hand, and wait for them, though not for ever."""
+        """Let the threads end after the items in hand.
+
+        They are waited for briefly: one that reads a disk which does not answer ends when it does.
+        """
         with self._lock:
             self._stop = True
             self._todo.clear()
             self._more.notify_all()
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + BRIEFLY
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
