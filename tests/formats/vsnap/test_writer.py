@@ -267,7 +267,7 @@ def forget():
 
 folder = sys.argv[1]
 result = {{}}
-for name, size in (("first", 64 * MIB), ("small", 64 * MIB), ("large", {large} * MIB)):
+for name, size in (("first", 256 * MIB), ("small", 256 * MIB), ("large", {large} * MIB)):
     forget()
     path = os.path.join(folder, name + ".vsnap")
     vsssnap.save_image(Source(size), path, copy=vsssnap.CopyOptions(workers=2))
@@ -287,7 +287,7 @@ print(json.dumps(result))
 
 
 def peaks(folder: Path, large: int) -> dict[str, int]:
-    """Peaks of resident memory, each since the one before: saves of 64 MiB, again, of ``large`` MiB ..."""
+    """Peaks of resident memory, each since the one before: saves of 256 MiB, again, of ``large`` MiB ..."""
     text = PEAKS.format(paths=[str(TOP / "src")], large=large)
     done = subprocess.run(
         [sys.executable, "-c", text, str(folder)], capture_output=True, text=True, timeout=500, check=False
@@ -306,7 +306,7 @@ def check_peaks(found: dict[str, int]) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="peaks are told by /proc")
 def test_memory_is_flat_as_the_volume_grows(tmp_path: Path) -> None:
-    check_peaks(peaks(tmp_path, 512))
+    check_peaks(peaks(tmp_path, 1024))
 
 
 @pytest.mark.long
