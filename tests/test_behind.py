@@ -179,7 +179,7 @@ def test_a_file_system_without_direct_writes_gets_plain_ones(
     assert len(calls) <= 1
 
 
-@pytest.mark.parametrize("taken", [4096, 1000])
+@pytest.mark.parametrize("taken", [4096, 1000, 0])
 def test_a_direct_write_that_takes_less_is_continued(
     fd: int, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
@@ -353,3 +353,19 @@ def test_appends_of_any_length_meet_without_a_seam(tmp_path: Path) -> None:
             model += part
         storage.flush()
         assert (tmp_path / "file").read_bytes() == model
+
+
+def test_whatever_ends_the_thread_is_told(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not is_direct(fd):
+        pytest.fail("the tests' folder must lie on a file system with a block device")
+
+    def broken(number: int, view: memoryview, offset: int) -> int:
+        raise MemoryError("none left")
+
+    monkeypatch.setattr(_files, "pwrite", broken)
+    behind = WriteBehind(fd)
+    beyond_the_first(behind)
+    behind.write([memoryview(bytes(PIECE))], PIECE)
+    with pytest.raises(WriteFailed, match="MemoryError: none left"):
+        behind.drain()
+    behind.close()

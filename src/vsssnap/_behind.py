@@ -273,6 +273,10 @@ class _Disk:
                     self._write(*job)
                 except WriteFailed as exc:
                     failed = exc
+                except BaseException as exc:  # whoever waits must not wait for ever
+                    failed = WriteFailed(
+                        OSError(errno.EIO, f"{type(exc).__name__}: {exc}"), job[2], job[3] - job[2]
+                    )
                 with self._changed:
                     self._busy = False
                     self._failed = failed
@@ -296,14 +300,15 @@ class _Disk:
         at = first
         while at < last:
             try:
-                at += _files.pwrite(self._direct, view[at - base : last - base], at)
+                count = _files.pwrite(self._direct, view[at - base : last - base], at)
             except OSError as exc:
                 if exc.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                     raise WriteFailed(exc, at, last - at) from exc
                 os.close(self._direct)  # this file system wants more, or has no direct writes
                 self._direct = None
                 break
-            if at % _ALIGN:
+            at += count
+            if not count or at % _ALIGN:
                 break  # a disk that is nearly full; the plain write gets the system's word for it
         self._through_cache(view, base, at, end)
 
