@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from vsssnap._win32 import layout
 from vsssnap._win32._ffi import ffi
 from vsssnap.errors import ProviderUnavailableError
 
@@ -73,7 +74,8 @@ class WindowsSystem:
 
     @functools.cached_property
     def vssapi(self) -> Vssapi:
-        """vssapi.dll."""
+        """vssapi.dll, if what is passed to it has the size it should have."""
+        layout.check()
         return cast("Vssapi", _open("vssapi.dll"))
 
     def last_error(self) -> int:
