@@ -14,6 +14,7 @@ import logging
 
 from vsssnap._inventory import list_snapshots as list_snapshots
 from vsssnap._inventory import purge as purge
+from vsssnap._version import __version__ as __version__
 from vsssnap.blocks.cow import CowVolume as CowVolume
 from vsssnap.blocks.cow import WhenFull as WhenFull
 from vsssnap.blocks.extent import Extent as Extent
@@ -53,7 +54,5 @@ from vsssnap.volumes.policy import Exclusion as Exclusion
 from vsssnap.volumes.policy import UnusedPolicy as UnusedPolicy
 from vsssnap.volumes.wrapping import as_disk as as_disk
 from vsssnap.volumes.wrapping import from_disk as from_disk
-
-__version__ = "0.1.0.dev0"
 
 logging.getLogger("vsssnap").addHandler(logging.NullHandler())

@@ -6,6 +6,7 @@ are apart on the fake machine, which is how a snapshot's blocks are told from th
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from foreign import sfdisk
 from loops import sparse_file
 from sources import noise
-from vsssnap import DiskSnapshot, Uncovered, open_image, save_image
+from vsssnap import DiskSnapshot, Snapshot, Uncovered, open_image, save_image
 from vsssnap._win32 import disks, dll
 from vsssnap.errors import SnapshotError, UsageError
 from vsssnap.testing.fake_vss import FakeVss
@@ -122,4 +123,15 @@ def test_what_is_no_disk_is_refused(machine: FakeVss) -> None:
         with pytest.raises(SnapshotError, match=call):
             DiskSnapshot(DISK).create()
     assert dll.current() is machine
+    machine.check()
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_the_image_says_whether_bitlocker_encrypts_the_volume(machine: FakeVss, encrypted: bool) -> None:
+    """The volume is read decrypted; only the disk beneath it tells."""
+    begin = b"\xeb\x58\x90-FVE-FS-" if encrypted else b"\xeb\x52\x90NTFS    "
+    machine.disks[1].data[2 * MIB : 2 * MIB + len(begin)] = begin
+    with Snapshot("C:") as s, s.open() as reader:
+        (shadow,) = json.loads(reader.metadata.documents["vss/shadow-copies.json"])
+    assert shadow["bitlocker"] is encrypted
     machine.check()

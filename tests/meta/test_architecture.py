@@ -14,7 +14,7 @@ from checkout import PACKAGE
 # floor or stays inside its own package.
 FLOORS = {
     "errors": 0,
-    **dict.fromkeys(("metadata", "consistency", "_arguments", "_placed"), 1),
+    **dict.fromkeys(("metadata", "consistency", "_arguments", "_placed", "_version"), 1),
     **dict.fromkeys(("_units", "_record", "_crc32c", "_deadline", "_registry", "_uses", "_retries"), 1),
     **dict.fromkeys(("_win32", "_posix", "_process", "_files", "_behind", "_claims"), 2),
     "blocks": 3,

@@ -11,6 +11,7 @@ IOCTL_STORAGE_GET_DEVICE_NUMBER, FindFirstVolumeW; Windows SDK documentation.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _TRIES = 10
 _PAUSE = 0.2  # seconds: programs that only look at a new volume are gone by then
 _NAME = 64  # UTF-16 units of a volume GUID path, and more
+_SIGNATURE = slice(3, 11)  # bytes of a volume that BitLocker has
 _EXTENTS = 256  # pieces of disks in one volume
 
 
@@ -117,6 +119,31 @@ def volumes(system: System) -> list[str]:
     if failure.code != Win32Error.ERROR_NO_MORE_FILES:
         raise failure
     return found
+
+
+def is_encrypted(system: System, volume: str) -> bool | None:
+    """Whether BitLocker encrypts a volume: what the disk has where the volume begins says so.
+
+    Windows gives the volume decrypted; a volume of BitLocker To Go (FAT) is not told.
+
+    Source: libbde, "BitLocker Drive Encryption (BDE) format", volume header: the signature at byte 3.
+
+    Args:
+        system: The libraries.
+        volume: A GUID path with a backslash at its end.
+
+    Returns:
+        None if it lies on no disk that can be read.
+    """
+    try:
+        with contextlib.closing(RawDevice(system, volume.rstrip("\\"))) as device:
+            number, offset, _ = extents(device)[0]
+        with contextlib.closing(RawDevice(system, rf"\\.\PhysicalDrive{number}")) as disk:
+            first = bytearray(_SIGNATURE.stop)
+            disk.read_into(memoryview(first), offset, disk.sector_size())
+    except (WindowsCallError, IndexError):
+        return None
+    return first[_SIGNATURE] == b"-FVE-FS-"
 
 
 def extents(device: RawDevice) -> list[tuple[int, int, int]]:

@@ -125,6 +125,19 @@ def drive_type(system: System, root: str) -> DriveType:
         return DriveType.DRIVE_UNKNOWN
 
 
+def serial_number(system: System, root: str) -> int | None:
+    """The serial number that the file system of a volume was given when it was made; None if it tells none.
+
+    Source: GetVolumeInformationW, lpVolumeSerialNumber.
+    """
+    out = ffi.new("DWORD *")
+    if not system.kernel32.GetVolumeInformationW(
+        wide(root), ffi.NULL, 0, out, ffi.NULL, ffi.NULL, ffi.NULL, 0
+    ):
+        return None
+    return int(out[0])
+
+
 def filesystem(system: System, root: str) -> str:
     """The file system of a volume or shadow copy by its root, such as ``"NTFS"``, or ""."""
     out = ffi.new("WCHAR[]", 261)

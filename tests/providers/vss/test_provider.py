@@ -17,6 +17,7 @@ from vsssnap import (
     Extent,
     ExtentKind,
     Snapshot,
+    __version__,
     list_snapshots,
     open_image,
     save_image,
@@ -125,6 +126,10 @@ def test_an_image_keeps_what_a_restore_needs(fake_vss: FakeVss, volume: FakeVolu
         assert shadow["provider_id"] == "b5946137-7b9f-4925-af80-51abd60b20d5"
         assert metadata.created is not None
         assert metadata.created.isoformat() == shadow["created"]
+        assert shadow["filesystem"] == "NTFS"
+        assert shadow["serial_number"] == volume.id.int & 0xFFFF_FFFF
+        assert shadow["bitlocker"] is None, "no disk beneath it can be asked"
+        assert shadow["library"] == f"vsssnap {__version__}"
 
 
 def test_several_volumes_are_of_one_instant(fake_vss: FakeVss, volume: FakeVolume) -> None:

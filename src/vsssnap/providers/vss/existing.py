@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vsssnap._units import format_size
-from vsssnap._win32 import volumes
+from vsssnap._version import __version__
+from vsssnap._win32 import targets, volumes
 from vsssnap._win32.constants import SnapshotAttributes, SnapshotContext, SnapshotState
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult
@@ -61,8 +62,8 @@ def storage_note(system: System, volume: str) -> str:
     )
 
 
-def facts(copies: Iterable[ShadowCopy]) -> bytes:
-    """What VSS says of shadow copies, for whoever looks at an image later."""
+def facts(system: System, copies: Iterable[ShadowCopy]) -> bytes:
+    """What VSS says of shadow copies, and Windows of their volumes, for whoever looks at an image later."""
     return json.dumps(
         [
             {
@@ -76,6 +77,10 @@ def facts(copies: Iterable[ShadowCopy]) -> bytes:
                     if copy.attributes & flag and flag.name
                 ],
                 "created": copy.created.isoformat(),
+                "filesystem": volumes.filesystem(system, copy.device + "\\"),
+                "serial_number": volumes.serial_number(system, copy.device + "\\"),
+                "bitlocker": targets.is_encrypted(system, copy.volume),
+                "library": f"vsssnap {__version__}",
             }
             for copy in copies
         ],

@@ -192,11 +192,12 @@ class VssProvider(Provider):
 
     def _documents(self, requester: Requester) -> dict[str, bytes]:
         """What a restore needs beside the blocks."""
+        assert self._system is not None  # noqa: S101 - it made the requester
         found = {
             f"vss/writers/{known.instance_id}.xml": known.document.encode("utf-8", "surrogatepass")
             for known in requester.metadata
         }
-        found["vss/shadow-copies.json"] = existing.facts(requester.copies.values())
+        found["vss/shadow-copies.json"] = existing.facts(self._system, requester.copies.values())
         if requester.choice is not None:
             found["vss/components.json"] = requester.choice.document()
         if requester.document:

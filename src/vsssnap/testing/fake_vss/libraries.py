@@ -287,8 +287,8 @@ class Names:
         return DriveType.DRIVE_NO_ROOT_DIR if found is None else found.drive_type
 
     def GetVolumeInformationW(self, root: CData, *rest: CData) -> int:
-        """The file system of a volume, or of a shadow copy by its root folder."""
-        *_, out, size = rest
+        """File system and serial number of a volume, or of a shadow copy by its root folder."""
+        _, _, serial, _, _, out, size = rest
         text = str(ffi.string(root))
         found = self._machine.volume(text)
         if found is None:
@@ -296,7 +296,9 @@ class Names:
             if not shadows:
                 return self._machine.refuse(Win32Error.ERROR_PATH_NOT_FOUND)
             found = shadows[0].volume
-        return self._put(out, size, found.filesystem)
+        if serial != ffi.NULL:
+            serial[0] = found.id.int & 0xFFFF_FFFF
+        return self._put(out, size, found.filesystem) if size else 1
 
     def GetDiskFreeSpaceW(
         self, root: CData, sectors: CData, sector_size: CData, free: CData, clusters: CData
