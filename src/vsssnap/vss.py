@@ -25,6 +25,7 @@ from vsssnap.providers.vss.management import list_providers as list_providers
 from vsssnap.providers.vss.management import list_writers as list_writers
 from vsssnap.providers.vss.management import resize_shadow_storage as resize_shadow_storage
 from vsssnap.providers.vss.management import shadow_storage as shadow_storage
+from vsssnap.providers.vss.mounted import volumes_below as volumes_below
 from vsssnap.providers.vss.options import BackupKind as BackupKind
 from vsssnap.providers.vss.options import ComponentSelection as ComponentSelection
 from vsssnap.providers.vss.options import ComponentSelector as ComponentSelector
