@@ -151,8 +151,8 @@ def test_items_are_not_taken_far_ahead_of_what_is_stored() -> None:
 
 
 @pytest.mark.parametrize("where", ["items", "work", "done", "tick"])
-@pytest.mark.parametrize("ordered", [True, False])
-def test_an_error_anywhere_stops_everything_and_is_raised(where: str, ordered: bool) -> None:
+@pytest.mark.parametrize(("ordered", "keeps"), [(True, True), (False, True), (True, False)])
+def test_an_error_anywhere_stops_everything_and_is_raised(where: str, ordered: bool, keeps: bool) -> None:
     class Broken(Exception):
         pass
 
@@ -178,7 +178,7 @@ def test_an_error_anywhere_stops_everything_and_is_raised(where: str, ordered: b
             raise Broken
 
     with pytest.raises(Broken):
-        pump(items(), work, done, buffer_size=1, workers=3, ordered=ordered, tick=tick)
+        pump(items(), work, done, buffer_size=1, workers=3, ordered=ordered, keeps=keeps, tick=tick)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vsssnap-")]
 
 
@@ -326,34 +326,3 @@ def test_results_that_keep_nothing_are_bounded_in_bytes(size: int) -> None:
     with pytest.raises(KeyError):
         pump(items(), work, lambda *_: None, buffer_size=size, workers=2, ordered=True, keeps=False)
     assert len(taken) <= (19 if size <= 1 << 20 else 5)
-
-
-@pytest.mark.parametrize("where", ["items", "work", "done", "tick"])
-def test_an_error_stops_results_that_keep_nothing_as_well(where: str) -> None:
-    class Broken(Exception):
-        pass
-
-    def items() -> Iterator[int]:
-        for number in range(10_000):
-            if where == "items" and number == 20:
-                raise Broken
-            yield number
-
-    def work(item: int, buffer: bytearray) -> int:
-        if where == "work" and item == 20:
-            raise Broken
-        return item
-
-    def done(item: int, result: int) -> None:
-        if where == "done" and item == 20:
-            raise Broken
-        if where == "tick":
-            threading.Event().wait(0.0005)
-
-    def tick() -> None:
-        if where == "tick":
-            raise Broken
-
-    with pytest.raises(Broken):
-        pump(items(), work, done, buffer_size=1, workers=3, ordered=True, keeps=False, tick=tick)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vsssnap-")]
