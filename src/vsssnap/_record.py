@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from typing import Annotated, Any, ClassVar, Literal, Self, dataclass_transform, get_args, get_type_hints
+from typing import Annotated, ClassVar, Literal, Self, dataclass_transform, get_args, get_type_hints
 
 from vsssnap.errors import CorruptImageError
 
@@ -131,5 +131,6 @@ class Record:
                 structure=cls.__name__,
                 offset=offset,
             )
-        values: tuple[Any, ...] = cls._struct.unpack_from(data, offset)
-        return cls(*values)
+        found = object.__new__(cls)
+        found.__dict__.update(zip(cls.OFFSETS, cls._struct.unpack_from(data, offset), strict=True))
+        return found

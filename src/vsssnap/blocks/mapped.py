@@ -18,12 +18,16 @@ from vsssnap.blocks.pipeline import BRIEFLY, default_workers
 T = TypeVar("T")
 R = TypeVar("R")
 
-_FEW = 24  # items that are done before threads would have been started for them
-_GROUP = 8  # items that are handed over and taken at once
+_FEW = 3  # groups that are done before threads would have been started for them
 
 
 def mapped(
-    items: Iterable[T], work: Callable[[T, bytearray], R], *, buffer_size: int = 0, ahead: int = 256
+    items: Iterable[T],
+    work: Callable[[T, bytearray], R],
+    *,
+    buffer_size: int = 0,
+    ahead: int = 256,
+    group: int = 8,
 ) -> Iterator[tuple[T, R]]:
     """Every item with what ``work`` makes of it, in order; the work is done by several threads.
 
@@ -32,22 +36,24 @@ def mapped(
         work: Gets an item and a buffer that is its own until it returns; any thread, several at once.
         buffer_size: Bytes of each buffer.
         ahead: Items and results that are kept at most.
+        group: Items that are handed over and taken at once: fewer, the longer one takes.
 
     Raises:
         BaseException: what ``items`` or ``work`` raised, when it is that item's turn.
     """
     source = iter(items)
-    first = list(islice(source, _FEW))
-    crew = _Crew(work, buffer_size)
-    if len(first) < _FEW or not crew.start():
+    few = _FEW * group
+    first = list(islice(source, few))
+    crew = _Crew(work, buffer_size, group)
+    if len(first) < few or not crew.start():
         own = bytearray(buffer_size)
         yield from ((item, work(item, own)) for item in chain(first, source))
         return
     try:
         waiting: deque[T] = deque()
-        for group in chain([first], iter(lambda: list(islice(source, _GROUP)), [])):
-            crew.put(group)
-            waiting.extend(group)
+        for found in chain([first], iter(lambda: list(islice(source, group)), [])):
+            crew.put(found)
+            waiting.extend(found)
             if len(waiting) >= ahead:
                 for result in crew.take(ahead // 2):
                     yield waiting.popleft(), result
@@ -60,8 +66,9 @@ def mapped(
 class _Crew(Generic[T, R]):
     """Threads that take items from one end and leave results at the other."""
 
-    def __init__(self, work: Callable[[T, bytearray], R], buffer_size: int) -> None:
+    def __init__(self, work: Callable[[T, bytearray], R], buffer_size: int, group: int) -> None:
         self._work = work
+        self._group = group
         self._buffer_size = buffer_size
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
@@ -91,7 +98,7 @@ class _Crew(Generic[T, R]):
         with self._lock:
             self._todo.extend(enumerate(items, self._put))
             self._put += len(items)
-            self._more.notify(-(-len(items) // _GROUP))
+            self._more.notify(-(-len(items) // self._group))
 
     def take(self, count: int) -> Iterator[R]:
         """The next results; waits for all of them first."""
@@ -126,7 +133,7 @@ class _Crew(Generic[T, R]):
                     self._more.wait()
                 if self._stop:
                     return
-                items = [self._todo.popleft() for _ in range(min(_GROUP, len(self._todo)))]
+                items = [self._todo.popleft() for _ in range(min(self._group, len(self._todo)))]
             found: dict[int, R] = {}
             failed: dict[int, BaseException] = {}
             for number, item in items:

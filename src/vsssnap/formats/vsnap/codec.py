@@ -26,6 +26,7 @@ Digest = Callable[["Buffer"], bytes]
 
 _BLOCK: Final = 128 << 10  # RFC 8878, 3.1.1.2.4: largest block
 _MAX_WINDOW: Final = 8 << 20
+_HELD: Final = 64 << 10
 _THREAD = threading.local()
 
 
@@ -52,9 +53,19 @@ DIGESTS: Final[dict[int, Digest]] = {structs.BLAKE3: _blake3, structs.SHA256: _s
 DIGEST_NAMES: Final = {structs.BLAKE3: "blake3", structs.SHA256: "sha256"}
 
 
-def check_of(data: Buffer) -> bytes:
-    """XXH3-128, canonical: against accidents, never for equality."""
-    return xxhash.xxh3_128_digest(data)
+def check_of(data: bytes | memoryview) -> bytes:
+    """XXH3-128, canonical: against accidents, never for equality.
+
+    It takes microseconds.  A digest of more than `_HELD` bytes at once would let other threads run
+    meanwhile, and to have the interpreter back takes longer than that.
+    """
+    length = len(data)
+    if length <= _HELD:
+        return xxhash.xxh3_128_digest(data)
+    found = xxhash.xxh3_128()
+    for start in range(0, length, _HELD):
+        found.update(data[start : start + _HELD])
+    return found.digest()
 
 
 def raw_frame(data: memoryview) -> bytes:

@@ -6,8 +6,7 @@ Source: docs/formats/vsnap.md, sections 2 and 11.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import xxhash
 
@@ -24,8 +23,7 @@ _LIKELY = 512  # bytes of most boxes, at most
 _HEAD = struct.Struct("<II8sHHIQ16s")  # FrameHead up to its check; the writer's hot path
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A frame whose box has passed its check.
 
     Attributes:

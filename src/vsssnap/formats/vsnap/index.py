@@ -8,8 +8,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from vsssnap.errors import CorruptImageError
 from vsssnap.formats.vsnap import merkle, structs
@@ -23,8 +22,7 @@ _NO_STATES: Final = CellStates()
 _SWAPPED: Final = struct.pack("=H", 1) != struct.pack("<H", 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Where some cells of a chunk lie.
 
     Attributes:
@@ -42,8 +40,7 @@ class Piece:
     cells: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What the index says of one chunk.
 
     Attributes:

@@ -6,9 +6,8 @@ Source: docs/formats/vsnap.md, section 4.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vsssnap.formats.vsnap import states, structs
 from vsssnap.formats.vsnap.codec import check_of, decompress, most_stored
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 _SEGMENT = struct.Struct("<I16s")
 
 
-@dataclass(frozen=True, slots=True)
-class DataFrame:
+class DataFrame(NamedTuple):
     """A data frame whose box was checked; its payload was not.
 
     Attributes:
@@ -75,6 +73,11 @@ class DataFrame:
                 self.payload_at + self.ends[index],
                 path,
             )
+
+    def check_all(self, stored: memoryview, path: str) -> None:
+        """Compare a whole payload with its checks; raises as `check` does."""
+        for index in range(len(self.checks)):
+            self.check(index, stored[self.ends[index] : self.ends[index + 1]], path)
 
     def decode(self, index: int, stored: bytes | memoryview, path: str) -> bytes:
         """A segment's plain bytes; checks first.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vsssnap.errors import CorruptImageError
 from vsssnap.formats.vsnap import structs
@@ -22,8 +22,7 @@ Ranges = tuple[tuple[int, int], ...]
 """Ascending, disjoint, never adjacent (offset, length) pairs."""
 
 
-@dataclass(frozen=True, slots=True)
-class CellStates:
+class CellStates(NamedTuple):
     """States of one chunk's cells; what is in no map is ZERO.
 
     Attributes:

@@ -6,6 +6,7 @@ Source: docs/formats/vsnap.md, section 11, "verify".
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vsssnap.blocks.extent import Extent
@@ -19,32 +20,26 @@ from vsssnap.errors import (
 )
 from vsssnap.formats.base import Depth, Finding
 from vsssnap.formats.vsnap import merkle, structs
-from vsssnap.formats.vsnap.codec import HASHERS
+from vsssnap.formats.vsnap.content import Contents
 from vsssnap.formats.vsnap.index import Entry
 from vsssnap.formats.vsnap.layout import parse_header
 from vsssnap.formats.vsnap.metadata_frames import read_metadata
 from vsssnap.formats.vsnap.opening import read_copy, same_footer, same_header
-from vsssnap.formats.vsnap.payload import parse_data
-from vsssnap.formats.vsnap.rebuild import damaged_cells
-from vsssnap.formats.vsnap.scan import Gap, frames_of
-from vsssnap.formats.vsnap.state_frames import parse_states
-from vsssnap.formats.vsnap.states import cells_of
+from vsssnap.formats.vsnap.stored import SPAN, Sums, finding_of, frames_in, rest
 from vsssnap.formats.vsnap.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from vsssnap.formats.vsnap.chain import OpenFile
-    from vsssnap.formats.vsnap.codec import Hasher
     from vsssnap.formats.vsnap.frames import Frame
-    from vsssnap.formats.vsnap.payload import DataFrame
     from vsssnap.formats.vsnap.reader import VsnapReader
+    from vsssnap.formats.vsnap.stored import Payload
     from vsssnap.formats.vsnap.structs import Reference
 
     Report = Callable[[int], None]
-    _Payload = tuple[DataFrame, int]  # and its damaged cells
 
-_ZEROS = 64 << 10  # bytes of zeros that are hashed at once
+_MANY = 256  # chunks of a group, at most: those of an increment lie in many files
 
 
 def verify(reader: VsnapReader, depth: Depth, progress: Report) -> Iterator[Finding]:
@@ -60,20 +55,25 @@ def verify(reader: VsnapReader, depth: Depth, progress: Report) -> Iterator[Find
             except (ImageNotFoundError, ParentMismatchError):
                 raise  # an ancestor that is elsewhere is no damage, and every chunk would say so again
             except (ImageError, DeviceReadError) as exc:
-                yield _finding(exc, "file table")
+                yield finding_of(exc, "file table")
     for file in files:
         yield from _named(file, reader, _ends(file))
     yield from _metadata(reader)
-    stored = depth >= Depth.STORED
-    checked = _Checked(reader) if depth >= Depth.CONTENT else None
+    own = reader.chain.own
+    sums = Sums(own) if depth >= Depth.STORED else None
+    contents = Contents(reader) if depth >= Depth.CONTENT else None
+    chunks: Report = _nothing
+    bytes_: Report = _nothing
+    if sums is None or contents is not None:
+        chunks = progress
+    else:
+        bytes_ = _scaled(progress, reader.size, sum(file.size for file in files))
     if isinstance(reader.tree, Tree):
-        shown = _nothing if stored and checked is None else progress
-        yield from _Walk(reader, reader.tree, checked=checked, progress=shown).run()
-    if stored:
-        total = sum(file.size for file in files)
-        report = _nothing if checked is not None else _scaled(progress, reader.size, total)
+        yield from _Walk(reader, reader.tree, sums, contents, chunks, bytes_).run()
+    if sums is not None:
         for file in files:
-            yield from _named(file, reader, _stored(file, report, checked))
+            each = sums if file is own else Sums(file)
+            yield from _named(file, reader, rest(file, each, bytes_, contents))
 
 
 def _named(file: OpenFile, reader: VsnapReader, found: Iterator[Finding]) -> Iterator[Finding]:
@@ -104,13 +104,6 @@ def _scaled(progress: Report, size: int, total: int) -> Report:
     return report
 
 
-def _finding(exc: ImageError | DeviceReadError, structure: str, extent: Extent | None = None) -> Finding:
-    offset = exc.offset if isinstance(exc, CorruptImageError | DeviceReadError) else None
-    if isinstance(exc, CorruptImageError):
-        structure = exc.structure or structure
-    return Finding(structure, offset, exc.message, extent)
-
-
 def _ends(file: OpenFile) -> Iterator[Finding]:
     """Header and both footers."""
     copies = []
@@ -118,7 +111,7 @@ def _ends(file: OpenFile) -> Iterator[Finding]:
         try:
             copies.append(read_copy(file.storage, copy))
         except (ImageError, DeviceReadError) as exc:
-            yield _finding(exc, "footer")
+            yield finding_of(exc, "footer")
     if len(copies) == 2 and not same_footer(*copies):
         yield Finding("footer", file.size - structs.TAIL, "the two copies differ")
     try:
@@ -127,7 +120,7 @@ def _ends(file: OpenFile) -> Iterator[Finding]:
         if copies and not same_header(body, copies[0][0]):
             yield Finding("header", 0, "the footer's copy of the header differs")
     except (ImageError, DeviceReadError) as exc:
-        yield _finding(exc, "header")
+        yield finding_of(exc, "header")
 
 
 def _metadata(reader: VsnapReader) -> Iterator[Finding]:
@@ -138,101 +131,89 @@ def _metadata(reader: VsnapReader) -> Iterator[Finding]:
     try:
         read_metadata(reader.chain.own, body.metadata_offset, body.metadata_length)
     except (ImageError, DeviceReadError) as exc:
-        yield _finding(exc, "metadata")
+        yield finding_of(exc, "metadata")
 
 
-class _Checked:
-    """Digests of chunks as they are read; knows which frames were read whole, so that each is read once."""
+@dataclass(slots=True)
+class _Group:
+    """Neighbours in the index, and the span of the image's own file in which they are stored.
 
-    def __init__(self, reader: VsnapReader) -> None:
-        self._reader = reader
-        self._grid = reader.geometry
-        self._hasher = HASHERS[self._grid.digest]
-        self._zeros = memoryview(bytes(min(self._grid.chunk_size, _ZEROS)))
-        # A file has one data frame of a chunk at most, so a bit tells; 8 MiB for 64 TiB of chunks of 1 MiB.
-        # Threads that set bits of one byte at once may lose one, and that frame is read again.
-        self._whole: dict[bytes, bytearray] = {}
+    Attributes:
+        start: Where the span begins: with a frame.
+        end: Where it ends: with a frame; ``start`` if it is empty.
+        chunks: What the index says of them.
+        found: What is wrong with the index between them.
+    """
 
-    def has(self, file: OpenFile, chunk: int) -> bool:
-        """Whether every stored byte of a file's frame of a chunk was compared, and agreed."""
-        bits = self._whole.get(file.image_id)
-        return bits is not None and bool(bits[chunk >> 3] & 1 << (chunk & 7))
-
-    def digest(self, chunk: int, entry: Entry, buffer: bytearray) -> bytes:
-        """The digest of a chunk's bytes as they are read; ``buffer`` is for what is stored of it.
-
-        Raises:
-            CorruptImageError: it is damaged.
-            DeviceReadError: it cannot be read.
-        """
-        if len(entry.pieces) == 1:
-            (piece,) = entry.pieces
-            file = self._reader.chain[piece.file]
-            if piece.box_length + piece.outer_length <= 2 * self._grid.chunk_size:
-                frame, stored = file.whole_data_frame(
-                    piece.offset, piece.box_length, piece.outer_length, buffer
-                )
-                if frame.chunk == chunk and frame.states.data == piece.cells == entry.states.data:
-                    found = self._of_frame(chunk, frame, stored, file.storage.name)
-                    bits = self._whole.get(file.image_id)
-                    if bits is None:
-                        fresh = bytearray(-(-self._grid.chunk_count // 8))
-                        bits = self._whole.setdefault(file.image_id, fresh)
-                    bits[chunk >> 3] |= 1 << (chunk & 7)
-                    return found
-        hasher = self._hasher()
-        hasher.update(self._reader.read_chunk(chunk))
-        return hasher.digest()
-
-    def _of_frame(self, chunk: int, frame: DataFrame, stored: memoryview, path: str) -> bytes:
-        """As the chunk would be put together, without a copy of it."""
-        hasher, size, length = self._hasher(), self._grid.cell_size, self._grid.length(chunk)
-        at = index = skip = 0
-        plain = memoryview(b"")
-        for first, count in cells_of(frame.states.data):
-            start, stop = first * size, min((first + count) * size, length)
-            self._add_zeros(hasher, start - at)
-            at = start
-            while at < stop:
-                if skip == len(plain):
-                    part = stored[frame.ends[index] : frame.ends[index + 1]]
-                    plain, skip = memoryview(frame.decode(index, part, path)), 0
-                    index += 1
-                take = min(len(plain) - skip, stop - at)
-                hasher.update(plain[skip : skip + take])
-                skip += take
-                at += take
-        self._add_zeros(hasher, length - at)
-        return hasher.digest()
-
-    def _add_zeros(self, hasher: Hasher, count: int) -> None:
-        while count:
-            hasher.update(self._zeros[:count])
-            count -= min(count, len(self._zeros))
+    start: int
+    end: int
+    chunks: list[tuple[int, Entry]] = field(default_factory=list)
+    found: list[Finding] = field(default_factory=list)
 
 
 class _Walk:
-    """All pages that can be reached, with their values; with ``checked``, all chunks too."""
+    """All pages that can be reached, with their values; chunks and frames along the way.
+
+    Spans are read while the index is walked, by several threads, and only as long as all is well:
+    from the first trouble on `rest` goes through the file.
+    """
 
     def __init__(
-        self, reader: VsnapReader, tree: Tree, *, checked: _Checked | None, progress: Report
-    ) -> None:
+        self, reader: VsnapReader, tree: Tree, sums: Sums | None, contents: Contents | None,
+        chunks: Report, bytes_: Report,
+    ) -> None:  # fmt: skip
+        """Prepare.
+
+        Args:
+            reader: The image.
+            tree: Its index.
+            sums: Takes the frames of its file; None to leave them alone.
+            contents: Computes digests; None to leave contents alone.
+            chunks: Gets bytes of the volume.
+            bytes_: Gets bytes of the file.
+        """
         self._reader = reader
         self._tree = tree
-        self._checked = checked
-        self._progress = progress
+        self._sums = sums
+        self._contents = contents
+        self._chunks = chunks
+        self._bytes = bytes_
         self._grid = reader.geometry
+        self._trouble = sums is None
 
     def run(self) -> Iterator[Finding]:
-        if self._grid.chunk_count:
-            items = self._below(self._tree.root, self._grid.levels - 1, 0)
-            for item, found in mapped(items, self._look, buffer_size=self._grid.chunk_size):
-                yield from found
-                if isinstance(item, tuple):
-                    self._progress(self._grid.length(item[0]))
+        groups = self._groups() if self._grid.chunk_count else ()
+        room = 2 * self._grid.chunk_size + SPAN
+        for group, (found, frames) in mapped(groups, self._look, buffer_size=room, ahead=32, group=1):
+            yield from found
+            self._chunks(sum(self._grid.length(chunk) for chunk, _ in group.chunks))
+            if self._sums is None or self._trouble:
+                continue
+            if frames is None:
+                self._trouble = True
+                continue
+            for frame, payload in frames:
+                yield from self._sums.add(frame, payload)
+            self._bytes(group.end - group.start)
         root = merkle.content_root(self._grid.header, self._tree.root.value)
         if self._reader.footer is not None and root != self._reader.content_root:
             yield Finding("footer", None, "the content root is not that of the top page")
+
+    def _groups(self) -> Iterator[_Group]:
+        own = self._reader.chain.number
+        group = _Group(0, 0)
+        for item in self._below(self._tree.root, self._grid.levels - 1, 0):
+            if isinstance(item, Finding):
+                group.found.append(item)
+            else:
+                group.chunks.append(item)
+                for piece in item[1].pieces:
+                    if piece.file == own and piece.offset >= group.end:
+                        group.end = piece.offset + piece.box_length + piece.outer_length
+            if group.end - group.start >= SPAN or len(group.chunks) + len(group.found) >= _MANY:
+                yield group
+                group = _Group(group.end, group.end)
+        yield group
 
     def _extent(self, level: int, number: int) -> Extent:
         span = structs.FAN_OUT ** (level + 1) * self._grid.chunk_size
@@ -243,7 +224,7 @@ class _Walk:
         extent = self._extent(level, number)
         try:
             if self._tree.flat(reference) is not None:
-                self._progress(extent.length)
+                self._chunks(extent.length)
                 return
             page = self._tree.page(reference, level, number)
             found: Sequence[Entry | Reference] = page.references() if level else page.entries()
@@ -254,8 +235,8 @@ class _Walk:
                     offset=reference.offset,
                 )
         except (ImageError, DeviceReadError) as exc:
-            yield _finding(exc, "index page", extent)
-            self._progress(extent.length)
+            yield finding_of(exc, "index page", extent)
+            self._chunks(extent.length)
             return
         for child, item in enumerate(found, number * structs.FAN_OUT):
             if isinstance(item, Entry):
@@ -263,11 +244,48 @@ class _Walk:
             else:
                 yield from self._below(item, level - 1, child)
 
-    def _look(self, item: Finding | tuple[int, Entry], buffer: bytearray) -> list[Finding]:
-        """Check a chunk; runs in several threads."""
-        return [item] if isinstance(item, Finding) else list(self._chunk(*item, buffer))
+    def _look(
+        self, group: _Group, buffer: bytearray
+    ) -> tuple[list[Finding], list[tuple[Frame, Payload | None]] | None]:
+        """Findings of a group, and the frames of its span if all of them are sound; any thread."""
+        found = group.found
+        digests: dict[int, bytes] = {}
+        frames = None if self._trouble else self._span(group, buffer, digests)
+        for chunk, entry in group.chunks:
+            found += self._chunk(chunk, entry, digests.get(chunk), buffer)
+        return found, frames
 
-    def _chunk(self, chunk: int, entry: Entry, buffer: bytearray) -> Iterator[Finding]:
+    def _span(
+        self, group: _Group, buffer: bytearray, digests: dict[int, bytes]
+    ) -> list[tuple[Frame, Payload | None]] | None:
+        """The frames of a span, and digests of chunks that lie in it whole; None if anything is wrong."""
+        if group.end - group.start > len(buffer):
+            return None
+        file, number = self._reader.chain.own, self._reader.chain.number
+        entries = dict(group.chunks) if self._contents is not None else {}
+        frames: list[tuple[Frame, Payload | None]] = []
+        try:
+            span = file.read_into(buffer, group.end - group.start, group.start)
+            for frame, data, payload in frames_in(file, group.start, span):
+                if data is None:
+                    frames.append((frame, None))
+                    continue
+                entry, digest = entries.get(data.chunk), None
+                if self._contents is not None and entry is not None and len(entry.pieces) == 1:
+                    piece = entry.pieces[0]
+                    if (piece.file, piece.offset) == (number, frame.offset):
+                        digest = self._contents.of_frame(data.chunk, entry, file, data, payload)
+                if digest is not None:
+                    digests[data.chunk] = digest
+                else:
+                    data.check_all(payload, file.storage.name)
+                frames.append((frame, (data, 0)))
+        except (ImageError, DeviceReadError):
+            return None
+        return frames
+
+    def _chunk(self, chunk: int, entry: Entry, digest: bytes | None, buffer: bytearray) -> Iterator[Finding]:
+        """What is wrong with a chunk; ``digest`` is that of its content, if it was read."""
         grid = self._grid
         extent = Extent(chunk * grid.chunk_size, grid.length(chunk))
         try:
@@ -278,99 +296,12 @@ class _Walk:
                         f"a piece of chunk {chunk} at {piece.offset} reaches behind the end of its file",
                         structure="index page",
                     )
-            if self._checked is None or entry.flat is not None:
+            if self._contents is None or entry.flat is not None:
                 return
-            if self._checked.digest(chunk, entry, buffer) != entry.digest:
+            if digest is None:
+                digest = self._contents.digest(chunk, entry, buffer)
+            if digest != entry.digest:
                 offset = entry.pieces[-1].offset if entry.pieces else None
                 yield Finding("data frame", offset, f"the digest of chunk {chunk} does not agree", extent)
         except (ImageError, DeviceReadError) as exc:
-            yield _finding(exc, "data frame", extent)
-
-
-def _stored(file: OpenFile, progress: Report, checked: _Checked | None) -> Iterator[Finding]:
-    """Every byte of a file, frame by frame; payloads that ``checked`` has read are not read again."""
-    counts = _Counts(file, checked)
-    frames = frames_of(file.storage, file.size, file.image_id)
-    for item, payload in mapped(frames, counts.payload, buffer_size=file.geometry.chunk_size):
-        if isinstance(item, Gap):
-            yield Finding("frame", item.offset, f"bytes {item.offset} to {item.end}: {item.reason}")
-            progress(item.end - item.offset)
-            counts.damaged = True
-            continue
-        try:
-            yield from counts.add(item, payload)
-        except (ImageError, DeviceReadError) as exc:
-            counts.damaged = True
-            yield _finding(exc, item.name)
-        progress(item.end - item.offset)
-    yield from counts.finish()
-
-
-class _Counts:
-    """What must add up over a whole file."""
-
-    def __init__(self, file: OpenFile, checked: _Checked | None) -> None:
-        self._file = file
-        self._checked = checked
-        self._next_cell = 0
-        self._last_chunk = -1
-        self._data = [0, 0, 0]
-        self.damaged = False
-
-    def payload(self, item: Frame | Gap, buffer: bytearray) -> _Payload | ImageError | None:
-        """Read a data frame's payload and check it; any thread."""
-        if isinstance(item, Gap) or item.head.type != structs.DATA_FRAME:
-            return None
-        try:
-            frame = parse_data(item, self._file.geometry, self._file.storage.name)
-        except ImageError as exc:
-            return exc
-        if self._checked is not None and self._checked.has(self._file, frame.chunk):
-            return frame, 0
-        return frame, damaged_cells(self._file, frame, buffer)
-
-    def add(self, item: Frame, payload: _Payload | ImageError | None) -> Iterator[Finding]:
-        """Check a frame whose box is sound, with what `payload` made of it."""
-        file, path = self._file, self._file.storage.name
-        if (item.offset == 0) != (item.head.type == structs.HEADER):
-            yield Finding(item.name, item.offset, f"a {item.name} lies at {item.offset}")
-        if isinstance(payload, ImageError):
-            raise payload
-        if payload is not None:
-            frame, damaged = payload
-            if frame.chunk <= self._last_chunk or frame.origin != file.image_id:
-                yield Finding(item.name, item.offset, f"chunk {frame.chunk} comes after {self._last_chunk}")
-            self._last_chunk = frame.chunk
-            self._data = [
-                self._data[0] + 1,
-                self._data[1] + frame.plain_length,
-                self._data[2] + frame.ends[-1],
-            ]
-            for first, count in cells_of(damaged):
-                base = frame.chunk * file.geometry.chunk_size + first * file.geometry.cell_size
-                length = min(count * file.geometry.cell_size, file.geometry.size - base)
-                message = (
-                    f"stored bytes of chunk {frame.chunk} cannot be read or do not agree with their check"
-                )
-                yield Finding(item.name, item.offset, message, Extent(base, length))
-        elif item.head.type == structs.STATE_FRAME:
-            first, cells, _, _ = parse_states(item, file.geometry, path)
-            if first != self._next_cell:
-                yield Finding(item.name, item.offset, f"begins at cell {first}, {self._next_cell} was due")
-            self._next_cell = first + cells
-
-    def finish(self) -> Iterator[Finding]:
-        """Compare with the footer; after damage that would only say the same again."""
-        if self.damaged:
-            return
-        if self._next_cell != self._file.geometry.cell_count:
-            yield Finding("state frame", None, f"states end at cell {self._next_cell}")
-        try:
-            body = read_copy(self._file.storage, 0)[0].body
-        except (ImageError, DeviceReadError):
-            return  # reported with the footers
-        told = [body.data_frames, body.plain_bytes, body.outer_bytes]
-        if told != self._data:
-            yield Finding(
-                "footer", self._file.size - structs.TAIL, f"counts {told}, the file has {self._data}"
-            )
+            yield finding_of(exc, "data frame", extent)

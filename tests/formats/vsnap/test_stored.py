@@ -1,0 +1,76 @@
+"""Going through a file by spans, and frame by frame from the first trouble on."""
+
+from __future__ import annotations
+
+import pytest
+
+from vsnap_images import FORMAT, findings, image_of, noise
+from vsssnap.formats import MemoryStorage
+from vsssnap.formats.base import Depth
+from vsssnap.formats.vsnap import VsnapOptions
+from vsssnap.formats.vsnap.stored import SPAN
+
+CHUNK = 1 << 16
+OPTIONS = VsnapOptions(chunk_size=CHUNK, cell_size=4096, level=0)
+SIZE = 6 * SPAN + 4096
+
+
+class Counted(MemoryStorage):
+    """Counts what is read."""
+
+    reads = 0
+    total = 0
+
+    def pread(self, length: int, offset: int, /) -> bytes:
+        """See `Storage`."""
+        type(self).reads += 1
+        type(self).total += length
+        return super().pread(length, offset)
+
+
+@pytest.fixture(scope="module")
+def image() -> bytes:
+    return image_of(noise(11, SIZE), options=OPTIONS)
+
+
+@pytest.mark.parametrize("depth", [Depth.STORED, Depth.CONTENT])
+def test_a_sound_file_is_read_once_by_spans(
+    image: bytes, depth: Depth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Counted, "reads", 0)
+    monkeypatch.setattr(Counted, "total", 0)
+    with FORMAT.open(Counted(image)) as reader:
+        assert findings(reader, depth) == []
+    assert len(image) <= Counted.total < len(image) + 64 * 1024
+    assert Counted.reads < SIZE // CHUNK // 3
+
+
+@pytest.mark.parametrize("depth", [Depth.STORED, Depth.CONTENT])
+@pytest.mark.parametrize("place", [0.01, 0.3, 0.6, 0.97])
+def test_one_damaged_byte_is_one_chunk_at_every_place(image: bytes, place: float, depth: Depth) -> None:
+    file = bytearray(image)
+    file[int(len(file) * place)] ^= 0x10
+    with FORMAT.open(MemoryStorage(bytes(file))) as reader:
+        found = findings(reader, depth)
+    chunks = {each.extent.offset // CHUNK for each in found if each.extent is not None}
+    assert len(chunks) == 1
+    assert all(each.extent is not None and each.extent.length <= CHUNK for each in found)
+
+
+@pytest.mark.parametrize("depth", [Depth.STORED, Depth.CONTENT])
+def test_what_follows_damage_is_checked_as_well(image: bytes, depth: Depth) -> None:
+    file = bytearray(image)
+    places = [len(file) // 5, len(file) // 2, len(file) * 4 // 5]
+    for place in places:
+        file[place] ^= 0x80
+    with FORMAT.open(MemoryStorage(bytes(file))) as reader:
+        found = findings(reader, depth)
+    assert len({each.extent.offset // CHUNK for each in found if each.extent is not None}) == len(places)
+
+
+def test_progress_comes_to_the_size(image: bytes) -> None:
+    for depth in (Depth.STRUCTURE, Depth.STORED, Depth.CONTENT):
+        counts: list[int] = []
+        with FORMAT.open(MemoryStorage(image)) as reader:
+            assert list(reader.verify(depth, counts.append)) == []
+        assert sum(counts) == SIZE
