@@ -108,3 +108,20 @@ def test_import_loads_no_parser_that_few_need() -> None:
     )
     prefixes = ("vsssnap.volumes.shadow", "vsssnap.formats.sidecar", "vsssnap.formats.v", "vsssnap.formats.q")
     assert [name for name in loaded.stdout.split() if name.startswith(prefixes)] == []
+
+
+def test_names_come_when_they_are_asked_for() -> None:
+    script = """
+import sys, vsssnap
+print(*sorted(name for name in sys.modules if name.startswith("vsssnap.")))
+assert set(dir(vsssnap)) >= set(vsssnap.__all__)
+space = {}
+exec("from vsssnap import *", space)
+assert set(vsssnap.__all__) <= set(space)
+assert vsssnap.errors.VssSnapError and vsssnap.vss.VssOptions
+assert not hasattr(vsssnap, "no_such_name")
+"""
+    loaded = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.split() == ["vsssnap._version"]
