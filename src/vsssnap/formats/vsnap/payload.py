@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from vsssnap.formats.vsnap.layout import Geometry
     from vsssnap.formats.vsnap.states import CellStates
 
-_SEGMENT = struct.Struct("<I16s")
+SEGMENT = struct.Struct("<I16s")
+"""A segment in the table: its stored bytes, and their check."""
 
 
 class DataFrame(NamedTuple):
@@ -93,7 +94,7 @@ def pack_data(
     head: DataBody, cell_states: CellStates, width: int, segments: list[bytes], checks: list[bytes]
 ) -> bytes:
     """The body of a data frame."""
-    table = [_SEGMENT.pack(len(segment), check) for segment, check in zip(segments, checks, strict=True)]
+    table = [SEGMENT.pack(len(segment), check) for segment, check in zip(segments, checks, strict=True)]
     return b"".join((head.pack(), cell_states.pack(width, with_data=True), *table))
 
 
@@ -117,7 +118,7 @@ def parse_data(frame: Frame, geometry: Geometry, path: str) -> DataFrame:
     wrong = (
         head.plain_length != geometry.plain_length(chunk, found.data)
         or head.segment_count != count
-        or len(body) - at != count * _SEGMENT.size
+        or len(body) - at != count * SEGMENT.size
     )
     if wrong:
         raise corrupt(
@@ -126,7 +127,7 @@ def parse_data(frame: Frame, geometry: Geometry, path: str) -> DataFrame:
             frame.offset,
             path,
         )
-    lengths, checks = zip(*_SEGMENT.iter_unpack(body[at:]), strict=True)
+    lengths, checks = zip(*SEGMENT.iter_unpack(body[at:]), strict=True)
     ends = (0, *accumulate(lengths))
     result = DataFrame(
         chunk,

@@ -5,16 +5,20 @@ Source: docs/formats/vsnap.md, section 11, "verify".
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, NamedTuple
+
+import xxhash
 
 from vsssnap.blocks.extent import Extent
 from vsssnap.blocks.mapped import mapped
 from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError
 from vsssnap.formats.base import Finding
 from vsssnap.formats.vsnap import structs
+from vsssnap.formats.vsnap.codec import check_of, most_stored
 from vsssnap.formats.vsnap.frames import Frame, corrupt, finish_frame, parse_head
 from vsssnap.formats.vsnap.opening import read_copy
-from vsssnap.formats.vsnap.payload import parse_data
+from vsssnap.formats.vsnap.payload import SEGMENT, parse_data
 from vsssnap.formats.vsnap.rebuild import damaged_cells
 from vsssnap.formats.vsnap.scan import Gap, frames_of
 from vsssnap.formats.vsnap.state_frames import parse_states
@@ -29,8 +33,12 @@ if TYPE_CHECKING:
 
     Payload = tuple[DataFrame, int]  # and its damaged cells
 
-SPAN = 1024 << 10
+SPAN = 1 << 20
 """Bytes that a span has at least: a read of it takes longer than what is around the read."""
+
+# FrameHead, DataBody and the lead of its cell states.
+_USUAL = struct.Struct("<II8sHHIQ16s16sQ16s32xIHHBBH")
+_USUAL_HEAD = (structs.SKIPPABLE, structs.MAGIC, structs.DATA_FRAME, structs.CRITICAL | structs.OUTER)
 
 
 def finding_of(exc: ImageError | DeviceReadError, structure: str, extent: Extent | None = None) -> Finding:
@@ -42,37 +50,106 @@ def finding_of(exc: ImageError | DeviceReadError, structure: str, extent: Extent
 
 
 class Stored(NamedTuple):
-    """A frame of a span, with its payload in memory if it is a data frame."""
+    """A frame of a span, its box checked, with its payload in memory if it is a data frame.
+
+    Attributes:
+        frame: Its box.
+        data: The same of a data frame.
+        payload: Its stored bytes, not checked.
+        end: Where it ends in the span.
+    """
 
     frame: Frame
     data: DataFrame | None
     payload: memoryview
+    end: int
 
 
-def frames_in(file: OpenFile, start: int, span: memoryview) -> Iterator[Stored]:
-    """The frames of a span that begins with one and ends with one; boxes are checked, payloads are not.
-
-    Args:
-        file: Where it lies.
-        start: Where it begins there.
-        span: Its bytes.
+def frame_in(file: OpenFile, start: int, span: memoryview, at: int) -> Stored:
+    """A frame of a span that lies in the file at ``start``.
 
     Raises:
-        CorruptImageError: a frame is damaged, or the last one reaches beyond the span.
+        CorruptImageError: it is damaged, or reaches beyond the span.
         UnsupportedFeatureError: a frame that must be understood and is not.
     """
-    path, at = file.storage.name, 0
-    while at < len(span):
-        offset = start + at
-        head = parse_head(bytes(span[at : at + structs.HEAD]), offset, file.size, file.image_id, path)
-        box = at + 8 + head.box_length
-        end = box + head.outer_length
-        if end > len(span):
-            raise corrupt(f"it ends at {start + end}", "frame", offset, path)
-        frame = finish_frame(head, span[at:box], offset, 0, path)
-        data = parse_data(frame, file.geometry, path) if head.type == structs.DATA_FRAME else None
-        yield Stored(frame, data, span[box:end])
-        at = end
+    path, offset = file.storage.name, start + at
+    head = parse_head(bytes(span[at : at + structs.HEAD]), offset, file.size, file.image_id, path)
+    box = at + 8 + head.box_length
+    end = box + head.outer_length
+    if end > len(span):
+        raise corrupt(f"it ends at {start + end}", "frame", offset, path)
+    frame = finish_frame(head, span[at:box], offset, 0, path)
+    data = parse_data(frame, file.geometry, path) if head.type == structs.DATA_FRAME else None
+    return Stored(frame, data, span[box:end], end)
+
+
+class Run(NamedTuple):
+    """Data frames one behind the other, whose boxes and payloads are sound.
+
+    Attributes:
+        first: The first one's chunk.
+        last: The last one's.
+        frames: How many.
+        plain: Plain bytes in them.
+        outer: Stored bytes in them.
+        end: Where they end in the span.
+    """
+
+    first: int
+    last: int
+    frames: int
+    plain: int
+    outer: int
+    end: int
+
+
+def run_in(file: OpenFile, start: int, span: memoryview, at: int) -> Run | None:
+    """Data frames from a place of a span on, as far as they are sound and like nearly all.
+
+    The rules are those of `frame_in` and `parse_data`, in one go: a check of its stored bytes is made in
+    less time than those would take.  Whatever is not as it is in nearly all frames (and the last
+    chunk of the volume, which may be short) ends the run, and is theirs to judge.
+    """
+    grid, own, begin = file.geometry, file.image_id, at
+    head, width = _USUAL.size, grid.width
+    largest, last_chunk = most_stored(grid.segment_size), grid.chunk_count - 1
+    first = last = -1
+    frames = plain = outer = 0
+    while at + head + width <= len(span):
+        (lead, length, magic, kind, flags, stored, position, image, check, chunk, origin, plain_length,
+         segments, reserved, state_flags, maps, more) = _USUAL.unpack_from(span, at)  # fmt: skip
+        table, box = at + head + width, at + 8 + length
+        cells = int.from_bytes(span[at + head : table], "little")
+        usual = (
+            (lead, magic, kind, flags, position) == (*_USUAL_HEAD, start + at)
+            and image == own == origin
+            and last < chunk < last_chunk
+            and (reserved, state_flags, maps, more) == (0, 0, 1, 0)
+            and cells >> grid.cells_per_chunk == 0
+            and 0 < plain_length == cells.bit_count() * grid.cell_size
+            and segments == -(-plain_length // grid.segment_size)
+            and box == table + segments * SEGMENT.size
+            and box + stored <= len(span)
+        )
+        if not usual:
+            break
+        digest = xxhash.xxh3_128(span[at : at + structs.CHECK_AT])
+        digest.update(span[at + structs.HEAD : box])
+        if digest.digest() != check:
+            break
+        end, left = box, plain_length
+        for size, segment_check in SEGMENT.iter_unpack(span[table:box]):
+            most = largest if left >= grid.segment_size else most_stored(left)
+            if not 0 < size <= most or check_of(span[end : end + size]) != segment_check:
+                break
+            end += size
+            left -= grid.segment_size
+        if left > 0 or end != box + stored:
+            break
+        first = chunk if first < 0 else first
+        last, at = chunk, end
+        frames, plain, outer = frames + 1, plain + plain_length, outer + stored
+    return Run(first, last, frames, plain, outer, at) if at > begin else None
 
 
 class Sums:
@@ -96,6 +173,16 @@ class Sums:
         self.at = item.end
         self.damaged = True
         yield Finding("frame", item.offset, f"bytes {item.offset} to {item.end}: {item.reason}")
+
+    def add_run(self, run: Run, start: int) -> Iterator[Finding]:
+        """Data frames of a span that lies at ``start`` come next."""
+        if run.first <= self._last_chunk:
+            yield Finding("data frame", self.at, f"chunk {run.first} comes after {self._last_chunk}")
+        self.at = start + run.end
+        self._last_chunk = run.last
+        self._data = [
+            total + more for total, more in zip(self._data, (run.frames, run.plain, run.outer), strict=True)
+        ]
 
     def add(self, item: Frame, payload: Payload | ImageError | None) -> Iterator[Finding]:
         """A frame whose box is sound comes next; ``payload`` is what was made of it, if it has one."""

@@ -25,7 +25,7 @@ from vsssnap.formats.vsnap.index import Entry
 from vsssnap.formats.vsnap.layout import parse_header
 from vsssnap.formats.vsnap.metadata_frames import read_metadata
 from vsssnap.formats.vsnap.opening import read_copy, same_footer, same_header
-from vsssnap.formats.vsnap.stored import SPAN, Sums, finding_of, frames_in, rest
+from vsssnap.formats.vsnap.stored import SPAN, Run, Sums, finding_of, frame_in, rest, run_in
 from vsssnap.formats.vsnap.tree import Tree
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from vsssnap.formats.vsnap.structs import Reference
 
     Report = Callable[[int], None]
+    _Item = Run | tuple[Frame, Payload | None]
 
 _MANY = 256  # chunks of a group, at most: those of an increment lie in many files
 
@@ -142,12 +143,14 @@ class _Group:
         start: Where the span begins: with a frame.
         end: Where it ends: with a frame; ``start`` if it is empty.
         chunks: What the index says of them.
+        elsewhere: Those that do not lie in the span, or not whole.
         found: What is wrong with the index between them.
     """
 
     start: int
     end: int
     chunks: list[tuple[int, Entry]] = field(default_factory=list)
+    elsewhere: list[tuple[int, Entry]] = field(default_factory=list)
     found: list[Finding] = field(default_factory=list)
 
 
@@ -184,16 +187,19 @@ class _Walk:
     def run(self) -> Iterator[Finding]:
         groups = self._groups() if self._grid.chunk_count else ()
         room = 2 * self._grid.chunk_size + SPAN
-        for group, (found, frames) in mapped(groups, self._look, buffer_size=room, ahead=32, group=1):
+        for group, (found, items) in mapped(groups, self._look, buffer_size=room, ahead=32, group=1):
             yield from found
             self._chunks(sum(self._grid.length(chunk) for chunk, _ in group.chunks))
             if self._sums is None or self._trouble:
                 continue
-            if frames is None:
+            if items is None:
                 self._trouble = True
                 continue
-            for frame, payload in frames:
-                yield from self._sums.add(frame, payload)
+            for item in items:
+                if isinstance(item, Run):
+                    yield from self._sums.add_run(item, group.start)
+                else:
+                    yield from self._sums.add(*item)
             self._bytes(group.end - group.start)
         root = merkle.content_root(self._grid.header, self._tree.root.value)
         if self._reader.footer is not None and root != self._reader.content_root:
@@ -207,9 +213,14 @@ class _Walk:
                 group.found.append(item)
             else:
                 group.chunks.append(item)
+                inside = True
                 for piece in item[1].pieces:
                     if piece.file == own and piece.offset >= group.end:
                         group.end = piece.offset + piece.box_length + piece.outer_length
+                    else:
+                        inside = False
+                if not inside:
+                    group.elsewhere.append(item)
             if group.end - group.start >= SPAN or len(group.chunks) + len(group.found) >= _MANY:
                 yield group
                 group = _Group(group.end, group.end)
@@ -244,31 +255,37 @@ class _Walk:
             else:
                 yield from self._below(item, level - 1, child)
 
-    def _look(
-        self, group: _Group, buffer: bytearray
-    ) -> tuple[list[Finding], list[tuple[Frame, Payload | None]] | None]:
-        """Findings of a group, and the frames of its span if all of them are sound; any thread."""
+    def _look(self, group: _Group, buffer: bytearray) -> tuple[list[Finding], list[_Item] | None]:
+        """Findings of a group, and what its span holds if all of it is sound; any thread."""
         found = group.found
         digests: dict[int, bytes] = {}
-        frames = None if self._trouble else self._span(group, buffer, digests)
-        for chunk, entry in group.chunks:
+        items = None if self._trouble else self._span(group, buffer, digests)
+        known = items is not None and self._contents is None
+        for chunk, entry in group.elsewhere if known else group.chunks:
             found += self._chunk(chunk, entry, digests.get(chunk), buffer)
-        return found, frames
+        return found, items
 
-    def _span(
-        self, group: _Group, buffer: bytearray, digests: dict[int, bytes]
-    ) -> list[tuple[Frame, Payload | None]] | None:
-        """The frames of a span, and digests of chunks that lie in it whole; None if anything is wrong."""
-        if group.end - group.start > len(buffer):
+    def _span(self, group: _Group, buffer: bytearray, digests: dict[int, bytes]) -> list[_Item] | None:
+        """What a span holds, and digests of chunks that lie in it whole; None if anything is wrong."""
+        length = group.end - group.start
+        if length > len(buffer):
             return None
         file, number = self._reader.chain.own, self._reader.chain.number
         entries = dict(group.chunks) if self._contents is not None else {}
-        frames: list[tuple[Frame, Payload | None]] = []
+        items: list[_Item] = []
+        at = 0
         try:
-            span = file.read_into(buffer, group.end - group.start, group.start)
-            for frame, data, payload in frames_in(file, group.start, span):
+            span = file.read_into(buffer, length, group.start)
+            while at < length:
+                if self._contents is None:
+                    run = run_in(file, group.start, span, at)
+                    if run is not None:
+                        items.append(run)
+                        at = run.end
+                        continue
+                frame, data, payload, at = frame_in(file, group.start, span, at)
                 if data is None:
-                    frames.append((frame, None))
+                    items.append((frame, None))
                     continue
                 entry, digest = entries.get(data.chunk), None
                 if self._contents is not None and entry is not None and len(entry.pieces) == 1:
@@ -279,10 +296,10 @@ class _Walk:
                     digests[data.chunk] = digest
                 else:
                     data.check_all(payload, file.storage.name)
-                frames.append((frame, (data, 0)))
+                items.append((frame, (data, 0)))
         except (ImageError, DeviceReadError):
             return None
-        return frames
+        return items
 
     def _chunk(self, chunk: int, entry: Entry, digest: bytes | None, buffer: bytearray) -> Iterator[Finding]:
         """What is wrong with a chunk; ``digest`` is that of its content, if it was read."""
