@@ -16,7 +16,7 @@ from vsssnap.errors import ClosedError, CorruptImageError, ImageError, ParentMis
 from vsssnap.formats._parents import HINT, named_parents
 from vsssnap.formats.vsnap import structs
 from vsssnap.formats.vsnap.frames import Frame, corrupt, finish_frame, parse_head, read_frame
-from vsssnap.formats.vsnap.payload import DataFrame, parse_data
+from vsssnap.formats.vsnap.payload import DataFrame, parse_data, usual_data
 from vsssnap.formats.vsnap.structs import DATA_FRAME, HEAD, FileBody
 
 if TYPE_CHECKING:
@@ -132,6 +132,9 @@ class OpenFile:
         if offset + box + outer > self.size:
             raise corrupt(f"{box} and {outer} bytes reach behind the end", "data frame", offset, path)
         data = self.read_into(buffer, box + outer, offset)
+        usual = usual_data(data[:box], 0, offset, self.image_id, self.geometry)
+        if usual is not None and usual.ends[-1] == outer:
+            return usual, data[box:]
         head = parse_head(bytes(data[:HEAD]), offset, self.size, self.image_id, path)
         if head.box_length + 8 != box or head.outer_length != outer:
             raise corrupt(f"box is {head.box_length + 8} bytes long, not {box}", "data frame", offset, path)
@@ -140,6 +143,11 @@ class OpenFile:
 
     def data_frame(self, offset: int, length: int) -> DataFrame:
         """Read and check the box of a data frame that a piece names."""
+        if 0 < length <= structs.MAX_BOX + 8 and offset + length < self.size:
+            box = self.read(length, offset)
+            usual = usual_data(box, 0, offset, self.image_id, self.geometry)
+            if usual is not None and usual.payload_at == offset + length:
+                return usual
         return self._parsed(self.frame(offset, length, structs.DATA_FRAME))
 
     def _parsed(self, frame: Frame) -> DataFrame:

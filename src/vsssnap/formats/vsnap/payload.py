@@ -9,17 +9,23 @@ import struct
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
+import xxhash
+
 from vsssnap.formats.vsnap import states, structs
 from vsssnap.formats.vsnap.codec import check_of, decompress, most_stored
 from vsssnap.formats.vsnap.frames import Frame, corrupt
+from vsssnap.formats.vsnap.states import CellStates
 from vsssnap.formats.vsnap.structs import DataBody
 
 if TYPE_CHECKING:
     from vsssnap.formats.vsnap.layout import Geometry
-    from vsssnap.formats.vsnap.states import CellStates
 
 SEGMENT = struct.Struct("<I16s")
 """A segment in the table: its stored bytes, and their check."""
+
+# FrameHead, DataBody and the lead of its cell states.
+_USUAL = struct.Struct("<II8sHHIQ16s16sQ16s32sIHHBBH")
+_USUAL_HEAD = (structs.SKIPPABLE, structs.MAGIC, structs.DATA_FRAME, structs.CRITICAL | structs.OUTER)
 
 
 class DataFrame(NamedTuple):
@@ -77,8 +83,11 @@ class DataFrame(NamedTuple):
 
     def check_all(self, stored: memoryview, path: str) -> None:
         """Compare a whole payload with its checks; raises as `check` does."""
-        for index in range(len(self.checks)):
-            self.check(index, stored[self.ends[index] : self.ends[index + 1]], path)
+        start = 0
+        for end, check in zip(self.ends[1:], self.checks, strict=True):
+            if check_of(stored[start:end]) != check:
+                self.check(self.ends.index(start), stored[start:end], path)
+            start = end
 
     def decode(self, index: int, stored: bytes | memoryview, path: str) -> bytes:
         """A segment's plain bytes; checks first.
@@ -96,6 +105,55 @@ def pack_data(
     """The body of a data frame."""
     table = [SEGMENT.pack(len(segment), check) for segment, check in zip(segments, checks, strict=True)]
     return b"".join((head.pack(), cell_states.pack(width, with_data=True), *table))
+
+
+def usual_data(
+    data: bytes | memoryview, at: int, position: int, image_id: bytes, geometry: Geometry
+) -> DataFrame | None:
+    """The box of a data frame that is like nearly all, checked; None leaves it to the general way.
+
+    The rules are those of `read_frame` and `parse_data`, in one go: to decode a segment, or to check what is
+    stored, takes no longer than all the objects that those make.
+
+    Args:
+        data: Where the box lies, whole or not.
+        at: Its first byte there.
+        position: Its first byte in the file.
+        image_id: The file's.
+        geometry: The file's.
+    """
+    table = at + _USUAL.size + geometry.width
+    if table > len(data):
+        return None
+    (lead, length, magic, kind, flags, stored, own_position, image, check, chunk, origin, digest, plain,
+     segments, reserved, state_flags, maps, more) = _USUAL.unpack_from(data, at)  # fmt: skip
+    end = at + 8 + length
+    cells = int.from_bytes(data[at + _USUAL.size : table], "little")
+    usual = (
+        (lead, magic, kind, flags, own_position) == (*_USUAL_HEAD, position)
+        and image == image_id
+        and chunk < geometry.chunk_count - 1  # the last chunk may be short
+        and (reserved, state_flags, maps, more) == (0, 0, 1, 0)
+        and cells >> geometry.cells_per_chunk == 0
+        and 0 < plain == cells.bit_count() * geometry.cell_size
+        and segments == -(-plain // geometry.segment_size)
+        and end == table + segments * SEGMENT.size <= len(data)
+    )
+    if not usual:
+        return None
+    box_check = xxhash.xxh3_128(data[at : at + structs.CHECK_AT])
+    box_check.update(data[at + structs.HEAD : end])
+    if box_check.digest() != check:
+        return None
+    lengths, checks = zip(*SEGMENT.iter_unpack(data[table:end]), strict=True)
+    ends = (0, *accumulate(lengths))
+    size = geometry.segment_size
+    last = plain - (segments - 1) * size
+    fits = min(lengths) > 0 and max(lengths) <= most_stored(size) and lengths[-1] <= most_stored(last)
+    if not fits or ends[-1] != stored:
+        return None
+    states = CellStates(cells)
+    return DataFrame(chunk, origin, digest, states, plain, size, ends, checks, position + end - at)
 
 
 def parse_data(frame: Frame, geometry: Geometry, path: str) -> DataFrame:

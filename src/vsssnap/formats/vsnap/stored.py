@@ -5,20 +5,16 @@ Source: docs/formats/vsnap.md, section 11, "verify".
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, NamedTuple
-
-import xxhash
 
 from vsssnap.blocks.extent import Extent
 from vsssnap.blocks.mapped import mapped
 from vsssnap.errors import CorruptImageError, DeviceReadError, ImageError
 from vsssnap.formats.base import Finding
 from vsssnap.formats.vsnap import structs
-from vsssnap.formats.vsnap.codec import check_of, most_stored
 from vsssnap.formats.vsnap.frames import Frame, corrupt, finish_frame, parse_head
 from vsssnap.formats.vsnap.opening import read_copy
-from vsssnap.formats.vsnap.payload import SEGMENT, parse_data
+from vsssnap.formats.vsnap.payload import parse_data, usual_data
 from vsssnap.formats.vsnap.rebuild import damaged_cells
 from vsssnap.formats.vsnap.scan import Gap, frames_of
 from vsssnap.formats.vsnap.state_frames import parse_states
@@ -35,10 +31,6 @@ if TYPE_CHECKING:
 
 SPAN = 1 << 20
 """Bytes that a span has at least: a read of it takes longer than what is around the read."""
-
-# FrameHead, DataBody and the lead of its cell states.
-_USUAL = struct.Struct("<II8sHHIQ16s16sQ16s32xIHHBBH")
-_USUAL_HEAD = (structs.SKIPPABLE, structs.MAGIC, structs.DATA_FRAME, structs.CRITICAL | structs.OUTER)
 
 
 def finding_of(exc: ImageError | DeviceReadError, structure: str, extent: Extent | None = None) -> Finding:
@@ -104,51 +96,25 @@ class Run(NamedTuple):
 
 
 def run_in(file: OpenFile, start: int, span: memoryview, at: int) -> Run | None:
-    """Data frames from a place of a span on, as far as they are sound and like nearly all.
+    """Data frames from a place of a span on, as far as they are sound and like nearly all; None if none is.
 
-    The rules are those of `frame_in` and `parse_data`, in one go: a check of its stored bytes is made in
-    less time than those would take.  Whatever is not as it is in nearly all frames (and the last
-    chunk of the volume, which may be short) ends the run, and is theirs to judge.
+    Whatever is not so ends the run, and is for `frame_in` to judge.
     """
     grid, own, begin = file.geometry, file.image_id, at
-    head, width = _USUAL.size, grid.width
-    largest, last_chunk = most_stored(grid.segment_size), grid.chunk_count - 1
     first = last = -1
     frames = plain = outer = 0
-    while at + head + width <= len(span):
-        (lead, length, magic, kind, flags, stored, position, image, check, chunk, origin, plain_length,
-         segments, reserved, state_flags, maps, more) = _USUAL.unpack_from(span, at)  # fmt: skip
-        table, box = at + head + width, at + 8 + length
-        cells = int.from_bytes(span[at + head : table], "little")
-        usual = (
-            (lead, magic, kind, flags, position) == (*_USUAL_HEAD, start + at)
-            and image == own == origin
-            and last < chunk < last_chunk
-            and (reserved, state_flags, maps, more) == (0, 0, 1, 0)
-            and cells >> grid.cells_per_chunk == 0
-            and 0 < plain_length == cells.bit_count() * grid.cell_size
-            and segments == -(-plain_length // grid.segment_size)
-            and box == table + segments * SEGMENT.size
-            and box + stored <= len(span)
-        )
-        if not usual:
+    while (frame := usual_data(span, at, start + at, own, grid)) is not None:
+        payload = frame.payload_at - start
+        end = payload + frame.ends[-1]
+        if frame.chunk <= last or frame.origin != own or end > len(span):
             break
-        digest = xxhash.xxh3_128(span[at : at + structs.CHECK_AT])
-        digest.update(span[at + structs.HEAD : box])
-        if digest.digest() != check:
+        try:
+            frame.check_all(span[payload:end], "")
+        except CorruptImageError:
             break
-        end, left = box, plain_length
-        for size, segment_check in SEGMENT.iter_unpack(span[table:box]):
-            most = largest if left >= grid.segment_size else most_stored(left)
-            if not 0 < size <= most or check_of(span[end : end + size]) != segment_check:
-                break
-            end += size
-            left -= grid.segment_size
-        if left > 0 or end != box + stored:
-            break
-        first = chunk if first < 0 else first
-        last, at = chunk, end
-        frames, plain, outer = frames + 1, plain + plain_length, outer + stored
+        first = frame.chunk if first < 0 else first
+        last, at = frame.chunk, end
+        frames, plain, outer = frames + 1, plain + frame.plain_length, outer + frame.ends[-1]
     return Run(first, last, frames, plain, outer, at) if at > begin else None
 
 
