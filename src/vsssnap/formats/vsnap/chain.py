@@ -132,23 +132,29 @@ class OpenFile:
         if offset + box + outer > self.size:
             raise corrupt(f"{box} and {outer} bytes reach behind the end", "data frame", offset, path)
         data = self.read_into(buffer, box + outer, offset)
-        usual = usual_data(data[:box], 0, offset, self.image_id, self.geometry)
-        if usual is not None and usual.ends[-1] == outer:
-            return usual, data[box:]
-        head = parse_head(bytes(data[:HEAD]), offset, self.size, self.image_id, path)
-        if head.box_length + 8 != box or head.outer_length != outer:
-            raise corrupt(f"box is {head.box_length + 8} bytes long, not {box}", "data frame", offset, path)
-        frame = finish_frame(head, data[:box], offset, DATA_FRAME, path)
-        return self._parsed(frame), data[box:]
+        frame = self._data_frame(data[:box], offset)
+        if frame.ends[-1] != outer:
+            raise corrupt(f"payload is {frame.ends[-1]} bytes long, not {outer}", "data frame", offset, path)
+        return frame, data[box:]
 
     def data_frame(self, offset: int, length: int) -> DataFrame:
         """Read and check the box of a data frame that a piece names."""
-        if 0 < length <= structs.MAX_BOX + 8 and offset + length < self.size:
-            box = self.read(length, offset)
-            usual = usual_data(box, 0, offset, self.image_id, self.geometry)
-            if usual is not None and usual.payload_at == offset + length:
-                return usual
-        return self._parsed(self.frame(offset, length, structs.DATA_FRAME))
+        if not HEAD <= length <= self.size - offset:
+            path = self.storage.name
+            raise corrupt(f"frame of {length} bytes reaches behind the end", "data frame", offset, path)
+        return self._data_frame(memoryview(self.read(length, offset)), offset)
+
+    def _data_frame(self, box: memoryview, offset: int) -> DataFrame:
+        usual = usual_data(box, 0, offset, self.image_id, self.geometry)
+        if usual is not None and usual.payload_at == offset + len(box):
+            return usual
+        path = self.storage.name
+        head = parse_head(bytes(box[:HEAD]), offset, self.size, self.image_id, path, "data frame")
+        if head.box_length + 8 != len(box):
+            raise corrupt(
+                f"box is {head.box_length + 8} bytes long, not {len(box)}", "data frame", offset, path
+            )
+        return self._parsed(finish_frame(head, box, offset, DATA_FRAME, path))
 
     def _parsed(self, frame: Frame) -> DataFrame:
         try:
