@@ -1,13 +1,16 @@
 """What the machine allows: the calls that a copy cannot do without, and nothing around them.
 
 ``python bound.py WHAT ARGUMENT ...`` in as many threads as the library would use.  No order,
-no index, no file is written, no error is handled: a real copy can only come near.
+no index, no file is written, no error is handled: a real copy can only come near.  How near the
+writing of a file alone lets it come, is shown by ``save`` with a target.
 """
 
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
+import queue
 import sys
 import threading
 import time
@@ -56,11 +59,56 @@ def chunks_with_data(fd: int) -> list[tuple[int, int]]:
     return sorted(set(found))
 
 
-def save(source: str, level: str, digest: str = "blake3") -> None:
-    """Read, zero test, digest, zstd by segments, xxh3 of each."""
+class Output:
+    """A file that takes buffers as they come, past the page cache, by a thread of its own."""
+
+    SIZE, COUNT = 4 << 20, 6
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_DIRECT, 0o666)
+        self._full: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self.free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        for _ in range(self.COUNT):
+            self.free.put(memoryview(mmap.mmap(-1, self.SIZE)))
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (view := self._full.get()) is not None:
+            os.write(self._fd, view)
+            self.free.put(view)
+
+    def taker(self) -> Callable[[bytes], None]:
+        """What a thread gives its bytes to; the last part of a buffer is left out."""
+        view, at = self.free.get(), 0
+
+        def take(data: bytes) -> None:
+            nonlocal view, at
+            done = 0
+            while done < len(data):
+                count = min(len(data) - done, self.SIZE - at)
+                view[at : at + count] = memoryview(data)[done : done + count]
+                at, done = at + count, done + count
+                if at == self.SIZE:
+                    self._full.put(view)
+                    view, at = self.free.get(), 0
+
+        return take
+
+    def finish(self) -> None:
+        """Return when all is on the disk."""
+        self._full.put(None)
+        self._thread.join()
+        os.fsync(self._fd)
+
+
+def save(source: str, level: str, digest: str = "blake3", target: str = "") -> None:
+    """Read, zero test, digest, zstd by segments, xxh3 of each; then into a file, if one is named."""
     fd = os.open(source, os.O_RDONLY)
+    output = Output(target) if target else None
 
     def make() -> Callable[[int, int], None]:
+        take = output.taker() if output is not None else None
         buffer = bytearray(CHUNK)
         compressor = zstandard.ZstdCompressor(level=int(level))
 
@@ -79,10 +127,14 @@ def save(source: str, level: str, digest: str = "blake3") -> None:
                 packed = compressor.compress(plain[at : at + SEGMENT])
                 if digest == "blake3":
                     xxhash.xxh3_128_digest(packed)
+                if take is not None:
+                    take(packed)
 
         return work
 
     in_threads(chunks_with_data(fd), make)
+    if output is not None:
+        output.finish()
 
 
 def segments(image: str) -> list[tuple[int, int]]:

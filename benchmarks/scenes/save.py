@@ -15,6 +15,7 @@ def _scene(context: Context, kind: str) -> Scene:
     names = {contender.name for contender in contenders}
     goals = [
         Goal("of the bound", "bound", "vsnap", 0.90),
+        Goal("of the bound with a file", "bound, with a file", "vsnap", 0.85),
         Goal("of zstd alone", "bound, zstd alone", "vsnap", 0.75),
         Goal("times qemu-img, QCOW2 with zstd", "qemu-img qcow2 zstd", "vsnap", 3.0),
         Goal("times zstd -T2 -1", "zstd -T2 -1", "vsnap", 1.6),
@@ -36,6 +37,8 @@ def _common(context: Context, source: Path) -> Iterator[Contender]:
     yield ours("vsnap", "save", source, made, output=made, source=source)
     yield bound("bound", "save", source, 1, source=source)
     yield bound("bound, zstd alone", "save", source, 1, "none", source=source)
+    made = context.path("out.bound")
+    yield bound("bound, with a file", "save", source, 1, "blake3", made, output=made, source=source)
     made = context.path("out.qcow2")
     options = "-c -O qcow2 -o compression_type=zstd -W -m 16"
     yield Contender(
