@@ -304,7 +304,7 @@ def pump(
         done: Gets an item and its result; one call at a time, in any thread.  If ``ordered``, in the
             items' order.
         buffer_size: Bytes of each buffer.
-        workers: Threads; None for one a processor.
+        workers: Threads; None for one a processor, and one more if results refer to no buffer.
         ordered: See ``done``.
         keeps: Whether results refer to the buffers; else ``done`` may come later, and for several in a row.
         tick: Called in the calling thread now and then and once at the end; what it raises
@@ -314,7 +314,8 @@ def pump(
     Raises:
         BaseException: the first error, by order of the items, of ``items``, ``work`` or ``done``.
     """
-    count = default_workers() if workers is None else workers
+    # While one waits for the interpreter, or stores, the others pack.
+    count = default_workers() + (not keeps) if workers is None else workers
     batch = 1 if keeps else max(1, min(_BATCH, _BATCH_BYTES // max(1, buffer_size)))
     state = _Pump(
         items,

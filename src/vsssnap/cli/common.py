@@ -102,7 +102,9 @@ def copy_options(function: FuncT) -> FuncT:
             help="Bytes a second read from the source at most.",
         ),
         click.option(
-            "--workers", type=click.IntRange(1, 64), help="Threads that copy; by default one a processor."
+            "--workers",
+            type=click.IntRange(1, 64),
+            help="Threads that copy; by default about one a processor.",
         ),
     ):
         function = option(function)

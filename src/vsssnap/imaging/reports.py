@@ -40,7 +40,7 @@ class CopyOptions:
     """How a copy runs.
 
     Attributes:
-        workers: Threads, 1 to 64; None for one a processor.
+        workers: Threads, 1 to 64; None for one a processor, and one more for .vsnap images without a parent.
         rate_limit: Bytes of data a second that are read from the source at most, over all threads,
             so that a production server stays usable; None for no limit.
     """
