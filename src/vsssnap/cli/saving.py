@@ -42,6 +42,7 @@ vsssnap save /srv/data data.raw --require filesystem --verify
 vsssnap save /srv/db db.vsnap --stop-service postgresql --require application
 vsssnap save /srv /home '/backup/{name}-{date}.vsnap'
 vsssnap save disk.raw windows.vsnap --partition 2
+vsssnap save disk.vhdx root.vsnap --volume vg/root
 vsssnap save /srv/data - | ssh backup 'cat > data.vsnap'
 vsssnap save /dev/sdb2 yesterday.vsnap --shadow 1
 """,
@@ -96,7 +97,8 @@ vsssnap save /dev/sdb2 yesterday.vsnap --shadow 1
 @click.option(
     "--input-format",
     metavar="NAME",
-    help="Format of SOURCE, an image, with --partition or --shadow; raw: a file's bytes, whatever it is.",
+    help="Format of SOURCE, an image, with --partition, --volume or --shadow; "
+    "raw: a file's bytes, whatever it is.",
 )
 @click.option("--verify", "check", is_flag=True, help="Verify the image when it is complete.")
 @view_options
@@ -116,8 +118,9 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     """
     _copy_options(given)  # what is wrong with them is said before anything is stopped
     view = wanted(given, live=given["live"])
-    if given["partition"] and len(given["sources"]) > 1:
-        raise UsageError("--partition is about one source", hint="save the sources one by one")
+    if view.part is not None and len(given["sources"]) > 1:
+        option = "--volume" if view.part.volume else "--partition"
+        raise UsageError(f"{option} is about one source", hint="save the sources one by one")
     plans = plans_for(
         given["sources"], given["target"], given["format_name"], given["options"], given["replace"]
     )
@@ -131,7 +134,7 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
     shadow.check_alone(given)
     if given["live"]:
         return _save_live(out, plans, given, view)
-    disk = disk_image(plans[0].source, partition=given["partition"], format=given["input_format"])
+    disk = disk_image(plans[0].source, part=view.part, format=given["input_format"])
     if disk is not None:
         with contextlib.ExitStack() as unless:
             unless.callback(disk.close)
@@ -160,16 +163,14 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
         "timeout": given["timeout"],
         "options": options,
     }
-    if len(plans) == 1 and given["partition"] is None and disks.in_use(plans[0].source):
+    if len(plans) == 1 and view.part is None and disks.in_use(plans[0].source):
         return _save_disk(out, plans[0], given, view, asked)
     if given["uncovered"]:
         raise UsageError("--uncovered is about a disk whose partitions are in use")
     snapshot = Snapshot(*given["sources"], **asked)
     with contextlib.ExitStack() as stack:
         parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
-        check_plans(
-            plans, partition=given["partition"], parent=parent, replace=given["replace"], wrap=given["wrap"]
-        )
+        check_plans(plans, part=view.part, parent=parent, replace=given["replace"], wrap=given["wrap"])
         warn_of_places(out, [(plan.source, plan.target) for plan in plans])
         stack.enter_context(interrupts.deferred(snapshot.cancel))
         stack.enter_context(snapshot)
@@ -204,7 +205,7 @@ def _save_disk(out: Output, plan: Plan, given: dict[str, Any], view: Wanted, ask
 
     with contextlib.ExitStack() as stack:
         parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
-        check_plans([plan], partition=None, parent=parent, replace=given["replace"], wrap=given["wrap"])
+        check_plans([plan], part=None, parent=parent, replace=given["replace"], wrap=given["wrap"])
         warn_of_places(out, [(volume, plan.target) for volume in disks.used(plan.source)])
         reader, snapshot = disks.opened(out, stack, plan.source, given, view, asked)
         report = _write(out, reader, plan, given, parent=parent)
@@ -253,11 +254,11 @@ def _save_shadow(out: Output, plans: Sequence[Plan], given: dict[str, Any], view
 
     # A shadow copy is one volume, and --shadow-unused says what its unused blocks hold.
     unused = view.unused if given["unused"] else UnusedPolicy.READ
-    whole = dataclasses.replace(view, partition=None, unused=unused)
+    whole = dataclasses.replace(view, part=None, unused=unused)
 
     def opened(stack: contextlib.ExitStack) -> BlockReader:
         # Block 0 of every copy shows the catalog of now; the view blanks the way to it.
-        return stack.enter_context(whole.of(shadow.opened(stack, source, given, given["partition"]), source))
+        return stack.enter_context(whole.of(shadow.opened(stack, source, given), source))
 
     report, reader = _save_reader(out, plans[0], given, opened)
     facts = {"id": reader.metadata.snapshot_id, "created": reader.metadata.created}

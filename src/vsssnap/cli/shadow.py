@@ -8,7 +8,7 @@ import click
 
 from vsssnap._units import format_size
 from vsssnap.cli.common import PATH, is_block_device
-from vsssnap.cli.views import partition_of
+from vsssnap.cli.views import part_of
 from vsssnap.errors import DeviceReadError, ImageError, UnknownFormatError, UsageError
 
 if TYPE_CHECKING:
@@ -59,19 +59,18 @@ def shadow_options(function: FuncT) -> FuncT:
     return function
 
 
-def opened(
-    stack: contextlib.ExitStack, source: str, given: dict[str, Any], partition: int | None = None
-) -> ShadowReader:
-    """The shadow copy on SOURCE, or on a partition of it, that the options of ``save`` name.
+def opened(stack: contextlib.ExitStack, source: str, given: dict[str, Any]) -> ShadowReader:
+    """The shadow copy on SOURCE, or on a part of it, that the options of ``save`` name.
 
     Raises:
         UsageError: there is none of that name, or other options do not go with it.
     """
     refuse_snapshot_options(given, "--shadow", "it reads a shadow copy that is there and takes no snapshot")
     volume = stack.enter_context(_open(source, given["input_format"]))
-    if partition is not None:
-        volume = stack.enter_context(partition_of(volume, partition, source))
-        source = f"partition {partition} of {source}"
+    part = part_of(given)
+    if part is not None:
+        volume = stack.enter_context(part.of(volume, source))
+        source = f"{part} of {source}"
     return on_volume(stack, volume, source, given)
 
 

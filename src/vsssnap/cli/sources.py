@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vsssnap.cli.output import Output
     from vsssnap.cli.targets import Plan
+    from vsssnap.cli.views import Part
     from vsssnap.formats.base import ImageReader
     from vsssnap.snapshot import Snapshot
 
@@ -47,7 +48,7 @@ def refuse_images(sources: Sequence[str], input_format: str | None) -> None:
 def check_plans(
     plans: Sequence[Plan],
     *,
-    partition: int | None,
+    part: Part | None,
     parent: ImageReader | None,
     replace: bool,
     wrap: bool | None,
@@ -61,7 +62,7 @@ def check_plans(
     from vsssnap.imaging.planning import check_format, check_save
 
     for plan in plans:
-        size = _size_of(plan, partition, parent, wrap)
+        size = _size_of(plan, part, parent, wrap)
         if plan.target == STDOUT:
             check_format(plan.driver, "standard output", size, plan.options, parent, seekable=False)
             continue
@@ -109,17 +110,16 @@ def warn_of_doubles(out: Output, snapshot: Snapshot) -> None:
             out.warn(f"{first} and {name} are the same volume, and each gets an image of it")
 
 
-def _size_of(plan: Plan, partition: int | None, parent: ImageReader | None, wrap: bool | None) -> int:
+def _size_of(plan: Plan, part: Part | None, parent: ImageReader | None, wrap: bool | None) -> int:
     """Bytes that an image will have; where only a snapshot can tell, a size that does not matter."""
     from vsssnap import open_device
     from vsssnap.imaging.wrapping import wrapped, wrapping_for
-    from vsssnap.volumes import Partitions
 
     with contextlib.ExitStack() as stack:
         try:
             source = stack.enter_context(open_device(device_of(plan.source) or plan.source))
-            if partition is not None:
-                source = stack.enter_context(Partitions(source)[partition].open())
+            if part is not None:
+                source = stack.enter_context(part.of(source, plan.source))
         except (VssSnapError, OSError):
             return parent.size if parent is not None else MIB
         where = wrapping_for(source, plan.target, plan.driver.name, plan.options, parent, wrap)

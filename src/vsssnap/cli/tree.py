@@ -1,4 +1,4 @@
-"""What is in an image, as a tree: partitions, and file systems and shadow copies in them."""
+"""What is in an image, as a tree: partitions, LVM, and file systems and shadow copies in them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._units import format_size
-from vsssnap.cli import shadow
+from vsssnap.cli import logical, shadow
 from vsssnap.errors import (
     ImageError,
     ImageNotFoundError,
@@ -26,7 +26,8 @@ _ELSEWHERE = (ImageNotFoundError, ParentMismatchError)
 def contents(reader: BlockReader) -> dict[str, Any]:
     """What is found; parts that cannot be read have an ``error``.
 
-    A disk has ``partitions``, a volume a ``filesystem``; nothing is found in others.
+    A disk has ``partitions``, a volume a ``filesystem`` or a ``physical_volume`` of LVM; nothing is
+    found in others.
 
     Raises:
         ImageNotFoundError, ParentMismatchError: an image behind this one is missing.
@@ -36,23 +37,41 @@ def contents(reader: BlockReader) -> dict[str, Any]:
     try:
         table = Partitions(reader)
     except UnknownFormatError:
-        return _volume(reader)
+        return _bare(reader)
     except _ELSEWHERE:
         raise
     except VssSnapError as exc:
         # Damaged tables are worth a word; so is the file system of a volume that looks like a disk.
-        return _volume(reader) or {"error": str(exc)}
-    return _disk(table) if len(table) else _volume(reader) or _disk(table)
+        return _bare(reader) or {"error": str(exc)}
+    return _disk(reader, table) if len(table) else _bare(reader) or _disk(reader, table)
 
 
-def _disk(table: Partitions) -> dict[str, Any]:
+def _bare(reader: BlockReader) -> dict[str, Any]:
+    """What is on a volume, or on a disk without a table."""
+    return {**_volume(reader), **_physical(reader).get(0, {})}
+
+
+def _physical(reader: BlockReader) -> dict[int, dict[str, Any]]:
+    """What LVM has there, by partition."""
+    try:
+        return logical.contents(reader, _in_volume)
+    except _ELSEWHERE:
+        raise
+    except VssSnapError:  # what cannot be read is told where it is
+        return {}
+
+
+def _disk(reader: BlockReader, table: Partitions) -> dict[str, Any]:
+    physical = _physical(reader)
     return {
         "table": table.scheme,
         "sector_size": table.sector_size,
         "disk_id": table.disk_id if not isinstance(table.disk_id, int) else f"0x{table.disk_id:08x}",
         "hybrid": bool(table.hybrid),
         "notes": table.notes,
-        "partitions": [_partition(partition) for partition in table],
+        "partitions": [
+            {**_partition(partition), **physical.get(partition.number, {})} for partition in table
+        ],
     }
 
 
@@ -73,9 +92,15 @@ def _partition(partition: Partition) -> dict[str, Any]:
         except ImageError as exc:
             values["error"] = str(exc)
         else:
-            values |= _volume(volume)
-            if values.get("filesystem", {}).get("name") == "ntfs":
-                values |= shadow.contents(volume)
+            values |= _in_volume(volume)
+    return values
+
+
+def _in_volume(volume: BlockReader) -> dict[str, Any]:
+    """A file system, and the shadow copies in it."""
+    values = _volume(volume)
+    if values.get("filesystem", {}).get("name") == "ntfs":
+        values |= shadow.contents(volume)
     return values
 
 
@@ -123,10 +148,12 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         ]
         yield ("└─ " if last else "├─ ") + ", ".join(words) + (f' "{part["name"]}"' if part["name"] else "")
         for line in _described(part):
-            yield ("   " if last else "│  ") + "└─ " + line
+            yield ("   " if last else "│  ") + ("" if line.startswith(" ") else "└─ ") + line
 
 
 def _described(found: dict[str, Any]) -> Iterator[str]:
+    if "physical_volume" in found:
+        yield from logical.lines(found["physical_volume"], _described)
     if "error" in found:
         yield found["error"]
     if "filesystem" in found:

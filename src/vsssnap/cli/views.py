@@ -49,10 +49,66 @@ def view_options(function: FuncT) -> FuncT:
                 metavar="NUMBER",
                 help="Take this partition of a disk; `vsssnap info` shows those of an image.",
             ),
+            click.option(
+                "--volume",
+                metavar="NAME",
+                help="Take this logical volume of LVM (NAME or GROUP/NAME) on a disk, or on the partition "
+                "that --partition names.",
+            ),
         )
     ):
         function = option(function)
     return function
+
+
+@dataclass(frozen=True)
+class Part:
+    """A partition of a disk, or a logical volume on it.
+
+    Attributes:
+        partition: Its number, or that of one that the logical volume lies on; None for any.
+        volume: Name of the logical volume; "" for the partition itself.
+    """
+
+    partition: int | None
+    volume: str = ""
+
+    def of(self, disk: BlockReader, path: str) -> BlockReader:
+        """It as a reader that owns the disk.
+
+        Args:
+            disk: The disk.
+            path: Name of the disk, for the metadata.
+
+        Raises:
+            UsageError: there is no such part.
+            ImageError: there is no partition table, or it or what LVM has there is damaged.
+        """
+        from vsssnap.blocks.concat import ConcatReader
+        from vsssnap.blocks.window import WindowReader
+        from vsssnap.volumes.lvm.finding import find_volume
+        from vsssnap.volumes.partitions import Partitions
+        from vsssnap.volumes.wrapping import unwrapped
+
+        if self.volume:
+            inside = find_volume(disk, self.volume, self.partition).open()
+        else:
+            assert self.partition is not None  # noqa: S101 - one of them is named
+            inside = Partitions(disk)[self.partition].open()
+        said = unwrapped(disk.metadata)
+        said = said.replace(notes=(*said.notes, f"it is {self} of {path}"))
+        # Nothing of the disk behind it, for the sake of closing that too.
+        return ConcatReader([inside, WindowReader(disk, 0, 0, owned=True)], owned=True, metadata=said)
+
+    def __str__(self) -> str:
+        return f"logical volume {self.volume}" if self.volume else f"partition {self.partition}"
+
+
+def part_of(given: dict[str, Any]) -> Part | None:
+    """What ``--partition`` and ``--volume`` name, if they do."""
+    if given["partition"] is None and not given["volume"]:
+        return None
+    return Part(given["partition"], given["volume"] or "")
 
 
 @dataclass(frozen=True)
@@ -61,57 +117,34 @@ class Wanted:
 
     unused: UnusedPolicy
     exclude: tuple[Exclusion, ...]
-    partition: int | None
+    part: Part | None
 
     def of_snapshot(self, snapshot: Snapshot, volume: str) -> BlockReader:
-        """A reader of a snapshot's volume, or of a partition on it."""
+        """A reader of a snapshot's volume, or of a part of it."""
         from vsssnap.volumes.policy import UnusedPolicy
 
-        if self.partition is None:
+        if self.part is None:
             return snapshot.open(volume, unused=self.unused, exclude=self.exclude)
         return self.of(snapshot.open(volume, unused=UnusedPolicy.READ, exclude=()), volume)
 
     def of(self, reader: BlockReader, path: str) -> BlockReader:
-        """A reader, or a partition of it, without what is to be left out; closing it closes ``reader``.
+        """A reader, or a part of it, without what is to be left out; closing it closes ``reader``.
 
         Args:
             reader: What was opened.
-            path: Its name, for the metadata of a partition.
+            path: Its name, for the metadata of a part.
         """
         from vsssnap.volumes import UnusedPolicy, view_of
 
         try:
-            if self.partition is not None:
-                reader = partition_of(reader, self.partition, path)
+            if self.part is not None:
+                reader = self.part.of(reader, path)
             if self.unused is UnusedPolicy.READ and not self.exclude:
                 return reader
             return view_of(reader, unused=self.unused, exclude=self.exclude, owned=True)
         except BaseException:
             reader.close()
             raise
-
-
-def partition_of(disk: BlockReader, number: int, path: str) -> BlockReader:
-    """A partition as a reader that owns the disk.
-
-    Args:
-        disk: The disk.
-        number: Of the partition.
-        path: Name of the disk, for the metadata.
-
-    Raises:
-        UsageError: there is no such partition.
-        ImageError: there is no partition table, or it is damaged.
-    """
-    from vsssnap.blocks.window import WindowReader
-    from vsssnap.volumes import Partitions
-    from vsssnap.volumes.wrapping import unwrapped
-
-    found = Partitions(disk)[number]
-    found.open()  # raises where the disk ends before it does
-    said = unwrapped(disk.metadata)
-    said = said.replace(notes=(*said.notes, f"it is partition {number} of {path}"))
-    return WindowReader(disk, found.offset, found.length, owned=True, metadata=said)
 
 
 def wanted(given: dict[str, Any], *, live: bool) -> Wanted:
@@ -129,11 +162,11 @@ def wanted(given: dict[str, Any], *, live: bool) -> Wanted:
     exclude: tuple[Exclusion, ...] = () if live or given["no_exclude"] else DEFAULT_EXCLUSIONS
     if given["exclude"]:
         exclude = tuple(Exclusion(name) for name in given["exclude"])
-    return Wanted(unused, exclude, given["partition"])
+    return Wanted(unused, exclude, part_of(given))
 
 
-def disk_image(path: str, *, partition: int | None, format: str | None = None) -> BlockReader | None:
-    """An image that holds the disk whose partition is wanted; None if ``path`` is to be snapshotted.
+def disk_image(path: str, *, part: Part | None, format: str | None = None) -> BlockReader | None:
+    """An image that holds the disk of which a part is wanted; None if ``path`` is to be snapshotted.
 
     ``format`` is that of the image; by default it is recognised.  A raw file is read through a
     snapshot like a device, for it may be in use.
@@ -141,7 +174,7 @@ def disk_image(path: str, *, partition: int | None, format: str | None = None) -
     from vsssnap import open_image
 
     try:
-        if partition is None or not stat.S_ISREG(os.stat(path).st_mode):
+        if part is None or not stat.S_ISREG(os.stat(path).st_mode):
             return None
         reader = open_image(path, format=format)
     except UnknownFormatError:
