@@ -117,3 +117,15 @@ def test_write_to_another_partition_is_no_change(loop: str) -> None:
     finally:
         run("delpart", loop, "1")
         run("delpart", loop, "2")
+
+
+def test_a_mapped_device_counts_whatever_the_switch_of_queues_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "queue").mkdir()
+    (tmp_path / "queue" / "iostats").write_text("0\n")
+    monkeypatch.setattr("vsssnap._posix.activity.sysfs", lambda rdev: tmp_path)
+    monkeypatch.setattr("vsssnap._posix.activity.disk_of", lambda rdev: None)
+    assert not counts_requests(0)
+    (tmp_path / "dm").mkdir()
+    assert counts_requests(0)

@@ -83,6 +83,8 @@ def counts_requests(rdev: int) -> bool:
     Raises:
         OSError: the device is gone, or sysfs is not mounted.
     """
+    if (sysfs(rdev) / "dm").is_dir():
+        return True  # device-mapper counts by itself; the switch is about queues of requests, and it has none
     disk = disk_of(rdev)
     switch = sysfs(rdev if disk is None else disk) / "queue" / "iostats"
     return switch.read_text().strip() != "0"
