@@ -28,7 +28,7 @@ def disk(tmp_path: Path) -> Path:
 
 def test_whole_file(disk: Path) -> None:
     with loop_device(disk) as device:
-        assert found(device) == Loop(str(disk), 0, 8 * MIB, 512)
+        assert found(device) == Loop(str(disk), ((0, 8 * MIB),), 512)
 
 
 def test_sectors_of_4096(disk: Path) -> None:
@@ -39,7 +39,7 @@ def test_sectors_of_4096(disk: Path) -> None:
 def test_part_of_a_file(disk: Path) -> None:
     device = run("losetup", "--find", "--show", "--offset", "1048576", "--sizelimit", "4096", disk).strip()
     try:
-        assert found(device) == Loop(str(disk), MIB, 4096, 512)
+        assert found(device) == Loop(str(disk), ((MIB, 4096),), 512)
     finally:
         run("losetup", "--detach", device)
 
@@ -47,7 +47,7 @@ def test_part_of_a_file(disk: Path) -> None:
 def test_partition(disk: Path) -> None:
     require_lab("addpart", "delpart")
     with loop_device(disk, partitions=True) as device, partition(device, 1, 2048, 100) as part:
-        assert found(part) == Loop(str(disk), 2048 * 512, 100 * 512, 512)
+        assert found(part) == Loop(str(disk), ((2048 * 512, 100 * 512),), 512)
 
 
 def test_file_that_was_renamed_is_found_under_its_new_name(disk: Path) -> None:

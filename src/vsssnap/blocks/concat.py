@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vsssnap.blocks.extent import Extent, shift
 from vsssnap.blocks.reader import BlockReader
+from vsssnap.blocks.window import WindowReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,3 +79,16 @@ class ConcatReader(BlockReader):
             with ExitStack() as stack:  # closes them all, also if one fails
                 for part in self._parts:
                     stack.callback(part.close)
+
+
+def gathered(source: BlockReader, pieces: Sequence[tuple[int, int]]) -> BlockReader:
+    """Parts of a reader one behind the other; closing it closes ``source``.
+
+    Args:
+        source: The reader.
+        pieces: First byte and length of each, inside ``source``.
+    """
+    if len(pieces) == 1:
+        return WindowReader(source, *pieces[0], owned=True)
+    # Each of them owns the source, which closes once.
+    return ConcatReader([WindowReader(source, *piece, owned=True) for piece in pieces], owned=True)

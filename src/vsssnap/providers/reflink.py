@@ -1,8 +1,8 @@
 """Snapshots by cloning a file: XFS, btrfs and any other file system with FICLONE.
 
-What is cloned is a regular file, or the file behind a loop device, whose file system is
-flushed and frozen for the instant.  The clone has no name (O_TMPFILE), so nothing is left
-however the process ends, and it shares its blocks with the original until they are
+What is cloned is a regular file, or the file behind a loop device or behind a logical volume on
+one, whose file system is flushed and frozen for the instant.  The clone has no name (O_TMPFILE), so
+nothing is left however the process ends, and it shares its blocks with the original until they are
 overwritten.
 
 Source: ioctl_ficlonerange(2), ioctl_fsfreeze(2) as implemented by <linux/fs.h>, open(2).
@@ -27,8 +27,8 @@ from vsssnap._posix import loops, mounts  # noqa: E402 - likewise
 from vsssnap._posix.devices import Opened  # noqa: E402 - likewise
 from vsssnap._posix.freezer import Action, Freezer, Target  # noqa: E402 - likewise
 from vsssnap._posix.ioctls import FICLONE  # noqa: E402 - likewise
+from vsssnap.blocks.concat import gathered  # noqa: E402 - likewise
 from vsssnap.blocks.device import DeviceReader  # noqa: E402 - after the above
-from vsssnap.blocks.window import WindowReader  # noqa: E402 - after the above
 from vsssnap.consistency import Consistency  # noqa: E402 - after the above
 from vsssnap.errors import (  # noqa: E402 - after the above
     InsufficientStorageError,
@@ -64,8 +64,8 @@ class _Source:
         key: Equal for two spellings of one volume.
         device: The device or file.
         backing: The file to clone.
-        offset: First byte of the volume in it.
-        size: Bytes of the volume; None for the whole file, as long as it is at the instant.
+        pieces: The volume in it, first byte and length of each; None for the whole file, as long as
+            it is at the instant.
         sector_size: Of the volume, bytes.
         mount: The mounted file system to freeze, or None.
     """
@@ -73,8 +73,7 @@ class _Source:
     key: tuple[int, int, int]
     device: str
     backing: str
-    offset: int = 0
-    size: int | None = None
+    pieces: tuple[tuple[int, int], ...] | None = None
     sector_size: int = _FILE_SECTOR
     mount: mounts.Mount | None = None
     fds: list[int] = field(default_factory=list)  # whatever is open, the clone last
@@ -160,7 +159,7 @@ class ReflinkProvider(Provider):
                         hint="unmount what hides it",
                     )
                 targets.append(Target(point, source.mount.mount_point))
-            elif source.size is not None:
+            elif source.pieces is not None:
                 self._unmounted.append((source, _open(source, source.device, os.O_RDONLY)))
         self._freezer = Freezer(targets, actions)
         self._frozen = [target.fd for target in targets]
@@ -186,11 +185,12 @@ class ReflinkProvider(Provider):
         self._taken = True
         for source in self._sources.values():
             length = os.fstat(source.clone).st_size
-            if source.size is None:
-                source.size = length
-            elif source.offset + source.size > length:
+            if source.pieces is None:
+                source.pieces = ((0, length),)
+            end = max((offset + size for offset, size in source.pieces), default=0)
+            if end > length:
                 raise SnapshotError(
-                    f"{source.backing} has {length} bytes, {source.size} from {source.offset} are needed",
+                    f"{source.backing} has {length} bytes, those up to {end} are needed",
                     hint="the file behind the loop device was cut; run losetup --set-capacity",
                 )
         volumes = tuple(_volume(name, source) for name, source in self._order)
@@ -223,7 +223,7 @@ class ReflinkProvider(Provider):
             source.backing,
             ("file", found.st_dev, found.st_ino),
         )
-        return WindowReader(DeviceReader(opened), source.offset, volume.size, owned=True)
+        return gathered(DeviceReader(opened), source.pieces or ())
 
     def alive(self) -> None:
         """See `Provider`; a clone that is open cannot be lost."""
@@ -277,8 +277,8 @@ def _resolve(volume: object) -> _Source:
     except (OSError, ValueError) as exc:
         raise _CannotError(f"{volume}: {getattr(exc, 'strerror', None) or exc}") from exc
     return _Source(
-        (behind.st_dev, behind.st_ino, loop.offset), os.path.realpath(device), loop.backing,
-        loop.offset, loop.size, loop.sector_size, mount,
+        (behind.st_dev, behind.st_ino, loop.pieces[0][0]), os.path.realpath(device), loop.backing,
+        loop.pieces, loop.sector_size, mount,
     )  # fmt: skip
 
 
@@ -391,7 +391,7 @@ def _volume(name: str, source: _Source) -> SnapshotVolume:
     return SnapshotVolume(
         name=name,
         device=source.device,
-        size=source.size or 0,
+        size=sum(length for _, length in source.pieces or ()),
         sector_size=source.sector_size,
         filesystem=source.mount.filesystem if source.mount is not None else "",
         mount_point=source.mount.mount_point if source.mount is not None else "",
