@@ -45,7 +45,9 @@ class Machine:
             (here / name).write_text(f"{value}\n")
         self.held[os.makedev(8, number)] = held
 
-    def stacked(self, name: str, *below: str, uuid: str = "", called: str = "", raid: bool = False) -> None:
+    def stacked(
+        self, name: str, *below: str, uuid: str = "", called: str = "", raid: bool = False, minor: int = 0
+    ) -> None:
         (self.top / name / "slaves").mkdir(parents=True)
         for each in below:
             (self.top / name / "slaves" / each).mkdir()
@@ -55,6 +57,7 @@ class Machine:
             (self.top / name / "dm" / "name").write_text(called + "\n")
         if raid:
             (self.top / name / "md").mkdir()
+        (self.top / name / "dev").write_text(f"253:{minor}\n")
 
 
 @pytest.fixture
@@ -81,10 +84,10 @@ def test_a_mounted_partition_is_a_volume_and_an_unused_one_is_idle(machine: Mach
     ("uuid", "words"),
     [
         (
-            "LVM-abcdef",
-            "is under the logical volume /dev/mapper/vg-root, whose snapshot is not what is in the partition",
+            "CRYPT-LUKS2-1",
+            "is under the encrypted volume /dev/mapper/vg-root, whose snapshot is not what is below it",
         ),
-        ("CRYPT-LUKS2-1", "is under the encrypted volume /dev/mapper/vg-root, "),
+        ("mpath-1", "is under the multipath device /dev/mapper/vg-root, "),
         ("other", "is under the device /dev/mapper/vg-root, "),
     ],
 )
@@ -97,13 +100,39 @@ def test_what_lies_under_a_mapped_device_has_no_volume_of_its_own(
     assert not only().idle
 
 
+def test_a_partition_under_lvm_alone_is_told_from_one_under_others_too(machine: Machine) -> None:
+    machine.partition(1, "dm-0", "dm-1")
+    machine.stacked("dm-0", "sda1", uuid="LVM-abcdef", called="vg-root")
+    machine.stacked("dm-1", "sda1", uuid="LVM-ghijkl-cow", called="vg-before-cow")
+    assert only() == PlacedVolume(offset=SIZE * 512, length=SIZE * 512, name="/dev/sda1", logical=True)
+    machine.stacked("dm-2", "sda1", uuid="CRYPT-PLAIN-x", called="secret")
+    machine.held[os.makedev(8, 1)] = ("dm-0", "dm-2")
+    assert not only().logical
+    assert "the encrypted volume /dev/mapper/secret" in only().reason
+
+
+def test_logical_volumes_are_found_by_their_ids(machine: Machine) -> None:
+    machine.stacked("dm-0", "sda1", uuid="LVM-one", called="vg-root", minor=0)
+    machine.stacked("dm-1", "sda1", uuid="LVM-two", called="vg-idle", minor=1)
+    machine.stacked("dm-2", "sda1", uuid="LVM-three", called="vg-luks", minor=2)
+    machine.stacked("dm-3", "dm-2", uuid="CRYPT-LUKS2-1", called="secret", minor=3)
+    machine.held[os.makedev(253, 2)] = ("dm-3",)
+    machine.table = b"36 35 253:0 / /mnt rw - ext4 /dev/mapper/vg-root rw\n"
+    found = disks.mapped_volumes()
+    assert sorted(found) == ["one", "three", "two"]
+    assert (found["one"].name, found["one"].idle, found["one"].reason) == ("/dev/dm-0", False, "")
+    assert (found["two"].idle, found["two"].reason) == (True, "")
+    assert not found["three"].idle
+    assert "the encrypted volume /dev/mapper/secret" in found["three"].reason
+
+
 def test_volumes_that_span_disks_are_named_with_them(machine: Machine) -> None:
     machine.partition(1, "md127", "dm-3")
     machine.stacked("md127", "sda1", "sdb1", raid=True)
     machine.stacked("dm-3", "sda1", "sdc", uuid="LVM-x", called="vg-data")
     assert only().reason == (
         "is under the RAID /dev/md127, which spans sda1, sdb1 and the logical volume /dev/mapper/vg-data,"
-        " which spans sda1, sdc, whose snapshot is not what is in the partition"
+        " which spans sda1, sdc, whose snapshot is not what is below it"
     )
 
 

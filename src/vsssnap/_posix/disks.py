@@ -1,15 +1,18 @@
 """Which volumes of the system lie on a disk, and which of them a snapshot can stand for.
 
 A partition whose file system is mounted is such a volume.  What lies under another block device
-(LVM, RAID, encryption) is not: the snapshot of a logical volume holds the volume, and not what is
-around it in the partition.
+(RAID, encryption) is not: the snapshot of an encrypted volume holds the volume, and not what is in the
+partition.  Of a partition under LVM the logical volumes are such volumes.
 
 Source: Linux Documentation/ABI/stable/sysfs-block (partition, start, size, in sectors of 512 bytes
-whatever the disk has), testing/sysfs-block (holders, slaves), testing/sysfs-block-dm (name, uuid).
+whatever the disk has), testing/sysfs-block (holders, slaves), testing/sysfs-block-dm (name, uuid);
+that the UUID of a logical volume's device is made of "LVM-" and those of group and volume is documented
+in dmsetup(8) and lvm2's doc/uuid.txt.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -17,11 +20,11 @@ from pathlib import Path
 
 assert sys.platform != "win32"  # noqa: S101 - mypy for win32 skips the rest
 
-from vsssnap._placed import PlacedVolume  # noqa: E402 - only readable on Linux
+from vsssnap._placed import MappedVolume, PlacedVolume  # noqa: E402 - only readable on Linux
 from vsssnap._posix import mounts, topology  # noqa: E402 - likewise
 from vsssnap.errors import DeviceReadError, UsageError  # noqa: E402 - after the above
 
-__all__ = ["volumes_of", "volumes_on"]
+__all__ = ["mapped_volumes", "volumes_of", "volumes_on"]
 
 _SECTOR = 512
 CLASS_BLOCK = Path("/sys/class/block")
@@ -79,8 +82,46 @@ def _placed(rdev: int, table: tuple[mounts.Mount, ...]) -> PlacedVolume:
     except (OSError, ValueError) as exc:
         raise DeviceReadError(f"{name} went away: {exc}", hint="try again") from exc
     mounted = mounts.of_device(rdev, table)
+    if not mounted and (held := mounts.holders(rdev)) and all(_mapped_id(CLASS_BLOCK / one) for one in held):
+        return PlacedVolume(offset=offset, length=length, name=name, logical=True)
     reason = _shared(rdev, mounted) if mounted else _in_use(rdev)
     return PlacedVolume(offset=offset, length=length, name=name, idle=not (mounted or reason), reason=reason)
+
+
+def mapped_volumes() -> dict[str, MappedVolume]:
+    """The logical volumes that the system shows, by id."""
+    table = mounts.read()
+    found: dict[str, MappedVolume] = {}
+    for folder in sorted(CLASS_BLOCK.glob("dm-*")):
+        identifier, rdev = _mapped_id(folder), topology.number_of(folder)
+        if identifier and rdev is not None:
+            mounted = mounts.of_device(rdev, table)
+            reason = _shared(rdev, mounted) if mounted else _in_use(rdev)
+            found[identifier] = MappedVolume(
+                id=identifier,
+                name=_mapped_name(folder, rdev),
+                idle=not (mounted or reason),
+                reason=reason,
+            )
+    return found
+
+
+def _mapped_id(folder: Path) -> str:
+    """The ids of group and volume of a device that LVM made; "" of any other."""
+    try:
+        maker, _, identifier = (folder / "dm" / "uuid").read_text().strip().partition("-")
+    except OSError:
+        return ""
+    return identifier if maker == "LVM" else ""
+
+
+def _mapped_name(folder: Path, rdev: int) -> str:
+    """The path of a mapped device, by its name if there is such a node."""
+    with contextlib.suppress(OSError, ValueError):
+        path = f"/dev/mapper/{(folder / 'dm' / 'name').read_text().strip()}"
+        if os.stat(path).st_rdev == rdev:
+            return path
+    return f"/dev/{folder.name}"
 
 
 def _shared(rdev: int, mounted: tuple[mounts.Mount, ...]) -> str:
@@ -98,7 +139,7 @@ def _in_use(rdev: int) -> str:
     if not held:
         return topology.shown_as(rdev)
     shown = [_holder(CLASS_BLOCK / name) for name in held]
-    return f"is under {' and '.join(shown)}, whose snapshot is not what is in the partition"
+    return f"is under {' and '.join(shown)}, whose snapshot is not what is below it"
 
 
 def _holder(folder: Path) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "beneath",
     "disk_of",
     "flush_neighbours",
+    "number_of",
     "partitions",
     "shown_as",
     "sysfs",
@@ -43,7 +44,7 @@ def sysfs(rdev: int) -> Path:
     return Path(f"/sys/dev/block/{os.major(rdev)}:{os.minor(rdev)}")
 
 
-def _number(folder: Path) -> int | None:
+def number_of(folder: Path) -> int | None:
     """The device number that a folder of sysfs is about."""
     try:
         major, minor = (folder / "dev").read_text().split(":")
@@ -54,14 +55,14 @@ def _number(folder: Path) -> int | None:
 
 def partitions(rdev: int) -> tuple[int, ...]:
     """The partitions of a disk."""
-    numbers = (_number(mark.parent) for mark in sorted(sysfs(rdev).glob("*/partition")))
+    numbers = (number_of(mark.parent) for mark in sorted(sysfs(rdev).glob("*/partition")))
     return tuple(number for number in numbers if number is not None)
 
 
 def disk_of(rdev: int) -> int | None:
     """The disk that a partition is on; None for anything else."""
     here = sysfs(rdev)
-    return _number(here.resolve().parent) if (here / "partition").exists() else None
+    return number_of(here.resolve().parent) if (here / "partition").exists() else None
 
 
 def beneath(found: os.stat_result) -> set[tuple[int, ...]]:
@@ -84,7 +85,7 @@ def beneath(found: os.stat_result) -> set[tuple[int, ...]]:
             continue
         known.add((number,))
         todo += [disk] if (disk := disk_of(number)) is not None else []
-        todo += [slave for entry in sysfs(number).glob("slaves/*") if (slave := _number(entry)) is not None]
+        todo += [slave for entry in sysfs(number).glob("slaves/*") if (slave := number_of(entry)) is not None]
         with contextlib.suppress(OSError, ValueError):  # no loop device, or its file has no name here
             name = os.fsdecode((sysfs(number) / "loop" / "backing_file").read_bytes().rstrip(b"\n"))
             backing = os.stat(name)

@@ -59,6 +59,7 @@ def opened(
         options: Further arguments of `DiskSnapshot`.
     """
     from vsssnap import DiskSnapshot, Uncovered
+    from vsssnap.disk.snapshot import named
 
     policy = Uncovered(given["uncovered"]) if given["uncovered"] else None
     disk = DiskSnapshot(path, uncovered=policy, **options)
@@ -75,7 +76,7 @@ def opened(
     names = ", ".join(disk.volumes.values())
     taken = f" by {snapshot.provider}, {snapshot.consistency.name.lower()} consistent" if snapshot else ""
     out.say(f"snapshot of {names or 'nothing'}{taken}")
-    for number, why in disk.uncovered.items():
+    for key, why in disk.uncovered.items():
         done = "is left out" if policy is Uncovered.LEAVE_OUT else "is read as it is, and may be torn"
-        out.warn(f"partition {number} {done}: it {why}")
+        out.warn(f"{named(key)} {done}: it {why}")
     return stack.enter_context(disk.open(unused=view.unused, exclude=view.exclude)), snapshot

@@ -13,6 +13,7 @@ from vsssnap.blocks.device import open_path
 from vsssnap.blocks.target import windows_system
 from vsssnap.consistency import Consistency, level_of
 from vsssnap.disk.composed import DiskReader, Uncovered
+from vsssnap.disk.logical import LogicalVolumes, find
 from vsssnap.errors import (
     ClosedError,
     ConsistencyError,
@@ -51,9 +52,11 @@ class DiskSnapshot:
 
     Partitions that are mounted are snapshotted together.  Those that nobody uses are read as they are,
     held and watched by the provider ``static``, so that a write to one is an error and never a torn
-    image.  All others (swap, what is under LVM, RAID or encryption, file systems that span disks) are
-    refused with the reason, unless ``uncovered`` says what becomes of them.  The partition table and
-    the gaps between partitions are read from the disk.
+    image.  Of a partition under LVM the logical volumes are taken so, each by itself; LVM's own
+    metadata are read, and a change of them meanwhile is an error.  All others (swap, what is under RAID
+    or encryption, file systems and logical volumes that span disks, thin volumes) are refused with the
+    reason, unless ``uncovered`` says what becomes of them.  The partition table and the gaps between
+    partitions are read from the disk.
 
     On Windows all volumes are snapshotted together; those in several pieces are refused, and so are
     those without a file system.  A partition without a volume, which nobody uses, is read as it is.
@@ -61,13 +64,14 @@ class DiskSnapshot:
     Use from one thread, but for `cancel` and the readers.
 
     Attributes:
-        volumes: The volume that stands for each partition, by number; known once it is created.
+        volumes: The volume that stands for each partition, by number, and for each logical volume, by
+            ``"group/volume"``; known once it is created.
         uncovered: Why none stands for the others.
         snapshot: The snapshot of the mounted ones; None if no partition is.
     """
 
-    volumes: Mapping[int, str]
-    uncovered: Mapping[int, str]
+    volumes: Mapping[int | str, str]
+    uncovered: Mapping[int | str, str]
     snapshot: Snapshot | None
 
     def __init__(
@@ -91,7 +95,8 @@ class DiskSnapshot:
             quiesce: Entered for the instant.
             timeout: Seconds for `create`.
             options: A provider's options.
-            uncovered: What becomes of partitions that no volume stands for; None refuses them.
+            uncovered: What becomes of partitions and logical volumes that no snapshot stands for; None
+                refuses them.
 
         Raises:
             UsageError: an argument is wrong in itself.
@@ -112,7 +117,8 @@ class DiskSnapshot:
             "options": options,
         }
         self._stack: contextlib.ExitStack | None = None
-        self._watched: dict[int, Snapshot] = {}
+        self._watched: dict[int | str, Snapshot] = {}
+        self._logical = LogicalVolumes()
         self._unowned: set[int] = set()  # partitions in which the system has no volume
         self._cancelled = False
         self.volumes = self.uncovered = MappingProxyType({})
@@ -138,29 +144,39 @@ class DiskSnapshot:
         placed = volumes_on(self._path)
         with open_path(self._path) as base:
             table = [partition for partition in Partitions(base) if not partition.extended]
-        reasons: dict[int, str] = {}
-        mounted: dict[int, str] = {}
+        reasons: dict[int | str, str] = {}
+        mounted: dict[int | str, str] = {}
+        idle: dict[int | str, str] = {}
+        under_lvm: dict[int, str] = {}
         self._watched, self._unowned = {}, set()
         for partition in table:
             found = _volume_of(partition, placed)
             if isinstance(found, str):
                 reasons[partition.number] = found
+            elif found.logical:
+                under_lvm[partition.number] = found.name
             elif not found.idle:
                 mounted[partition.number] = found.name
             elif not found.name:
                 self._unowned.add(partition.number)
             else:
-                watched = self._watch(found.name, stack)
-                if isinstance(watched, Snapshot):
-                    self._watched[partition.number] = watched
-                else:
-                    reasons[partition.number] = watched
+                idle[partition.number] = found.name
+        self._logical = find(under_lvm)
+        reasons.update(self._logical.reasons)
+        mounted.update(self._logical.mounted)
+        for key, name in (idle | self._logical.idle).items():
+            watched = self._watch(name, stack)
+            if isinstance(watched, Snapshot):
+                self._watched[key] = watched
+            else:
+                reasons[key] = watched
+        self._logical.reasons = reasons
         if reasons and self._policy is None:
-            said = "; ".join(f"partition {number} {reason}" for number, reason in sorted(reasons.items()))
+            said = "; ".join(f"{named(key)} {reason}" for key, reason in sorted(reasons.items(), key=_order))
             raise UsageError(f"{self._path}: no snapshot can stand for all of it: {said}", hint=_POLICIES)
         self.uncovered = MappingProxyType(reasons)
-        idle = {number: next(iter(each.volumes)) for number, each in self._watched.items()}
-        self.volumes = MappingProxyType(dict(sorted({**mounted, **idle}.items())))
+        still = {key: next(iter(each.volumes)) for key, each in self._watched.items()}
+        self.volumes = MappingProxyType(dict(sorted({**mounted, **still}.items(), key=_order)))
         self._mounted = mounted
         if mounted:
             self.snapshot = Snapshot(*mounted.values(), **self._given)  # type: ignore[arg-type]  # its own arguments
@@ -224,26 +240,33 @@ class DiskSnapshot:
             raise ClosedError("the disk is not taken", hint="open readers inside the with block")
         with contextlib.ExitStack() as stack:
             base = stack.enter_context(open_path(self._path))
-            readers: dict[int, BlockReader] = {}
-            for number in self.volumes:
-                one = self._watched.get(number) or self.snapshot
+            taken: dict[int | str, BlockReader] = {}
+            for key, name in self.volumes.items():
+                one = self._watched.get(key) or self.snapshot
                 assert one is not None  # noqa: S101 - `volumes` names what one of them has
-                name = self.volumes[number]
-                readers[number] = stack.enter_context(one.open(name, unused=unused, exclude=exclude))
+                taken[key] = stack.enter_context(one.open(name, unused=unused, exclude=exclude))
+            said = self._described(taken, base.metadata)
             table = Partitions(base)
+            readers = {key: reader for key, reader in taken.items() if isinstance(key, int)}
+            logical = {key: reader for key, reader in taken.items() if isinstance(key, str)}
             readers |= {number: table[number].open() for number in self._unowned}
-            said = self._described(readers, base.metadata)
+            for number in self._logical.devices:
+                part = self._logical.open(number, logical, unused, self._policy)
+                readers[number] = stack.enter_context(part)
             disk = DiskReader(base, readers, uncovered=self._policy, owned=True, metadata=said)
             stack.pop_all()
         return disk
 
-    def _described(self, readers: Mapping[int, BlockReader], base: ImageMetadata) -> ImageMetadata:
+    def _described(self, readers: Mapping[int | str, BlockReader], base: ImageMetadata) -> ImageMetadata:
         """What the parts say, as said by the whole."""
         notes, exclusions = list(base.notes), list(base.exclusions)
-        for number, reader in readers.items():
-            notes += [f"partition {number}: {note}" for note in reader.metadata.notes]
-            exclusions += [f"partition {number}: {path}" for path in reader.metadata.exclusions]
-        notes += [f"partition {number} was read as it is: it {why}" for number, why in self._live().items()]
+        for key, reader in readers.items():
+            notes += [f"{named(key)}: {note}" for note in reader.metadata.notes]
+            exclusions += [f"{named(key)}: {path}" for path in reader.metadata.exclusions]
+        if self._policy is Uncovered.READ:
+            notes += [f"{named(key)} was read as it is: it {why}" for key, why in self.uncovered.items()]
+        elif self._policy is Uncovered.LEAVE_OUT:
+            exclusions += [named(key) for key in self.uncovered if isinstance(key, str)]
         first = next(iter(self._mounted), None)
         said = readers[first].metadata if first is not None else base
         return said.replace(
@@ -254,11 +277,19 @@ class DiskSnapshot:
             exclusions=tuple(exclusions),
         )
 
-    def _live(self) -> Mapping[int, str]:
-        return self.uncovered if self._policy is Uncovered.READ else {}
-
     def __repr__(self) -> str:
         return f"<DiskSnapshot of {self._path}: {'live' if self._stack is not None else 'not taken'}>"
+
+
+def named(key: int | str) -> str:
+    """A partition by its number, or a logical volume by ``"group/volume"``, in words."""
+    return f"partition {key}" if isinstance(key, int) else f"logical volume {key}"
+
+
+def _order(item: tuple[int | str, str]) -> tuple[bool, int, str]:
+    """Partitions by number, then logical volumes by name."""
+    key = item[0]
+    return (False, key, "") if isinstance(key, int) else (True, 0, key)
 
 
 def _volume_of(partition: Partition, placed: Sequence[PlacedVolume]) -> PlacedVolume | str:

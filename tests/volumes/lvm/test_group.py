@@ -85,6 +85,7 @@ def test_a_text_that_goes_round_the_end_of_its_area_is_read(at: int) -> None:
 
 def test_one_good_copy_of_two_is_enough() -> None:
     image = physical_volume(TEXT, copies=2)
+    damaged = image
     for offset in (lvm.AREA + 100, lvm.AREA + 700):  # the header, the text
         damaged = bytearray(image)
         damaged[offset] ^= 1

@@ -172,7 +172,7 @@ def _segment(
 ) -> LogicalSegment:
     kind = _text(section, "type", where)
     if kind != STRIPED:
-        return LogicalSegment(offset=offset, length=length, type=kind[:64])
+        return LogicalSegment(offset=offset, length=length, type=kind[:64], uses=_names(section))
     count = _number(section, "stripe_count", where, least=1)
     places = section.get("stripes")
     if not isinstance(places, list) or len(places) != 2 * count:
@@ -186,7 +186,9 @@ def _segment(
             raise _wrong(f"{where} does not say where its {count} stripes are")
         place = physical.get(name)
         if place is None:  # on another logical volume, while pvmove(8) runs
-            return LogicalSegment(offset=offset, length=length, type=f"{kind} over {name[:64]}")
+            return LogicalSegment(
+                offset=offset, length=length, type=f"{kind} over {name[:64]}", uses=_names(section)
+            )
         start = place.start + extent * place.extent_size
         if extent < 0 or start + share > place.end:
             raise _wrong(f"{where} is outside of the physical volume {name}")
@@ -221,6 +223,12 @@ def _text(section: Section, key: str, where: str, default: str | None = None) ->
     if not isinstance(value, str):
         raise _wrong(f"{where} has the {key} {str(value)[:40]}")
     return value
+
+
+def _names(section: Section) -> frozenset[str]:
+    """All texts in a segment; the names of what it consists of are among them."""
+    values = [each for value in section.values() for each in (value if isinstance(value, list) else [value])]
+    return frozenset(value for value in values if isinstance(value, str))
 
 
 def _texts(section: Section, key: str) -> list[str]:

@@ -11,7 +11,7 @@ from vsssnap.volumes.lvm.label import has_label, read_label
 from vsssnap.volumes.partitions import Partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.volumes.lvm.layout import LogicalVolume
@@ -43,7 +43,15 @@ def physical_volumes(disk: BlockReader) -> dict[int, Physical]:
     Raises:
         DeviceReadError: the disk cannot be read where its table is.
     """
-    readers = dict(_candidates(disk))
+    return grouped(dict(_candidates(disk)))
+
+
+def grouped(readers: Mapping[int, BlockReader]) -> dict[int, Physical]:
+    """Physical volumes by partition, those of one group put together.
+
+    Args:
+        readers: What is in the partitions.
+    """
     labels: dict[int, str] = {}
     found: dict[int, Physical] = {}
     for number, volume in readers.items():

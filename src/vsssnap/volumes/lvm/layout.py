@@ -58,6 +58,7 @@ class LogicalSegment:
         stripes: Where it lies: names of physical volumes, each with the first byte there; empty of
             other types.
         stripe_size: Bytes of a stripe; 0 unless striped.
+        uses: Names of volumes that it consists of, of other types.
     """
 
     offset: int
@@ -65,6 +66,7 @@ class LogicalSegment:
     type: str
     stripes: tuple[tuple[str, int], ...] = ()
     stripe_size: int = 0
+    uses: frozenset[str] = frozenset()
 
     @property
     def end(self) -> int:
