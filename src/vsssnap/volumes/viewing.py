@@ -7,21 +7,24 @@ from typing import TYPE_CHECKING
 from vsssnap.blocks.concat import ConcatReader
 from vsssnap.blocks.reader import BlockReader, as_reader
 from vsssnap.blocks.window import WindowReader
-from vsssnap.errors import DeviceReadError, ImageError, UsageError
+from vsssnap.errors import DeviceReadError, ImageError, UnknownFormatError, UsageError
 from vsssnap.metadata import ImageMetadata
 from vsssnap.volumes.base import checked_exclusions, checked_policy
 from vsssnap.volumes.composing import pieces
 from vsssnap.volumes.detect import filesystem
+from vsssnap.volumes.lvm.finding import WHOLE
+from vsssnap.volumes.lvm.viewing import LogicalViews
 from vsssnap.volumes.partitions import Partitions
 from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS, Exclusion, UnusedPolicy
 from vsssnap.volumes.view import FileSystemView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from vsssnap.blocks.extent import Extent
     from vsssnap.blocks.reader import SupportsPread
     from vsssnap.volumes.base import FileSystem
+    from vsssnap.volumes.partitions import Partition
     from vsssnap.volumes.view import SystemMap
 
 
@@ -33,7 +36,7 @@ def view_of(
     exclude: Collection[Exclusion] = DEFAULT_EXCLUSIONS,
     owned: bool = False,
 ) -> BlockReader:
-    """A volume, or a disk with all its partitions, without what an image need not hold.
+    """A volume, or a disk with all its partitions and logical volumes, without what an image need not hold.
 
     What cannot be told is kept, also where the file system's own blocks cannot be read; the metadata
     say what was left out, and why something was not.
@@ -111,31 +114,53 @@ def _disk_view(
     owned: bool,
 ) -> BlockReader | None:
     """A view of every partition, or None if it is no disk that can be taken apart."""
+    notes, exclusions = list(metadata.notes), list(metadata.exclusions)
+
+    def viewed(name: str, window: BlockReader) -> BlockReader:
+        try:
+            fs = filesystem(window)
+        except DeviceReadError as exc:
+            fs = None
+            notes.append(f"{name}: its file system cannot be read: {exc.message}")
+        if fs is not None:
+            judge(fs)
+        view = FileSystemView(window, fs, unused=unused, exclude=exclude, owned=True)
+        notes.extend(f"{name}: {note}" for note in view.metadata.notes)
+        exclusions.extend(f"{name}: {path}" for path in view.metadata.exclusions)
+        return view
+
+    def in_volume(name: str, volume: BlockReader) -> BlockReader:
+        # Its reader has the disk's metadata, which are said once.
+        return viewed(
+            f"logical volume {name}", WindowReader(volume, 0, volume.size, metadata=ImageMetadata())
+        )
+
     try:
-        parts = []
-        notes, exclusions = list(metadata.notes), list(metadata.exclusions)
-        for partition in Partitions(source):
+        logical = LogicalViews(source, unused, in_volume)
+        parts: list[tuple[Partition, BlockReader]] = []
+        for partition in _table(source):
             if partition.extended:
                 continue
             partition.open()  # raises where the disk ends before it does
             window = WindowReader(source, partition.offset, partition.length, metadata=ImageMetadata())
-            try:
-                fs = filesystem(window)
-            except DeviceReadError as exc:
-                fs = None
-                notes.append(f"partition {partition.number}: its file system cannot be read: {exc.message}")
-            if fs is not None:
-                judge(fs)
-            view = FileSystemView(window, fs, unused=unused, exclude=exclude, owned=True)
+            view = logical.of(partition.number, window) or viewed(f"partition {partition.number}", window)
             parts.append((partition, view))
-            notes += [f"partition {partition.number}: {note}" for note in view.metadata.notes]
-            exclusions += [f"partition {partition.number}: {path}" for path in view.metadata.exclusions]
-        if not parts:
+        only = None if parts else logical.of(WHOLE, source)
+        if not parts and only is None:
             return None
         said = metadata.replace(notes=tuple(notes), exclusions=tuple(exclusions))
-        return _DiskView(source, pieces(source, parts), said, owned=owned)
-    except (ImageError, UsageError, DeviceReadError):  # no table, a damaged one, or partitions that overlap
+        listed = pieces(source, parts) if only is None else [only]
+        return _DiskView(source, listed, said, owned=owned)
+    except (ImageError, UsageError, DeviceReadError):  # a damaged table, or partitions that overlap
         return None
+
+
+def _table(disk: BlockReader) -> Iterable[Partition]:
+    """The partitions of a disk; none if it has no table."""
+    try:
+        return Partitions(disk)
+    except UnknownFormatError:
+        return ()
 
 
 class _DiskView(ConcatReader):
