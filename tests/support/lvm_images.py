@@ -1,6 +1,6 @@
 """Physical volumes of LVM2 with known content, written from the published format by code of its own.
 
-Source: "Logical Volume Manager (LVM) format" of the libvslvm project.
+Source: "LVM format specification" of the libvslvm project.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@ A partition whose file system is mounted is such a volume.  What lies under anot
 partition.  Of a partition under LVM the logical volumes are such volumes.
 
 Source: Linux Documentation/ABI/stable/sysfs-block (partition, start, size, in sectors of 512 bytes
-whatever the disk has), testing/sysfs-block (holders, slaves), testing/sysfs-block-dm (name, uuid);
-that the UUID of a logical volume's device is made of "LVM-" and those of group and volume is documented
-in dmsetup(8) and lvm2's doc/uuid.txt.
+whatever the disk has), testing/sysfs-block (holders, slaves), testing/sysfs-block-dm (name, uuid).
+The UUID of a logical volume's device is "LVM-" and the UUIDs of group and volume, as dmsetup(8) shows it.
 """
 
 from __future__ import annotations

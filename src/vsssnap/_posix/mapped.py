@@ -119,8 +119,10 @@ def parse(data: bytes, count: int) -> Iterator[tuple[int, int, str, str]]:
         if at + _TARGET.size > len(data):
             raise NoTableError("its table is longer than device-mapper tells")
         start, length, _, following, kind = _TARGET.unpack_from(data, at)
-        text = data[at + _TARGET.size :].split(b"\0", 1)[0]
-        yield start * _SECTOR, length * _SECTOR, _word(kind), text.decode("utf-8", "replace")
+        text = at + _TARGET.size
+        end = data.find(b"\0", text)
+        parameters = data[text : end if end >= 0 else len(data)].decode("utf-8", "replace")
+        yield start * _SECTOR, length * _SECTOR, _word(kind), parameters
         at = following
 
 

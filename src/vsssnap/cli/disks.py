@@ -22,22 +22,28 @@ def in_use(path: str) -> bool:
     """Whether a source is a disk with a partition that somebody uses: no snapshot takes it as one."""
     if not (is_block_device(path) or is_disk(device_path(path) or "")):
         return False
+    from vsssnap.disk.snapshot import volumes_on
+
     try:
-        return bool(used(path))
+        return any(not volume.idle for volume in volumes_on(path))
     except (SnapshotError, DeviceReadError, ImageError, UsageError):  # a partition, or no disk at all
         return False
 
 
 def used(path: str) -> list[str]:
-    """The names of the volumes on a disk that somebody uses.
+    """The names of the volumes on a disk that somebody uses, logical ones too.
 
     Raises:
         UsageError: it is no disk.
         SnapshotError: the system does not say.
+        DeviceReadError: a partition cannot be read.
     """
+    from vsssnap.disk.logical import find
     from vsssnap.disk.snapshot import volumes_on
 
-    return [volume.name for volume in volumes_on(path) if not volume.idle]
+    found = [volume for volume in volumes_on(path) if not volume.idle]
+    logical = find({number: volume.name for number, volume in enumerate(found) if volume.logical})
+    return [*(volume.name for volume in found if not volume.logical), *logical.mounted.values()]
 
 
 def opened(

@@ -239,7 +239,7 @@ def test_every_word_of_the_text_may_be_missing_or_another() -> None:
     words = TEXT.split(b" ")
     seen = set()
     for number in range(len(words)):
-        for other in (b"", b"-1", b"}", b'"', b"99999999999999999999"):
+        for other in (b"", b"-1", b"}"):
             text = b" ".join((*words[:number], other, *words[number + 1 :]))
             seen.add(outcome(lvm.rewritten(physical_head(), text)))
     assert seen <= {

@@ -1,7 +1,7 @@
 """The description of a volume group, checked: nothing that it says is used before it is in bounds.
 
-Source: "Logical Volume Manager (LVM) format" of the libvslvm project, section 4 (metadata);
-lvmraid(7), lvmthin(7) and lvmcache(7) on the types of segments.  Sizes count sectors of 512 bytes.
+Source: "LVM format specification" of the libvslvm project, section "Metadata"; lvmraid(7), lvmthin(7)
+and lvmcache(7) on the types of segments.  Sizes count sectors of 512 bytes.
 """
 
 from __future__ import annotations

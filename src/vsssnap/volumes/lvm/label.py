@@ -27,7 +27,7 @@ from vsssnap.volumes.lvm.structs import (
 if TYPE_CHECKING:
     from vsssnap.blocks.reader import BlockReader
 
-_LONGEST_TEXT: Final = 32 * MIB  # LVM makes areas of 1 MiB; who has thousands of volumes takes some more
+_LONGEST_TEXT: Final = 16 * MIB  # LVM makes areas of 1 MiB; who has thousands of volumes takes some more
 _MOST_AREAS: Final = 30  # so many fit into the label's sector
 
 

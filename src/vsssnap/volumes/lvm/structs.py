@@ -1,8 +1,9 @@
 """Binary structures of LVM2: label, physical volume header, header of a metadata area.
 
-Sources: "Logical Volume Manager (LVM) format" of the libvslvm project (documentation/Logical Volume
-Manager (LVM) format.asciidoc), sections 2 (physical volume label) and 3 (metadata area); pvcreate(8),
-vgcfgbackup(8).  All integers are little-endian; sectors have 512 bytes, whatever the disk has.
+Sources: "LVM format specification" of the libvslvm project (documentation/Logical Volume Manager (LVM)
+format.asciidoc), sections "Physical volume label" and "The metadata area"; pvcreate(8), vgcfgbackup(8).
+That the checksum starts at 0xF597A6CF and is not inverted is how the sectors of pvcreate(8) add up.
+All integers are little-endian; sectors have 512 bytes, whatever the disk has.
 """
 
 from __future__ import annotations

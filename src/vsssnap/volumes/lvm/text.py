@@ -8,8 +8,7 @@
         physical_volumes { pv0 { pe_start = 2048 } }
     }
 
-Source: "Logical Volume Manager (LVM) format" of the libvslvm project, section 4 (metadata);
-lvm.conf(5), section "Syntax".
+Source: "LVM format specification" of the libvslvm project, section "Metadata"; lvm.conf(5), "SYNTAX".
 """
 
 from __future__ import annotations
