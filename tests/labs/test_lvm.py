@@ -188,7 +188,7 @@ def played(folder: Path) -> dict[str, Any]:
     store = sparse_file(place / "store", 512 * MIB)
     play(SUPPORT / "lvm_scene.py", place, disks=[store], modules=("dm_mod", "dm_snapshot", "dm_mirror"))
     found: dict[str, Any] = json.loads((place / "shared" / "found.json").read_text())
-    return found
+    return {**found, "folder": place / "shared"}
 
 
 @pytest.mark.long
@@ -232,6 +232,17 @@ def test_a_disk_with_volumes_in_use_is_imaged_at_one_instant(played: dict[str, A
     assert restored["off"] == played["kernel"]["off"]
     assert naive["e2fsck"][0] != 0
     assert naive.get("integrity") != "ok"
+
+
+@pytest.mark.long
+def test_a_disk_without_partitions_is_imaged_too(played: dict[str, Any], tmp_path: Path) -> None:
+    assert played["bare"] == {"other/data": "/dev/mapper/other-data"}
+    restored, volume = tmp_path / "restored", tmp_path / "volume"
+    vsssnap("restore", played["folder"] / "bare.vsnap", restored)
+    with open_device(restored) as disk, VolumeGroup(disk)["data"].open() as data:
+        volume.write_bytes(data.pread(data.size, 0))
+    run("e2fsck", "-fn", volume)
+    assert run("debugfs", "-R", "cat file", volume) == "before"
 
 
 @pytest.mark.long

@@ -111,6 +111,17 @@ def test_a_partition_under_lvm_alone_is_told_from_one_under_others_too(machine: 
     assert "the encrypted volume /dev/mapper/secret" in only().reason
 
 
+def test_a_disk_without_partitions_may_be_under_lvm_itself(machine: Machine) -> None:
+    (machine.top / "sda" / "size").write_text("8192\n")
+    assert disks.volumes_of(DISK) == []
+    machine.stacked("dm-0", "sda", uuid="LVM-abcdef", called="vg-root")
+    machine.held[DISK] = ("dm-0",)
+    assert only() == PlacedVolume(offset=0, length=8192 * 512, name="/dev/sda", logical=True)
+    machine.stacked("dm-1", "sda", uuid="CRYPT-LUKS2-1", called="secret")
+    machine.held[DISK] = ("dm-1",)
+    assert disks.volumes_of(DISK) == []
+
+
 def test_logical_volumes_are_found_by_their_ids(machine: Machine) -> None:
     machine.stacked("dm-0", "sda1", uuid="LVM-one", called="vg-root", minor=0)
     machine.stacked("dm-1", "sda1", uuid="LVM-two", called="vg-idle", minor=1)

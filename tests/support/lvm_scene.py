@@ -20,7 +20,8 @@ from vsssnap.volumes.lvm.finding import find_volume
 
 MIB = 1 << 20
 SETTINGS = (
-    'devices { use_devicesfile=0 scan=["/dev"] filter=["a|^/dev/loop0p|","a|^/dev/mapper/|","r|.*|"] } '
+    'devices { use_devicesfile=0 scan=["/dev"] '
+    'filter=["a|^/dev/loop0p|", "a|^/dev/loop1$|", "a|^/dev/mapper/|", "r|.*|"] } '
     "activation { udev_sync=0 udev_rules=0 monitoring=0 } "
     'backup { backup=0 archive=0 } global { locking_dir="/run/lock" }'
 )
@@ -187,6 +188,30 @@ def image() -> None:
     run("losetup", "--detach", "/dev/loop0")
 
 
+def bare() -> None:
+    """A disk without a table that is a physical volume."""
+    with open("/run/store/bare.img", "xb") as file:
+        file.truncate(24 * MIB)
+    run("losetup", "/dev/loop1", "/run/store/bare.img")
+    lvm("pvcreate", "-q", "/dev/loop1")
+    lvm("vgcreate", "-q", "-s", "1M", "other", "/dev/loop1")
+    lvm("lvcreate", "-q", "-y", "-Zn", "-Wn", "-n", "data", "-L", "16M", "other")
+    run("mkfs.ext4", "-q", "/dev/mapper/other-data")
+    at = Path("/run/data")
+    at.mkdir()
+    run("mount", "/dev/mapper/other-data", str(at))
+    (at / "file").write_text("before")
+    with DiskSnapshot("/dev/loop1") as snapshot:
+        FOUND["bare"] = {str(key): name for key, name in snapshot.volumes.items()}
+        (at / "file").write_text("after!")
+        run("sync", "-f", str(at))
+        with snapshot.open() as reader:
+            save_image(reader, "/mnt/bare.vsnap")
+    run("umount", str(at))
+    lvm("vgchange", "-q", "-an", "other")
+    run("losetup", "--detach", "/dev/loop1")
+
+
 def look(disk: str) -> dict[str, object]:
     """What LVM, e2fsck and the database say of a disk."""
     said: dict[str, object] = {}
@@ -223,6 +248,7 @@ def main() -> None:
         restore_image(saved, "/run/store/restored.img")
     FOUND["restored"] = look("/run/store/restored.img")
     FOUND["naive"] = look("/run/store/naive.img")
+    bare()
 
 
 try:

@@ -67,24 +67,34 @@ def volumes_on(path: str) -> list[PlacedVolume]:
 
 
 def volumes_of(rdev: int) -> list[PlacedVolume]:
-    """`volumes_on` for a disk by its number."""
+    """`volumes_on` for a disk by its number; a disk without partitions that is under LVM is one itself."""
     table = mounts.read()
-    volumes = [_placed(number, table) for number in topology.partitions(rdev)]
-    return sorted(volumes, key=lambda volume: volume.offset)
+    numbers = topology.partitions(rdev)
+    if not numbers and _under_lvm(rdev):
+        return [_placed(rdev, table)]
+    return sorted((_placed(number, table) for number in numbers), key=lambda volume: volume.offset)
 
 
 def _placed(rdev: int, table: tuple[mounts.Mount, ...]) -> PlacedVolume:
     here = topology.sysfs(rdev)
     name = f"/dev/{topology.system_name(rdev).replace('!', '/')}"
     try:
-        offset, length = (int((here / key).read_text()) * _SECTOR for key in ("start", "size"))
+        # A disk has no start of its own.
+        offset = int((here / "start").read_text()) * _SECTOR if (here / "partition").exists() else 0
+        length = int((here / "size").read_text()) * _SECTOR
     except (OSError, ValueError) as exc:
         raise DeviceReadError(f"{name} went away: {exc}", hint="try again") from exc
     mounted = mounts.of_device(rdev, table)
-    if not mounted and (held := mounts.holders(rdev)) and all(_mapped_id(CLASS_BLOCK / one) for one in held):
+    if not mounted and _under_lvm(rdev):
         return PlacedVolume(offset=offset, length=length, name=name, logical=True)
     reason = _shared(rdev, mounted) if mounted else _in_use(rdev)
     return PlacedVolume(offset=offset, length=length, name=name, idle=not (mounted or reason), reason=reason)
+
+
+def _under_lvm(rdev: int) -> bool:
+    """Whether logical volumes lie on a device, and nothing else does."""
+    held = mounts.holders(rdev)
+    return bool(held) and all(_mapped_id(CLASS_BLOCK / name) for name in held)
 
 
 def mapped_volumes() -> dict[str, MappedVolume]:

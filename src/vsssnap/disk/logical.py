@@ -58,7 +58,7 @@ class LogicalVolumes:
         """A partition, put together.
 
         Args:
-            number: Of the partition.
+            number: Of the partition; `WHOLE` for a disk without a table.
             readers: The snapshots of the volumes; those of its group are closed with the partition.
             unused: What becomes of extents that no volume has.
             policy: What becomes of volumes that have no reader.

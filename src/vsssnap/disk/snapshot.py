@@ -22,6 +22,7 @@ from vsssnap.errors import (
     UsageError,
 )
 from vsssnap.snapshot import Snapshot
+from vsssnap.volumes.lvm.finding import WHOLE
 from vsssnap.volumes.partitions import Partitions
 from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS, Exclusion, UnusedPolicy
 
@@ -89,7 +90,8 @@ class DiskSnapshot:
         r"""Describe it; nothing is touched.
 
         Args:
-            disk: A block device with a partition table; on Windows such as ``\\.\PhysicalDrive0``.
+            disk: A block device with a partition table, or one that is under LVM itself; on Windows
+                such as ``\\.\PhysicalDrive0``.
             provider: See `Snapshot`, as for all below.
             require: The least consistency of the mounted volumes.
             quiesce: Entered for the instant.
@@ -142,8 +144,9 @@ class DiskSnapshot:
 
     def _create(self, stack: contextlib.ExitStack) -> None:
         placed = volumes_on(self._path)
+        whole = any(one.logical and not one.offset for one in placed)
         with open_path(self._path) as base:
-            table = [partition for partition in Partitions(base) if not partition.extended]
+            table = [] if whole else [each for each in Partitions(base) if not each.extended]
         reasons: dict[int | str, str] = {}
         mounted: dict[int | str, str] = {}
         idle: dict[int | str, str] = {}
@@ -161,7 +164,7 @@ class DiskSnapshot:
                 self._unowned.add(partition.number)
             else:
                 idle[partition.number] = found.name
-        self._logical = find(under_lvm)
+        self._logical = find({WHOLE: self._path} if whole else under_lvm)
         reasons.update(self._logical.reasons)
         mounted.update(self._logical.mounted)
         for key, name in (idle | self._logical.idle).items():
@@ -225,7 +228,7 @@ class DiskSnapshot:
         *,
         unused: UnusedPolicy = UnusedPolicy.ZERO,
         exclude: Collection[Exclusion] = DEFAULT_EXCLUSIONS,
-    ) -> DiskReader:
+    ) -> BlockReader:
         """A reader of the whole disk; any number.
 
         Args:
@@ -246,14 +249,20 @@ class DiskSnapshot:
                 assert one is not None  # noqa: S101 - `volumes` names what one of them has
                 taken[key] = stack.enter_context(one.open(name, unused=unused, exclude=exclude))
             said = self._described(taken, base.metadata)
-            table = Partitions(base)
             readers = {key: reader for key, reader in taken.items() if isinstance(key, int)}
             logical = {key: reader for key, reader in taken.items() if isinstance(key, str)}
-            readers |= {number: table[number].open() for number in self._unowned}
             for number in self._logical.devices:
                 part = self._logical.open(number, logical, unused, self._policy)
                 readers[number] = stack.enter_context(part)
-            disk = DiskReader(base, readers, uncovered=self._policy, owned=True, metadata=said)
+            disk: BlockReader
+            if WHOLE in readers:
+                base.close()
+                disk = readers[WHOLE]
+                disk.metadata = said
+            else:
+                table = Partitions(base)
+                readers |= {number: table[number].open() for number in self._unowned}
+                disk = DiskReader(base, readers, uncovered=self._policy, owned=True, metadata=said)
             stack.pop_all()
         return disk
 
@@ -283,7 +292,9 @@ class DiskSnapshot:
 
 def named(key: int | str) -> str:
     """A partition by its number, or a logical volume by ``"group/volume"``, in words."""
-    return f"partition {key}" if isinstance(key, int) else f"logical volume {key}"
+    if isinstance(key, str):
+        return f"logical volume {key}"
+    return "the disk" if key == WHOLE else f"partition {key}"
 
 
 def _order(item: tuple[int | str, str]) -> tuple[bool, int, str]:
