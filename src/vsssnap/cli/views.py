@@ -90,13 +90,14 @@ class Part:
         from vsssnap.volumes.partitions import Partitions
         from vsssnap.volumes.wrapping import unwrapped
 
-        if self.volume:
-            inside = find_volume(disk, self.volume, self.partition).open()
-        else:
-            assert self.partition is not None  # noqa: S101 - one of them is named
-            inside = Partitions(disk)[self.partition].open()
         said = unwrapped(disk.metadata)
         said = said.replace(notes=(*said.notes, f"it is {self} of {path}"))
+        if not self.volume:
+            assert self.partition is not None  # noqa: S101 - one of them is named
+            found = Partitions(disk)[self.partition]
+            found.open()  # raises where the disk ends before it does
+            return WindowReader(disk, found.offset, found.length, owned=True, metadata=said)
+        inside = find_volume(disk, self.volume, self.partition).open()
         # Nothing of the disk behind it, for the sake of closing that too.
         return ConcatReader([inside, WindowReader(disk, 0, 0, owned=True)], owned=True, metadata=said)
 

@@ -113,8 +113,7 @@ class LogicalVolume:
                 f"the logical volume {self.name} {self.doubt}", feature="LVM snapshot", hint=_BY_LVM
             )
         parts = [self._part(segment) for segment in self.segments]
-        metadata = parts[0].metadata if parts else None
-        return ConcatReader(parts, metadata=metadata)
+        return parts[0] if len(parts) == 1 else ConcatReader(parts, metadata=parts[0].metadata)
 
     def _part(self, segment: LogicalSegment) -> BlockReader:
         if segment.type not in (LINEAR, STRIPED):
