@@ -192,6 +192,7 @@ def played(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # a machine without KVM, on a machine that may be busy
 def test_volumes_are_what_device_mapper_shows(played: dict[str, Any]) -> None:
     assert set(played["kernel"]) == {"root", "idle", "off", "fast", "old"}
     assert played["ours"] == played["kernel"]
@@ -201,6 +202,7 @@ def test_volumes_are_what_device_mapper_shows(played: dict[str, Any]) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # a machine without KVM, on a machine that may be busy
 def test_a_disk_with_volumes_in_use_is_refused_volume_by_volume(played: dict[str, Any]) -> None:
     refused = played["refused"]
     assert refused.startswith("UsageError: /dev/loop0: no snapshot can stand for all of it: ")
@@ -223,6 +225,7 @@ def test_a_disk_with_volumes_in_use_is_refused_volume_by_volume(played: dict[str
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # a machine without KVM, on a machine that may be busy
 def test_a_disk_with_volumes_in_use_is_imaged_at_one_instant(played: dict[str, Any]) -> None:
     restored, naive = played["restored"], played["naive"]
     assert restored["e2fsck"][0] == 0
@@ -235,6 +238,7 @@ def test_a_disk_with_volumes_in_use_is_imaged_at_one_instant(played: dict[str, A
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # a machine without KVM, on a machine that may be busy
 def test_a_disk_without_partitions_is_imaged_too(played: dict[str, Any], tmp_path: Path) -> None:
     assert played["bare"] == {"other/data": "/dev/mapper/other-data"}
     restored, volume = tmp_path / "restored", tmp_path / "volume"
@@ -246,6 +250,7 @@ def test_a_disk_without_partitions_is_imaged_too(played: dict[str, Any], tmp_pat
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # a machine without KVM, on a machine that may be busy
 def test_what_lvm_does_meanwhile_is_an_error(played: dict[str, Any]) -> None:
     assert played["changed"].startswith("SourceChangedError: LVM changed the volume group vg")
     assert played["activated"].startswith("SourceChangedError: the logical volume vg/off was activated")

@@ -76,7 +76,7 @@ def play(scene: Path, folder: Path, *, disks: Sequence[Path] = (), modules: Sequ
     for disk in disks:
         command += ["-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=600, stdin=subprocess.DEVNULL
+        command, capture_output=True, text=True, check=False, timeout=840, stdin=subprocess.DEVNULL
     )
     log = (folder / "kernel.log").read_text(errors="replace")[-4000:]
     assert "the scene ended with 0" in done.stdout, f"{done.stdout}\n{done.stderr}\n{log}"
