@@ -161,6 +161,24 @@ def test_parts_of_other_volumes_are_named_with_them(system: System, tmp_path: Pa
     assert set(logical.find({1: str(path)}).reasons) == {"vg/data"}
 
 
+def test_what_is_being_moved_is_not_taken_for_free(system: System, tmp_path: Path) -> None:
+    moving = (
+        'segment1 {\nstart_extent = 0\nextent_count = 2\ntype = "mirror"\nmirror_count = 2\n'
+        'mirrors = ["pv0", 3, "pv0", 9]\n}\n'
+    )
+    text = volume("root", segment(1, 0, 2, [("pvmove0", 0)])) + volume("pvmove0", moving, status='"READ"')
+    path = partition(tmp_path, text)
+    with logical.find({1: str(path)}).open(1, {}, UnusedPolicy.ZERO, None) as whole:
+        assert whole.pread(whole.size, 0) == path.read_bytes()
+    system.shows("root")
+    system.shows("pvmove0", idle=True)
+    found = logical.find({1: str(path)})
+    assert found.reasons == {
+        1: "is under LVM, and it is not known where vg/pvmove0, of type mirror, lies on it"
+    }
+    assert not found.devices
+
+
 def test_what_lvm_does_meanwhile_is_an_error(system: System, tmp_path: Path) -> None:
     path = partition(tmp_path)
     system.shows("root")

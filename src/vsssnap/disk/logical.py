@@ -158,23 +158,44 @@ def find(devices: Mapping[int, str]) -> LogicalVolumes:
             opened[number] = stack.enter_context(open_path(path))
         found = grouped(opened)
     active = _mapped()
+    ids = frozenset(each.id for each in found.values())
+    groups: dict[str, VolumeGroup] = {}
     for number, each in found.items():
         if each.group is None:
             result.reasons[number] = f"is under LVM, and its metadata cannot be read: {each.problem}"
+        elif unknown := _unknown(each.group, ids, active):
+            result.reasons[number] = f"is under LVM, and {unknown}"
         else:
             result.devices[number] = devices[number]
-    ids = {each.id for each in found.values()}
-    for each in {id(each.group): each for each in found.values()}.values():
-        if each.group is not None:
-            _sort(each.group, frozenset(ids), active, result)
+            groups[each.group.id] = each.group
+    for group in groups.values():
+        _sort(group, ids, active, result)
     return result
+
+
+def _unknown(group: VolumeGroup, ids: frozenset[str], active: Mapping[str, MappedVolume]) -> str:
+    """An active volume that lies on the disk in a way that is not read; the end of a sentence, or "".
+
+    Such is what pvmove(8) moves; its extents may be any.
+    """
+    here = _here(group, ids)
+    for volume in group.volumes.values():
+        kind = next((segment.type for segment in volume.segments if segment.uses & here), None)
+        if kind is not None and _shown(group, volume, active):
+            return f"it is not known where {group.name}/{volume.name}, of type {kind}, lies on it"
+    return ""
+
+
+def _here(group: VolumeGroup, ids: frozenset[str]) -> frozenset[str]:
+    """Names of the physical volumes of a group that have these ids."""
+    return frozenset(place.name for place in group.physical.values() if place.id in ids)
 
 
 def _sort(
     group: VolumeGroup, ids: frozenset[str], active: Mapping[str, MappedVolume], result: LogicalVolumes
 ) -> None:
     """Say of each volume of a group that lies on the disk what can stand for it."""
-    here = frozenset(place.name for place in group.physical.values() if place.id in ids)
+    here = _here(group, ids)
     for volume in group.volumes.values():
         if not any(name in here for segment in volume.segments for name, _ in segment.stripes):
             continue
