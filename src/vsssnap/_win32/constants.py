@@ -68,6 +68,22 @@ class SnapshotAttributes(enum.IntFlag):
     VSS_VOLSNAP_ATTR_FILE_SHARE = 0x4000000
 
 
+class HardwareOptions(enum.IntFlag):
+    """VSS_HARDWARE_OPTIONS, vss.h: what becomes of the disks when a set is broken."""
+
+    VSS_BREAKEX_FLAG_MASK_LUNS = 0x1
+    VSS_BREAKEX_FLAG_MAKE_READ_WRITE = 0x2
+    VSS_BREAKEX_FLAG_REVERT_IDENTITY_ALL = 0x4
+    VSS_BREAKEX_FLAG_REVERT_IDENTITY_NONE = 0x8
+
+
+class RecoveryOptions(enum.IntFlag):
+    """VSS_RECOVERY_OPTIONS, vss.h: how a shadow copy is written back by hardware."""
+
+    VSS_RECOVERY_REVERT_IDENTITY_ALL = 0x100
+    VSS_RECOVERY_NO_VOLUME_CHECK = 0x200
+
+
 class WriterState(enum.IntEnum):
     """VSS_WRITER_STATE, vss.h."""
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from vsssnap.testing.fake_vss.fake import FakeVss as FakeVss
 from vsssnap.testing.fake_vss.faults import FakeFaults as FakeFaults
-from vsssnap.testing.fake_vss.parts import FakeComponent as FakeComponent
 from vsssnap.testing.fake_vss.parts import FakeDisk as FakeDisk
 from vsssnap.testing.fake_vss.parts import FakeFile as FakeFile
-from vsssnap.testing.fake_vss.parts import FakeFiles as FakeFiles
+from vsssnap.testing.fake_vss.parts import FakeProvider as FakeProvider
 from vsssnap.testing.fake_vss.parts import FakeShadow as FakeShadow
 from vsssnap.testing.fake_vss.parts import FakeStorage as FakeStorage
 from vsssnap.testing.fake_vss.parts import FakeVolume as FakeVolume
-from vsssnap.testing.fake_vss.parts import FakeWriter as FakeWriter
+from vsssnap.testing.fake_vss.writers import FakeComponent as FakeComponent
+from vsssnap.testing.fake_vss.writers import FakeFiles as FakeFiles
+from vsssnap.testing.fake_vss.writers import FakeWriter as FakeWriter

@@ -133,7 +133,7 @@ class Devices:
                 return OpenDevice(shadow, writable=writable)
         for volume in machine.volumes:
             drives = [rf"\\.\{root[:2]}".lower() for root in volume.roots if len(root) == 3]
-            if lower in (volume.guid_path.rstrip("\\").lower(), *drives):
+            if lower in (volume.guid_path.rstrip("\\").lower(), volume.device.lower(), *drives):
                 return OpenDevice(volume=volume, writable=writable)
         for disk in machine.disks:
             if lower == rf"\\.\physicaldrive{disk.number}":

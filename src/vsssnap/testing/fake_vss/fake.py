@@ -10,7 +10,8 @@ from vsssnap._win32 import dll
 from vsssnap.errors import UsageError
 from vsssnap.testing.fake_vss import objects
 from vsssnap.testing.fake_vss.machine import Machine
-from vsssnap.testing.fake_vss.parts import FakeDisk, FakeVolume, FakeWriter
+from vsssnap.testing.fake_vss.parts import FakeDisk, FakeProvider, FakeVolume
+from vsssnap.testing.fake_vss.writers import FakeWriter
 
 
 class FakeVss(Machine):
@@ -36,6 +37,11 @@ class FakeVss(Machine):
         shadows: The shadow copies that exist, by id.
         faults: What goes wrong.
         ledger: What is out, and what was forbidden.
+        providers: The VSS providers; the first is Windows' own.
+        luns: Transportable shadow copies that wait in the disk array; give them to another machine, and
+            its requesters can import them.
+        server: Whether it is a Windows Server; others cannot revert, import or write back.
+        makes_storage: Whether changing the size of shadow storage makes it: from Windows 7 on.
         elevated: Whether the process has an administrator's token.
         wow64: Whether it is a 32-bit process.
         service: ``"disabled"`` or ``"missing"``; "" for the VSS service as it should be.
@@ -80,6 +86,15 @@ class FakeVss(Machine):
         disk = FakeDisk(number, bytearray(size), sector_size)
         self.disks.append(disk)
         return disk
+
+    def add_provider(self, name: str, **facts: Any) -> FakeProvider:  # noqa: ANN401 - fields of FakeProvider
+        """Install a VSS provider; ``facts`` are other fields of `FakeProvider`.
+
+        One of hardware copies the volumes that have its id as their ``provider``.
+        """
+        provider = FakeProvider(name=name, **facts)
+        self.providers.append(provider)
+        return provider
 
     def add_writer(self, name: str, **facts: Any) -> FakeWriter:  # noqa: ANN401 - fields of FakeWriter
         """Start a writer; ``facts`` are other fields of `FakeWriter`."""

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import SnapshotState
+from vsssnap._win32.constants import ProviderType, SnapshotState
 from vsssnap._win32.guids import SYSTEM_PROVIDER
 from vsssnap.testing.fake_vss import objects
 from vsssnap.testing.fake_vss.devices import Devices
@@ -21,14 +21,16 @@ from vsssnap.testing.fake_vss.faults import FakeFaults
 from vsssnap.testing.fake_vss.files import Files, Memory, Registry
 from vsssnap.testing.fake_vss.ledger import Ledger
 from vsssnap.testing.fake_vss.libraries import Com, Names, Rights, library
+from vsssnap.testing.fake_vss.parts import FakeProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
     from vsssnap.testing.fake_vss.objects import FakeObject
-    from vsssnap.testing.fake_vss.parts import FakeDisk, FakeShadow, FakeVolume, FakeWriter
+    from vsssnap.testing.fake_vss.parts import FakeDisk, FakeShadow, FakeVolume
     from vsssnap.testing.fake_vss.requester import FakeBackupComponents
+    from vsssnap.testing.fake_vss.writers import FakeWriter
 
 CData = Any
 
@@ -42,7 +44,17 @@ class Machine:
         self.registry: dict[str, dict[str, list[str]]] = {}
         self.writers: list[FakeWriter] = []
         self.shadows: dict[UUID, FakeShadow] = {}
-        self.providers: list[UUID] = [SYSTEM_PROVIDER]
+        self.luns: dict[UUID, FakeShadow] = {}
+        self.providers: list[FakeProvider] = [
+            FakeProvider(
+                name="Fake Software Shadow Copy provider",
+                kind=ProviderType.VSS_PROV_SYSTEM,
+                version="1.0.0.7",
+                id=SYSTEM_PROVIDER,
+            )
+        ]
+        self.server = True
+        self.makes_storage = True
         self.faults = FakeFaults()
         self.ledger = Ledger()
         self.elevated = True
@@ -118,6 +130,14 @@ class Machine:
                 return volume
         return None
 
+    def provider(self, wanted: UUID) -> FakeProvider:
+        """A VSS provider; one that was unregistered is like one of its kind."""
+        return next((one for one in self.providers if one.id == wanted), FakeProvider(name="gone"))
+
+    def hardware(self) -> list[FakeProvider]:
+        """The hardware providers."""
+        return [one for one in self.providers if one.kind == ProviderType.VSS_PROV_HARDWARE]
+
     def enter_set(self, requester: FakeObject) -> bool:
         """Begin a set, if nobody creates one."""
         with self._lock:
@@ -178,7 +198,10 @@ class Machine:
             self.ledger.lend("snapshot strings", int(ffi.cast("uintptr_t", made)), made)
             setattr(out, field, made)
         exposed = 0 if not shadow.exposed else 0x100000 if shadow.shared is None else 0x200000
-        out.m_lSnapshotAttributes = (shadow.context | 0x20000 | exposed) & 0x7FFF_FFFF
+        # Hardware gives whole copies (PLEX), software what differs (DIFFERENTIAL).
+        made = 0x10000 | 0x40000 if shadow.by_hardware else 0x20000
+        made |= 0x80000 if shadow.imported else 0
+        out.m_lSnapshotAttributes = (shadow.context | made | exposed) & 0x7FFF_FFFF
         out.m_tsCreationTimestamp = shadow.timestamp
         out.m_eStatus = shadow.state
 

@@ -10,12 +10,11 @@ from vsssnap._win32.constants import (
     ObjectType,
     ProtectionFault,
     ProtectionLevel,
-    ProviderType,
 )
 from vsssnap._win32.guids import CLSIDS, IIDS, SYSTEM_PROVIDER
 from vsssnap._win32.hresult import HResult, signed
 from vsssnap.testing.fake_vss.objects import FakeObject, id_of, put_id
-from vsssnap.testing.fake_vss.parts import FakeStorage
+from vsssnap.testing.fake_vss.parts import FakeProvider, FakeStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,16 +66,20 @@ class FakeAdmin(FakeObject):
 
     def QueryProviders(self, out: CData) -> int:
         """All that are registered."""
-
-        def fill(to: CData) -> None:
-            to.Type = ObjectType.VSS_OBJECT_PROVIDER
-            put_id(ffi.addressof(to.Obj.Prov, "m_ProviderId"), SYSTEM_PROVIDER)
-            to.Obj.Prov.m_pwszProviderName = self.machine.task_text("Fake Software Shadow Copy provider")
-            to.Obj.Prov.m_pwszProviderVersion = self.machine.task_text("1.0.0.7")
-            to.Obj.Prov.m_eProviderType = ProviderType.VSS_PROV_SYSTEM
-
-        FakeEnumObject(self.machine, [fill]).give(out)
+        FakeEnumObject(self.machine, [self._filler(one) for one in self.machine.providers]).give(out)
         return HResult.S_OK
+
+    def _filler(self, provider: FakeProvider) -> Callable[[CData], None]:
+        def fill(to: CData) -> None:
+            to.Type, made = ObjectType.VSS_OBJECT_PROVIDER, to.Obj.Prov
+            put_id(ffi.addressof(made, "m_ProviderId"), provider.id)
+            put_id(ffi.addressof(made, "m_ProviderVersionId"), provider.version_id)
+            put_id(ffi.addressof(made, "m_ClassId"), provider.class_id)
+            made.m_pwszProviderName = self.machine.task_text(provider.name)
+            made.m_pwszProviderVersion = self.machine.task_text(provider.version)
+            made.m_eProviderType = provider.kind
+
+        return fill
 
 
 class FakeSnapshotMgmt(FakeObject):
@@ -111,7 +114,9 @@ class FakeSnapshotMgmt(FakeObject):
             def fill(to: CData) -> None:
                 to.Type = MgmtObjectType.VSS_MGMT_OBJECT_VOLUME
                 to.Obj.Vol.m_pwszVolumeName = self.machine.task_text(volume.guid_path)
-                to.Obj.Vol.m_pwszVolumeDisplayName = self.machine.task_text(volume.roots[0])
+                to.Obj.Vol.m_pwszVolumeDisplayName = self.machine.task_text(
+                    (*volume.roots, volume.guid_path)[0]
+                )
 
             return fill
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vsssnap.testing.fake_vss.machine import Machine
-    from vsssnap.testing.fake_vss.parts import FakeComponent, FakeFiles, FakeWriter
+    from vsssnap.testing.fake_vss.writers import FakeComponent, FakeFiles, FakeWriter
 
 CData = Any
 

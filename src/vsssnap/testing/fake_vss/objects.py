@@ -227,3 +227,17 @@ class FakeAsync(FakeObject):
         if self._advance() == HResult.VSS_S_ASYNC_PENDING:
             self.machine.ledger.forbid(f"{self.step}: its IVssAsync was released while it was pending")
             self.machine.jammed = True
+
+
+class FakeRevert(FakeAsync):
+    """The reverting of a volume, which goes on whatever becomes of this object.
+
+    Source: IVssBackupComponents::QueryRevertStatus, remarks.
+    """
+
+    def Cancel(self) -> int:
+        """Nothing is cancelled."""
+        return HResult.S_OK
+
+    def released(self) -> None:
+        """Nothing is left in the way of others."""

@@ -1,4 +1,4 @@
-"""What is on a fake machine: volumes, writers, shadow copies."""
+"""What is on a fake machine: volumes, disks, providers, shadow copies."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from uuid import UUID
 
 from vsssnap._units import whole
 from vsssnap._win32.constants import (
-    ComponentType,
     DriveType,
     ProtectionFault,
     ProtectionLevel,
+    ProviderType,
+    SnapshotAttributes,
     SnapshotState,
-    WriterState,
 )
 from vsssnap._win32.guids import SYSTEM_PROVIDER
 from vsssnap.errors import UsageError
@@ -38,6 +38,29 @@ class FakeStorage:
     allocated: int = 0
     used: int = 0
     on: FakeVolume | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeProvider:
+    """A VSS provider.
+
+    Attributes:
+        name: Its name.
+        kind: What it is; a hardware provider makes shadow copies of the volumes that name it.
+        version: Its version.
+        id: What requesters name it by.
+        version_id: Differs with each version of it.
+        class_id: What its COM class is.
+        resyncs: Whether it can write a shadow copy back to a volume (RecoverSet).
+    """
+
+    name: str
+    kind: ProviderType = ProviderType.VSS_PROV_HARDWARE
+    version: str = "1.0"
+    id: UUID = field(default_factory=uuid.uuid4)
+    version_id: UUID = field(default_factory=uuid.uuid4)
+    class_id: UUID = field(default_factory=uuid.uuid4)
+    resyncs: bool = True
 
 
 @dataclass(eq=False)
@@ -82,6 +105,9 @@ class FakeVolume:
         protection: What is given up when that runs out.
         fault: Why the volume is offline for that.
         unused_storage: Whether shadow storage that nobody uses is left on it.
+        provider: The hardware provider whose array keeps the volume; None for a plain disk.
+        reverting: The shadow copy that it is being put back to, or None.
+        device: Another name of it: what it was called as a shadow copy, before that was broken.
     """
 
     roots: tuple[str, ...]
@@ -104,6 +130,9 @@ class FakeVolume:
     protection: ProtectionLevel = ProtectionLevel.VSS_PROTECTION_LEVEL_ORIGINAL_VOLUME
     fault: ProtectionFault = ProtectionFault.VSS_PROTECTION_FAULT_NONE
     unused_storage: bool = False
+    provider: UUID | None = None
+    reverting: FakeShadow | None = None
+    device: str = ""
 
     def __post_init__(self) -> None:
         if len(self.data) % self.sector_size or not all(root.endswith("\\") for root in self.roots):
@@ -113,6 +142,11 @@ class FakeVolume:
     def guid_path(self) -> str:
         """Its one name."""
         return f"\\\\?\\Volume{{{self.id}}}\\"
+
+    @property
+    def shown(self) -> str:
+        """The name that people know."""
+        return (*self.roots, self.guid_path)[0]
 
     @property
     def sectors(self) -> int:
@@ -143,51 +177,6 @@ class FakeVolume:
         return len(data)
 
 
-@dataclass(frozen=True)
-class FakeFiles:
-    r"""Files of a component.
-
-    Attributes:
-        path: Their folder; ``"%SystemRoot%\\x"`` is understood (`FakeVss.environment`).
-        spec: Their names.
-        recursive: Whether folders below belong to it.
-        alternate: Where they are backed up from instead, or "".
-    """
-
-    path: str
-    spec: str = "*"
-    recursive: bool = False
-    alternate: str = ""
-
-
-@dataclass(frozen=True)
-class FakeComponent:
-    """A component of a writer.
-
-    Attributes:
-        name: Its name.
-        logical_path: What it lies below, or "".
-        selectable: Whether a requester may choose it for a backup.
-        selectable_for_restore: Likewise for a restore.
-        kind: What it is; files of a database are all given as its database files.
-        files: Its files.
-        needs: Components it depends on: writer's class id, logical path, name.
-    """
-
-    name: str
-    logical_path: str = ""
-    selectable: bool = True
-    selectable_for_restore: bool = False
-    kind: ComponentType = ComponentType.VSS_CT_FILEGROUP
-    files: tuple[FakeFiles, ...] = ()
-    needs: tuple[tuple[UUID, str, str], ...] = ()
-
-    @property
-    def path(self) -> str:
-        """Logical path and name, by which components are compared."""
-        return "\\".join(filter(None, (self.logical_path, self.name))).lower()
-
-
 @dataclass(eq=False)
 class FakeDisk:
     """A whole disk; what lies on it does not share its bytes.
@@ -208,82 +197,6 @@ class FakeDisk:
 
 
 @dataclass(eq=False)
-class FakeWriter:
-    """A VSS writer.
-
-    Attributes:
-        name: Its name.
-        fails_at: The event at which it fails: ``"identify"``, ``"prepare_backup"``, ``"prepare_snapshot"``,
-            ``"freeze"``, ``"thaw"``, ``"post_snapshot"``, ``"backup_complete"``, ``"pre_restore"`` or
-            ``"post_restore"``.  One that fails to identify itself is not there for a requester.
-        code: What it then reports, an unsigned HRESULT.
-        times: How often it fails before it recovers.
-        message: What its application says.
-        components: What it has to back up.
-        events: Names of the events it got.
-        state: What it reports now.
-    """
-
-    name: str
-    fails_at: str = ""
-    code: int = 0
-    times: float = float("inf")
-    message: str = ""
-    components: tuple[FakeComponent, ...] = ()
-    writer_id: UUID = field(default_factory=uuid.uuid4)
-    instance_id: UUID = field(default_factory=uuid.uuid4)
-    events: list[str] = field(default_factory=list)
-    state: WriterState = WriterState.VSS_WS_STABLE
-    failure: int = 0
-
-    def __post_init__(self) -> None:
-        if self.fails_at and self.fails_at not in _FAILED:
-            raise UsageError(f"no event {self.fails_at!r}", hint=f"known are {', '.join(_FAILED)}")
-
-    @property
-    def document(self) -> str:
-        """Its writer metadata document."""
-        return (
-            f'<WRITER_METADATA xmlns="x-schema:#VssWriterMetadata" version="1.1"><IDENTIFICATION '
-            f'writerId="{self.writer_id}" instanceId="{self.instance_id}" friendlyName="{self.name}"/>'
-            "</WRITER_METADATA>"
-        )
-
-    def on(self, event: str) -> None:
-        """Get an event; one that has failed gets no more until the next backup or restore."""
-        if event in ("prepare_backup", "pre_restore"):
-            self.state, self.failure = WriterState.VSS_WS_STABLE, 0
-        elif self.failure and event not in ("identify", "abort", "backup_shutdown"):
-            return
-        self.events.append(event)
-        if event == self.fails_at and self.times > 0:
-            self.times -= 1
-            self.failure, self.state = self.code, _FAILED[event]
-        elif not self.failure and event != "identify":
-            self.state = _HEALTHY.get(event, WriterState.VSS_WS_STABLE)
-
-
-_W = WriterState
-_FAILED = {
-    "identify": _W.VSS_WS_FAILED_AT_IDENTIFY,
-    "prepare_backup": _W.VSS_WS_FAILED_AT_PREPARE_BACKUP,
-    "prepare_snapshot": _W.VSS_WS_FAILED_AT_PREPARE_SNAPSHOT,
-    "freeze": _W.VSS_WS_FAILED_AT_FREEZE,
-    "thaw": _W.VSS_WS_FAILED_AT_THAW,
-    "post_snapshot": _W.VSS_WS_FAILED_AT_POST_SNAPSHOT,
-    "backup_complete": _W.VSS_WS_FAILED_AT_BACKUP_COMPLETE,
-    "pre_restore": _W.VSS_WS_FAILED_AT_PRE_RESTORE,
-    "post_restore": _W.VSS_WS_FAILED_AT_POST_RESTORE,
-}
-_HEALTHY = {
-    "prepare_snapshot": _W.VSS_WS_WAITING_FOR_FREEZE,
-    "freeze": _W.VSS_WS_WAITING_FOR_THAW,
-    "thaw": _W.VSS_WS_WAITING_FOR_POST_SNAPSHOT,
-    "post_snapshot": _W.VSS_WS_WAITING_FOR_BACKUP_COMPLETE,
-}
-
-
-@dataclass(eq=False)
 class FakeShadow:
     """A shadow copy.
 
@@ -294,6 +207,7 @@ class FakeShadow:
         kept: Whether VSS refuses to delete it.
         exposed: The drive, folder or share that shows it, or "".
         shared: What of it is shared, or None if it is exposed locally.
+        imported: Whether it was made on another machine.
     """
 
     id: UUID
@@ -311,6 +225,22 @@ class FakeShadow:
     exposed: str = ""
     shared: str | None = None
     provider_id: UUID = SYSTEM_PROVIDER
+    imported: bool = False
+
+    @property
+    def transportable(self) -> bool:
+        """Whether it is there for the machine that imports it."""
+        return bool(self.context & SnapshotAttributes.VSS_VOLSNAP_ATTR_TRANSPORTABLE)
+
+    @property
+    def persistent(self) -> bool:
+        """Whether it outlives its requester."""
+        return bool(self.context & SnapshotAttributes.VSS_VOLSNAP_ATTR_PERSISTENT)
+
+    @property
+    def by_hardware(self) -> bool:
+        """Whether it is a volume of its own."""
+        return self.provider_id != SYSTEM_PROVIDER
 
     @property
     def device(self) -> str:

@@ -12,36 +12,44 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import BackupType, SnapshotAttributes, SnapshotState, WriterState
-from vsssnap._win32.guids import GUID_NULL
-from vsssnap._win32.hresult import HResult, signed, unsigned
+from vsssnap._win32.constants import (
+    BackupType,
+    SnapshotAttributes,
+    SnapshotContext,
+    SnapshotState,
+)
+from vsssnap._win32.guids import GUID_NULL, SYSTEM_PROVIDER
+from vsssnap._win32.hresult import HResult, unsigned
 from vsssnap.testing.fake_vss import documents
-from vsssnap.testing.fake_vss.metadata import FakeMetadata
+from vsssnap.testing.fake_vss.gathering import WriterSlots
 from vsssnap.testing.fake_vss.objects import id_of, put_id
-from vsssnap.testing.fake_vss.parts import FakeShadow, FakeVolume, FakeWriter
-from vsssnap.testing.fake_vss.shadows import ShadowSlots
+from vsssnap.testing.fake_vss.parts import FakeShadow, FakeVolume
+from vsssnap.testing.fake_vss.restoring import text_of
 
 if TYPE_CHECKING:
     from vsssnap.testing.fake_vss.machine import Machine
 
 CData = Any
+_ALL = SnapshotContext.VSS_CTX_ALL
 _OK, _BAD = HResult.S_OK, HResult.VSS_E_BAD_STATE
 _NO_WRITERS = SnapshotAttributes.VSS_VOLSNAP_ATTR_NO_WRITERS
 _NO_AUTO_RELEASE = SnapshotAttributes.VSS_VOLSNAP_ATTR_NO_AUTO_RELEASE
+_TRANSPORTABLE = SnapshotAttributes.VSS_VOLSNAP_ATTR_TRANSPORTABLE
 _KNOWN_ATTRIBUTES = 0x0000_00FF | 0x0F7F_0000
 MOST_VOLUMES = 64
 
 
-class FakeBackupComponents(ShadowSlots):
+class FakeBackupComponents(WriterSlots):
     """One requester; it can be used for one backup."""
 
-    interface = "IVssBackupComponentsEx3"
+    interface = "IVssBackupComponentsEx4"
     title = "IVssBackupComponents"
     answers: ClassVar[tuple[str, ...]] = (
         "IVssBackupComponents",
         "IVssBackupComponentsEx",
         "IVssBackupComponentsEx2",
         "IVssBackupComponentsEx3",
+        "IVssBackupComponentsEx4",
     )
 
     def __init__(self, machine: Machine) -> None:
@@ -49,12 +57,6 @@ class FakeBackupComponents(ShadowSlots):
         self.context = None
         self.state_set = False
         self.session_id = uuid.uuid4()
-        self.disabled: set[UUID] = set()  # classes and instances
-        self.enabled: set[UUID] | None = None  # None for all
-        self.gathering = False
-        self.unread_metadata = False
-        self.statuses: list[tuple[FakeWriter, int, int]] | None = None
-        self.shadows: list[FakeShadow] = []
         self.aborted = False
 
     # Helpers.
@@ -64,17 +66,17 @@ class FakeBackupComponents(ShadowSlots):
         """Whether writers take part in the context."""
         return not (self.context or 0) & _NO_WRITERS
 
-    def _text(self, out: CData, text: str) -> None:
-        out[0] = self.machine.bstr(text)
-
     # What the backup is.
 
     def InitializeForBackup(self, xml: CData) -> int:
-        """Once, before all others; for a backup there is no document."""
+        """Once, before all others; with a document of another machine only to import its shadow copies."""
         if self.purpose:
             return _BAD
         if xml:
-            return HResult.E_INVALIDARG
+            found = documents.read(text_of(xml))
+            if found is None:
+                return HResult.VSS_E_INVALID_XML_DOCUMENT
+            self.document, self.given = found
         self.purpose = "backup"
         return _OK
 
@@ -83,7 +85,9 @@ class FakeBackupComponents(ShadowSlots):
         if not self.purpose or self.context is not None or self.gathering or self.set_id:
             return _BAD
         context = unsigned(context)
-        if context != 0xFFFF_FFFF and context & ~_KNOWN_ATTRIBUTES:
+        if context != _ALL and (
+            context & ~_KNOWN_ATTRIBUTES or (context & _TRANSPORTABLE and not self.machine.server)
+        ):
             return HResult.VSS_E_UNSUPPORTED_CONTEXT
         self.context = context
         return _OK
@@ -98,129 +102,11 @@ class FakeBackupComponents(ShadowSlots):
         self.state_set, self.select, self.bootable = True, bool(select), bool(bootable)
         return _OK
 
-    def DisableWriterClasses(self, ids: CData, count: int) -> int:
-        """Before GatherWriterMetadata; after it without effect."""
-        if not self.purpose:
-            return _BAD
-        if not self.gathering:
-            self.disabled |= {id_of(ids[index]) for index in range(count)}
-        return _OK
-
-    def EnableWriterClasses(self, ids: CData, count: int) -> int:
-        """Before GatherWriterMetadata; all others are then left out."""
-        if not self.purpose:
-            return _BAD
-        if not self.gathering:
-            self.enabled = (self.enabled or set()) | {id_of(ids[index]) for index in range(count)}
-        return _OK
-
-    def DisableWriterInstances(self, ids: CData, count: int) -> int:
-        """Before GatherWriterMetadata; after it without effect."""
-        if not self.purpose:
-            return _BAD
-        if not self.gathering:
-            self.disabled |= {id_of(ids[index]) for index in range(count)}
-        return _OK
-
     def GetSessionId(self, out: CData) -> int:
         """Once the object is initialized."""
         if not self.purpose:
             return _BAD
         put_id(out, self.session_id)
-        return _OK
-
-    # Writers.
-
-    def GatherWriterMetadata(self, out: CData) -> int:
-        """Once in the life of the object."""
-        if not self.purpose or self.gathering:
-            return _BAD
-        self.gathering = True
-
-        def effect() -> None:
-            self.writers = [
-                writer
-                for writer in self.machine.writers
-                if not {writer.writer_id, writer.instance_id} & self.disabled
-                and (self.enabled is None or writer.writer_id in self.enabled)
-            ]
-            self.unread_metadata = True
-            self.tell("identify")
-            # "Determining Writer Status": one that fails there is in no list, and has no status.
-            failed = WriterState.VSS_WS_FAILED_AT_IDENTIFY
-            self.writers = [writer for writer in self.writers if writer.state != failed]
-
-        return self.begin("GatherWriterMetadata", out, effect)
-
-    def GetWriterMetadataCount(self, out: CData) -> int:
-        """After GatherWriterMetadata has finished."""
-        if self.writers is None or not self.unread_metadata:
-            return _BAD
-        out[0] = len(self.writers)
-        return _OK
-
-    def GetWriterMetadata(self, index: int, instance: CData, out: CData) -> int:
-        """After GatherWriterMetadata has finished, and before FreeWriterMetadata."""
-        if self.writers is None or not self.unread_metadata:
-            return _BAD
-        if index >= len(self.writers):
-            return HResult.VSS_E_OBJECT_NOT_FOUND
-        put_id(instance, self.writers[index].instance_id)
-        FakeMetadata(self.machine, self.writers[index]).give(out)
-        return _OK
-
-    def FreeWriterMetadata(self) -> int:
-        """After GatherWriterMetadata."""
-        if self.writers is None:
-            return _BAD
-        self.unread_metadata = False
-        return _OK
-
-    def GatherWriterStatus(self, out: CData) -> int:
-        """Whenever writers were gathered."""
-        if not self.purpose:
-            return _BAD
-
-        def effect() -> None:
-            self.statuses = [(w, int(w.state), w.failure) for w in self.writers or ()]
-
-        return self.begin("GatherWriterStatus", out, effect)
-
-    def GetWriterStatusCount(self, out: CData) -> int:
-        """After GatherWriterStatus has finished."""
-        if self.statuses is None:
-            return _BAD
-        out[0] = len(self.statuses)
-        return _OK
-
-    def GetWriterStatus(
-        self, index: int, instance: CData, writer: CData, name: CData, state: CData, failure: CData
-    ) -> int:
-        """After GatherWriterStatus has finished, and before FreeWriterStatus."""
-        if self.statuses is None:
-            return _BAD
-        if index >= len(self.statuses):
-            return HResult.VSS_E_OBJECT_NOT_FOUND
-        found, found_state, code = self.statuses[index]
-        put_id(instance, found.instance_id)
-        put_id(writer, found.writer_id)
-        self._text(name, found.name)
-        state[0], failure[0] = found_state, signed(code)
-        return _OK
-
-    def GetWriterStatusEx(self, index: int, *out: CData) -> int:
-        """The same, with what the application said."""
-        instance, writer, name, state, failure, application, message = out
-        code = self.GetWriterStatus(index, instance, writer, name, state, failure)
-        if not code and self.statuses is not None and application and message:
-            found = self.statuses[index][0]
-            application[0] = signed(HResult.E_FAIL) if found.failure and found.message else 0
-            self._text(message, found.message if found.failure else "")
-        return code
-
-    def FreeWriterStatus(self) -> int:
-        """Whenever."""
-        self.statuses = None
         return _OK
 
     # The set.
@@ -237,7 +123,7 @@ class FakeBackupComponents(ShadowSlots):
 
     def _volume(self, name: CData, provider: UUID) -> FakeVolume | int:
         """The volume of a name, which ends with a backslash."""
-        if provider not in (GUID_NULL, *self.machine.providers):
+        if provider not in (GUID_NULL, *(one.id for one in self.machine.providers)):
             return HResult.VSS_E_PROVIDER_NOT_REGISTERED
         found = self.machine.volume(str(ffi.string(name)))
         return HResult.VSS_E_OBJECT_NOT_FOUND if found is None else found
@@ -249,8 +135,19 @@ class FakeBackupComponents(ShadowSlots):
         found = self._volume(name, id_of(provider))
         if isinstance(found, int):
             return found
-        out[0] = found.supported
+        out[0] = isinstance(self._maker(found, id_of(provider)), UUID)
         return _OK
+
+    def _maker(self, volume: FakeVolume, wanted: UUID) -> UUID | int:
+        """The provider that copies a volume: by default its hardware provider, if it has one."""
+        array = volume.provider if volume.provider in {one.id for one in self.machine.providers} else None
+        maker = (array or SYSTEM_PROVIDER) if wanted == GUID_NULL else wanted
+        if not volume.supported or maker not in (SYSTEM_PROVIDER, array):
+            refused = HResult.VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER
+            return HResult.VSS_E_VOLUME_NOT_SUPPORTED if wanted == GUID_NULL else refused
+        if (self.context or 0) & _TRANSPORTABLE and maker != array and self.context != _ALL:
+            return HResult.VSS_E_VOLUME_NOT_SUPPORTED  # transportable ones are of hardware
+        return maker
 
     def AddToSnapshotSet(self, name: CData, provider: CData, out: CData) -> int:
         """After StartSnapshotSet; 64 volumes at most, each once."""
@@ -259,13 +156,15 @@ class FakeBackupComponents(ShadowSlots):
         found = self._volume(name, id_of(provider))
         if isinstance(found, int):
             return found
-        if not found.supported:
-            return HResult.VSS_E_VOLUME_NOT_SUPPORTED
+        maker = self._maker(found, id_of(provider))
+        if not isinstance(maker, UUID):
+            return maker
         if any(shadow.volume is found for shadow in self.shadows):
             return HResult.VSS_E_OBJECT_ALREADY_EXISTS
         if len(self.shadows) >= MOST_VOLUMES:
             return HResult.VSS_E_MAXIMUM_NUMBER_OF_VOLUMES_REACHED
-        shadow = FakeShadow(uuid.uuid4(), self.set_id, found, self.machine.next_number(), self.context or 0)
+        number = self.machine.next_number()
+        shadow = FakeShadow(uuid.uuid4(), self.set_id, found, number, self.context or 0, provider_id=maker)
         self.shadows.append(shadow)
         put_id(out, shadow.id)
         return _OK
@@ -302,7 +201,9 @@ class FakeBackupComponents(ShadowSlots):
         for shadow in self.shadows:
             shadow.data, shadow.free = bytes(shadow.volume.data), shadow.volume.free
             shadow.created, shadow.state = datetime.now(UTC), SnapshotState.VSS_SS_CREATED
-            self.machine.shadows[shadow.id] = shadow
+            # A transportable one is in the array until somebody imports it.
+            place = self.machine.luns if shadow.transportable else self.machine.shadows
+            place[shadow.id] = shadow
         if self.with_writers:
             self.tell("thaw")
             self.tell("post_snapshot")
@@ -315,10 +216,14 @@ class FakeBackupComponents(ShadowSlots):
         """Never before PrepareForBackup, where writers take part."""
         if not self.purpose or (self.with_writers and self.prepared != "done"):
             return _BAD
-        self._text(
-            out,
-            documents.write(self.document, bootable=self.bootable, select=self.select, set_id=self.set_id),
+        saved = [
+            documents.SavedShadow(one.id, one.set_id, one.provider_id, one.transportable)
+            for one in self.shadows
+        ]
+        text = documents.write(
+            self.document, bootable=self.bootable, select=self.select, set_id=self.set_id, shadows=saved
         )
+        out[0] = self.machine.bstr(text)
         return _OK
 
     def BackupComplete(self, out: CData) -> int:
@@ -362,5 +267,5 @@ class FakeBackupComponents(ShadowSlots):
         self.tell("backup_shutdown")
         self.machine.leave_set(self)
         for shadow in self.shadows:
-            if not shadow.context & _NO_AUTO_RELEASE:
+            if not shadow.context & _NO_AUTO_RELEASE and shadow.id in self.machine.shadows:
                 self.machine.drop(shadow)

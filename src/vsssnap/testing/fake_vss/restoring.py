@@ -13,7 +13,7 @@ from vsssnap._win32._ffi import ffi
 from vsssnap._win32.constants import ComponentType, FileRestoreStatus, RestoreType, RollForwardType
 from vsssnap._win32.hresult import HResult
 from vsssnap.testing.fake_vss import documents
-from vsssnap.testing.fake_vss.documents import SavedComponent
+from vsssnap.testing.fake_vss.documents import SavedComponent, SavedShadow
 from vsssnap.testing.fake_vss.objects import FakeAsync, FakeObject, id_of
 from vsssnap.testing.fake_vss.saved import FakeWriterComponents
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vsssnap.testing.fake_vss.machine import Machine
-    from vsssnap.testing.fake_vss.parts import FakeWriter
+    from vsssnap.testing.fake_vss.writers import FakeWriter
 
 CData = Any
 _OK, _BAD, _ABSENT = HResult.S_OK, HResult.VSS_E_BAD_STATE, HResult.VSS_E_OBJECT_NOT_FOUND
@@ -42,6 +42,7 @@ class ComponentSlots(FakeObject):
         self.bootable = False
         self.writers: list[FakeWriter] | None = None  # once they were gathered
         self.document: list[SavedComponent] = []
+        self.given: list[SavedShadow] | None = None  # what the document speaks of, if there was one
         self.events = 0  # those that spoil what GetWriterComponents gave
         self.set_id: UUID | None = None
         self.prepared = ""  # "", "running", "done"
@@ -181,7 +182,7 @@ class ComponentSlots(FakeObject):
         found = documents.read(text_of(xml))
         if found is None:
             return HResult.VSS_E_INVALID_XML_DOCUMENT
-        self.purpose, self.document = "restore", found
+        self.purpose, (self.document, self.given) = "restore", found
         return _OK
 
     def SetRestoreState(self, kind: int) -> int:

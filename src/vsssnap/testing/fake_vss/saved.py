@@ -12,7 +12,7 @@ from vsssnap._win32._ffi import ffi
 from vsssnap._win32.hresult import HResult
 from vsssnap.testing.fake_vss.metadata import FakeFiledesc
 from vsssnap.testing.fake_vss.objects import FakeObject, put_id
-from vsssnap.testing.fake_vss.parts import FakeFiles
+from vsssnap.testing.fake_vss.writers import FakeFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

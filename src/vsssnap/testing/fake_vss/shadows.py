@@ -1,7 +1,7 @@
 """What `IVssBackupComponents` does with shadow copies that exist.
 
-Written from the pages of each method in the Windows SDK documentation and "Exposing and Surfacing
-Shadow Copied Volumes"; the rule stands beside each refusal.
+Written from the pages of each method in the Windows SDK documentation and "Exposing and Surfacing Shadow
+Copied Volumes"; the rule stands beside each refusal.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import ObjectType, SnapshotAttributes, SnapshotContext
+from vsssnap._win32.constants import DriveType, ObjectType, SnapshotAttributes, SnapshotContext
 from vsssnap._win32.guids import GUID_NULL
 from vsssnap._win32.hresult import HResult
 from vsssnap.testing.fake_vss.management import FakeEnumObject
-from vsssnap.testing.fake_vss.objects import id_of, put_id
+from vsssnap.testing.fake_vss.objects import FakeRevert, id_of, put_id
 from vsssnap.testing.fake_vss.restoring import ComponentSlots, text_of
 
 if TYPE_CHECKING:
@@ -130,4 +130,68 @@ class ShadowSlots(ComponentSlots):
         if shadow is None or shadow.lost or not shadow.exposed:
             return _ABSENT
         shadow.exposed, shadow.shared = "", None
+        return _OK
+
+    # Putting a volume back.
+
+    def RevertToSnapshot(self, shadow_id: CData, force: int) -> int:
+        """To a persistent one of a software provider; Windows' own volume is one that does not support it."""
+        if not self.purpose:
+            return _BAD
+        if not self.machine.server:  # "only supported on Windows Server operating systems"
+            return HResult.E_NOTIMPL
+        shadow = self.machine.shadows.get(id_of(shadow_id))
+        if shadow is None or shadow.lost:
+            return _ABSENT
+        if shadow.by_hardware:
+            return HResult.E_NOTIMPL
+        volume = shadow.volume
+        if volume.reverting is not None:
+            return HResult.VSS_E_REVERT_IN_PROGRESS
+        if not shadow.persistent:
+            return HResult.VSS_E_UNSUPPORTED_CONTEXT
+        if self.machine.environment.get("SYSTEMDRIVE", "").lower() + "\\" in map(str.lower, volume.roots):
+            return HResult.VSS_E_VOLUME_NOT_SUPPORTED
+        if volume.in_use and not force:
+            return HResult.VSS_E_VOLUME_IN_USE
+        volume.reverting = shadow
+        return _OK
+
+    def QueryRevertStatus(self, name: CData, out: CData) -> int:
+        """How that goes on; it cannot be stopped, also not by letting go of what tells."""
+        if not self.purpose:
+            return _BAD
+        if not out or not name:
+            return HResult.E_POINTER
+        volume = self.machine.volume(text_of(name))
+        if volume is None:
+            return _ABSENT
+
+        def effect() -> None:
+            shadow, volume.reverting = volume.reverting, None
+            if shadow is not None:
+                volume.data[:] = shadow.data
+                volume.free = shadow.free
+
+        FakeRevert(self.machine, "QueryRevertStatus", effect).give(out)
+        return _OK
+
+    def GetRootAndLogicalPrefixPaths(self, path: CData, root: CData, prefix: CData, full: int) -> int:
+        """Where a path's volume is mounted, and its GUID path; a share stands for itself."""
+        del full
+        if not (path and root and prefix):
+            return HResult.E_INVALIDARG
+        text = text_of(path).rstrip("\\").lower() + "\\"
+        roots = [
+            (known, volume)
+            for volume in self.machine.volumes
+            for known in (*volume.roots, volume.guid_path)
+            if text.startswith(known.lower())
+        ]
+        if not roots:
+            return _ABSENT
+        place, volume = max(roots, key=lambda found: len(found[0]))
+        shared = volume.drive_type == DriveType.DRIVE_REMOTE
+        root[0] = self.machine.task_text(place)
+        prefix[0] = self.machine.task_text(place if shared else volume.guid_path)
         return _OK

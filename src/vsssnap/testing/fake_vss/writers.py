@@ -1,0 +1,131 @@
+"""Writers of a fake machine, and what they have to back up."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from vsssnap._win32.constants import ComponentType, WriterState
+from vsssnap.errors import UsageError
+
+
+@dataclass(frozen=True)
+class FakeFiles:
+    r"""Files of a component.
+
+    Attributes:
+        path: Their folder; ``"%SystemRoot%\\x"`` is understood (`FakeVss.environment`).
+        spec: Their names.
+        recursive: Whether folders below belong to it.
+        alternate: Where they are backed up from instead, or "".
+    """
+
+    path: str
+    spec: str = "*"
+    recursive: bool = False
+    alternate: str = ""
+
+
+@dataclass(frozen=True)
+class FakeComponent:
+    """A component of a writer.
+
+    Attributes:
+        name: Its name.
+        logical_path: What it lies below, or "".
+        selectable: Whether a requester may choose it for a backup.
+        selectable_for_restore: Likewise for a restore.
+        kind: What it is; files of a database are all given as its database files.
+        files: Its files.
+        needs: Components it depends on: writer's class id, logical path, name.
+    """
+
+    name: str
+    logical_path: str = ""
+    selectable: bool = True
+    selectable_for_restore: bool = False
+    kind: ComponentType = ComponentType.VSS_CT_FILEGROUP
+    files: tuple[FakeFiles, ...] = ()
+    needs: tuple[tuple[UUID, str, str], ...] = ()
+
+    @property
+    def path(self) -> str:
+        """Logical path and name, by which components are compared."""
+        return "\\".join(filter(None, (self.logical_path, self.name))).lower()
+
+
+@dataclass(eq=False)
+class FakeWriter:
+    """A VSS writer.
+
+    Attributes:
+        name: Its name.
+        fails_at: The event at which it fails: ``"identify"``, ``"prepare_backup"``, ``"prepare_snapshot"``,
+            ``"freeze"``, ``"thaw"``, ``"post_snapshot"``, ``"backup_complete"``, ``"pre_restore"`` or
+            ``"post_restore"``.  One that fails to identify itself is not there for a requester.
+        code: What it then reports, an unsigned HRESULT.
+        times: How often it fails before it recovers.
+        message: What its application says.
+        components: What it has to back up.
+        events: Names of the events it got.
+        state: What it reports now.
+    """
+
+    name: str
+    fails_at: str = ""
+    code: int = 0
+    times: float = float("inf")
+    message: str = ""
+    components: tuple[FakeComponent, ...] = ()
+    writer_id: UUID = field(default_factory=uuid.uuid4)
+    instance_id: UUID = field(default_factory=uuid.uuid4)
+    events: list[str] = field(default_factory=list)
+    state: WriterState = WriterState.VSS_WS_STABLE
+    failure: int = 0
+
+    def __post_init__(self) -> None:
+        if self.fails_at and self.fails_at not in _FAILED:
+            raise UsageError(f"no event {self.fails_at!r}", hint=f"known are {', '.join(_FAILED)}")
+
+    @property
+    def document(self) -> str:
+        """Its writer metadata document."""
+        return (
+            f'<WRITER_METADATA xmlns="x-schema:#VssWriterMetadata" version="1.1"><IDENTIFICATION '
+            f'writerId="{self.writer_id}" instanceId="{self.instance_id}" friendlyName="{self.name}"/>'
+            "</WRITER_METADATA>"
+        )
+
+    def on(self, event: str) -> None:
+        """Get an event; one that has failed gets no more until the next backup or restore."""
+        if event in ("prepare_backup", "pre_restore"):
+            self.state, self.failure = WriterState.VSS_WS_STABLE, 0
+        elif self.failure and event not in ("identify", "abort", "backup_shutdown"):
+            return
+        self.events.append(event)
+        if event == self.fails_at and self.times > 0:
+            self.times -= 1
+            self.failure, self.state = self.code, _FAILED[event]
+        elif not self.failure and event != "identify":
+            self.state = _HEALTHY.get(event, WriterState.VSS_WS_STABLE)
+
+
+_W = WriterState
+_FAILED = {
+    "identify": _W.VSS_WS_FAILED_AT_IDENTIFY,
+    "prepare_backup": _W.VSS_WS_FAILED_AT_PREPARE_BACKUP,
+    "prepare_snapshot": _W.VSS_WS_FAILED_AT_PREPARE_SNAPSHOT,
+    "freeze": _W.VSS_WS_FAILED_AT_FREEZE,
+    "thaw": _W.VSS_WS_FAILED_AT_THAW,
+    "post_snapshot": _W.VSS_WS_FAILED_AT_POST_SNAPSHOT,
+    "backup_complete": _W.VSS_WS_FAILED_AT_BACKUP_COMPLETE,
+    "pre_restore": _W.VSS_WS_FAILED_AT_PRE_RESTORE,
+    "post_restore": _W.VSS_WS_FAILED_AT_POST_RESTORE,
+}
+_HEALTHY = {
+    "prepare_snapshot": _W.VSS_WS_WAITING_FOR_FREEZE,
+    "freeze": _W.VSS_WS_WAITING_FOR_THAW,
+    "thaw": _W.VSS_WS_WAITING_FOR_POST_SNAPSHOT,
+    "post_snapshot": _W.VSS_WS_WAITING_FOR_BACKUP_COMPLETE,
+}
