@@ -202,15 +202,18 @@ class ShadowStorageManager:
         return found
 
     def resize(self, volume: str, storage: str, maximum: int) -> None:
-        """Limit the shadow storage of a volume; -1 is no limit, 0 removes it.
+        """Limit the shadow storage of a volume, or make it; -1 is no limit.
 
         Raises:
             InsufficientStorageError: there is not so much room, or it is too little.
-            SnapshotBusyError: it is in use, and cannot be removed.
+            ProviderUnavailableError: it cannot be there, or is elsewhere.
         """
         this, name, place = self._areas.pointer, wide(volume), wide(storage)
-        code = this.lpVtbl.ChangeDiffAreaMaximumSizeEx(this, name, place, maximum, 0)
-        check(code, "ChangeDiffAreaMaximumSizeEx", volume)
+        code = unsigned(this.lpVtbl.ChangeDiffAreaMaximumSizeEx(this, name, place, maximum, 0))
+        if code == HResult.VSS_E_OBJECT_NOT_FOUND:  # before Windows 7 this call made none
+            check(this.lpVtbl.AddDiffArea(this, name, place, maximum), "AddDiffArea", volume)
+        else:
+            check(code, "ChangeDiffAreaMaximumSizeEx", volume)
 
     def least(self) -> int:
         """The least that shadow storage can be limited to, in bytes.

@@ -40,6 +40,9 @@ class IVssSnapshotMgmt(Protocol):
 class IVssDifferentialSoftwareSnapshotMgmt2Vtbl(Protocol):
     """vsmgmt.h; Windows Vista."""
 
+    def AddDiffArea(
+        self, this: IVssDifferentialSoftwareSnapshotMgmt2, volume: CData, storage: CData, maximum: int, /
+    ) -> int: ...
     def QueryDiffAreasForVolume(
         self, this: IVssDifferentialSoftwareSnapshotMgmt2, volume: CData, out: CData, /
     ) -> int: ...

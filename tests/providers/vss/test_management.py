@@ -56,13 +56,38 @@ def test_shadow_storage_is_told_for_one_volume_and_for_all(fake_vss: FakeVss) ->
     assert vss.shadow_storage("E:") == []
 
 
-def test_shadow_storage_is_made_and_resized(fake_vss: FakeVss) -> None:
+@pytest.mark.parametrize("made_by_a_resize", [True, False], ids=["Windows 7", "Windows Vista"])
+def test_shadow_storage_is_made_and_resized(fake_vss: FakeVss, made_by_a_resize: bool) -> None:
+    fake_vss.makes_storage = made_by_a_resize
     fake_vss.add_volume("C:\\")
     fake_vss.add_volume("D:\\")
     vss.resize_shadow_storage("C:", maximum=400 * MIB, storage="D:")
     assert [(item.storage, item.maximum) for item in vss.shadow_storage("C:")] == [("D:\\", 400 * MIB)]
-    vss.resize_shadow_storage("C:", maximum=None)
-    assert [(item.storage, item.maximum) for item in vss.shadow_storage("C:")] == [("C:\\", None)]
+    assert ("IVssDifferentialSoftwareSnapshotMgmt::AddDiffArea" in fake_vss.calls) is not made_by_a_resize
+    vss.resize_shadow_storage("C:", maximum=None)  # where it is
+    assert [(item.storage, item.maximum) for item in vss.shadow_storage("C:")] == [("D:\\", None)]
+    vss.resize_shadow_storage("D:", maximum=None)
+    assert [(item.storage, item.maximum) for item in vss.shadow_storage("D:")] == [("D:\\", None)]
+
+
+def test_shadow_storage_is_in_one_place(fake_vss: FakeVss) -> None:
+    fake_vss.add_volume("C:\\", storage=FakeStorage())
+    fake_vss.add_volume("D:\\")
+    with pytest.raises(InsufficientStorageError, match=r"C:\\ has shadow storage on C:\\") as caught:
+        vss.resize_shadow_storage("C:", maximum=400 * MIB, storage="D:")
+    assert caught.value.code == 0x8004231E
+
+
+def test_shadow_storage_that_cannot_be_made_is_told(fake_vss: FakeVss) -> None:
+    fake_vss.makes_storage = False
+    fake_vss.add_volume("C:\\")
+    fake_vss.add_volume("D:\\", filesystem="FAT32")
+    with pytest.raises(ProviderUnavailableError) as caught:
+        vss.resize_shadow_storage("C:", maximum=400 * MIB, storage="D:")
+    assert (caught.value.code, caught.value.call) == (0x8004230C, "AddDiffArea")
+    fake_vss.server = False  # Windows Vista cannot at all
+    with pytest.raises(SnapshotError, match="this Windows does not have the operation"):
+        vss.resize_shadow_storage("C:", maximum=400 * MIB)
 
 
 def test_too_little_shadow_storage_is_refused(fake_vss: FakeVss) -> None:

@@ -11,7 +11,9 @@ from vsssnap._units import whole
 from vsssnap._win32 import dll, volumes
 from vsssnap._win32.backup_components import BackupComponents
 from vsssnap._win32.constants import VSS_ASSOC_NO_MAX_SPACE
+from vsssnap._win32.failures import error_for
 from vsssnap._win32.handles import WindowsCallError
+from vsssnap._win32.hresult import HResult
 from vsssnap._win32.management import ShadowStorageManager
 from vsssnap._win32.management import providers as registered
 from vsssnap._win32.operations import wait
@@ -162,22 +164,30 @@ def resize_shadow_storage(
     Args:
         volume: The volume that has, or will have, shadow copies.
         maximum: Bytes, at least 320 MiB on most versions of Windows; None for no limit.
-        storage: The volume that keeps the data; by default the volume itself.
+        storage: The volume that keeps the data; by default the one that does now, or the volume itself.
         timeout: Seconds.
 
     Raises:
         UsageError: ``maximum`` is no positive whole number.
-        InsufficientStorageError: there is not so much room, or it is too little for VSS.
-        ProviderUnavailableError: there is no such volume, or VSS is not here.
+        InsufficientStorageError: there is not so much room, it is too little for VSS, or the volume has
+            its shadow storage elsewhere already.
+        ProviderUnavailableError: there is no such volume, it cannot keep shadow storage, or VSS is not here.
         SnapshotPermissionError: the process is not elevated.
     """
     most = VSS_ASSOC_NO_MAX_SPACE if maximum is None else whole(maximum, "maximum", least=1)
 
     def change(system: System) -> None:
-        both = names.resolve(system, [volume, volume if storage is None else storage])
+        wanted = names.resolve(system, [volume])[0].volume
+        place = None if storage is None else names.resolve(system, [storage])[0].volume
         manager = ShadowStorageManager(system)
         try:
-            manager.resize(both[0].volume, both[1].volume, most)
+            there = [area.storage for area in manager.areas(wanted)]
+            if there and place is not None and place.casefold() != there[0].casefold():
+                # VSS would say of this that something is not found.
+                known = f"{_mounted(system, wanted)} has shadow storage on {_mounted(system, there[0])}"
+                code = HResult.VSS_E_MAXIMUM_DIFFAREA_ASSOCIATIONS_REACHED
+                raise error_for(code, "ChangeDiffAreaMaximumSizeEx", known)
+            manager.resize(wanted, place or (there or [wanted])[0], most)
         finally:
             manager.release()
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import ProviderType, SnapshotState
+from vsssnap._win32.constants import ObjectType, ProviderType, SnapshotState
 from vsssnap._win32.guids import SYSTEM_PROVIDER
 from vsssnap.testing.fake_vss import objects
 from vsssnap.testing.fake_vss.devices import Devices
@@ -53,6 +53,7 @@ class Machine:
                 id=SYSTEM_PROVIDER,
             )
         ]
+        self.contexts: dict[UUID, int] = {}  # of providers
         self.server = True
         self.makes_storage = True
         self.faults = FakeFaults()
@@ -204,6 +205,15 @@ class Machine:
         out.m_lSnapshotAttributes = (shadow.context | made | exposed) & 0x7FFF_FFFF
         out.m_tsCreationTimestamp = shadow.timestamp
         out.m_eStatus = shadow.state
+
+    def lister(self, shadow: FakeShadow) -> Callable[[CData], None]:
+        """What fills one structure of an enumerator."""
+
+        def fill(to: CData) -> None:
+            to.Type = ObjectType.VSS_OBJECT_SNAPSHOT
+            self.fill(ffi.addressof(to.Obj, "Snap"), shadow)
+
+        return fill
 
     def handle(self, kind: str, what: object = None) -> CData:
         """A new handle."""

@@ -1,4 +1,8 @@
-"""`IVssAdmin`, `IVssSnapshotMgmt` and shadow storage, as Microsoft documents them."""
+"""`IVssAdmin` and `IVssSnapshotMgmt`, as Microsoft documents them.
+
+Written from the pages of their methods in the Windows SDK documentation; the rule stands beside each
+refusal.
+"""
 
 from __future__ import annotations
 
@@ -8,61 +12,105 @@ from vsssnap._win32._ffi import ffi
 from vsssnap._win32.constants import (
     MgmtObjectType,
     ObjectType,
-    ProtectionFault,
-    ProtectionLevel,
+    ProviderCapabilities,
+    ProviderType,
 )
 from vsssnap._win32.guids import CLSIDS, IIDS, SYSTEM_PROVIDER
-from vsssnap._win32.hresult import HResult, signed
+from vsssnap._win32.hresult import HResult
+from vsssnap.testing.fake_vss.lists import FakeEnumMgmtObject, FakeEnumObject
 from vsssnap.testing.fake_vss.objects import FakeObject, id_of, put_id
-from vsssnap.testing.fake_vss.parts import FakeProvider, FakeStorage
+from vsssnap.testing.fake_vss.parts import FakeProvider
+from vsssnap.testing.fake_vss.storage import LEAST_STORAGE, FakeDiffAreas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from vsssnap.testing.fake_vss.machine import Machine
     from vsssnap.testing.fake_vss.parts import FakeVolume
 
 CData = Any
-LEAST_STORAGE = 320 << 20
-"""Bytes: less is refused (IVssDifferentialSoftwareSnapshotMgmt::AddDiffArea)."""
-
-
-class FakeList(FakeObject):
-    """An enumerator; each item fills one structure."""
-
-    def __init__(self, machine: Machine, fill: Sequence[Callable[[CData], None]]) -> None:
-        super().__init__(machine)
-        self._rest = list(fill)
-
-    def Next(self, count: int, out: CData, fetched: CData) -> int:
-        """S_FALSE if there are fewer than were asked for."""
-        given = self._rest[:count]
-        del self._rest[:count]
-        for index, fill in enumerate(given):
-            fill(out[index])
-        fetched[0] = len(given)
-        return HResult.S_OK if len(given) == count else HResult.S_FALSE
-
-
-class FakeEnumObject(FakeList):
-    """Shadow copies or providers."""
-
-    interface = title = "IVssEnumObject"
-    answers: ClassVar[tuple[str, ...]] = ("IVssEnumObject",)
-
-
-class FakeEnumMgmtObject(FakeList):
-    """Volumes or shadow storage."""
-
-    interface = title = "IVssEnumMgmtObject"
-    answers: ClassVar[tuple[str, ...]] = ("IVssEnumMgmtObject",)
 
 
 class FakeAdmin(FakeObject):
     """The service, for administrators."""
 
-    interface = title = "IVssAdmin"
-    answers: ClassVar[tuple[str, ...]] = ("IVssAdmin",)
+    interface, title = "IVssAdminEx", "IVssAdmin"
+    answers: ClassVar[tuple[str, ...]] = ("IVssAdmin", "IVssAdminEx")
+
+    def RegisterProvider(
+        self, provider: CData, cls: CData, name: CData, kind: int, version: CData, version_id: CData
+    ) -> int:
+        """Each id once; one of hardware on a server alone."""
+        if not (name and version) or kind not in (
+            ProviderType.VSS_PROV_SOFTWARE,
+            ProviderType.VSS_PROV_HARDWARE,
+            ProviderType.VSS_PROV_FILESHARE,
+        ):
+            return HResult.E_INVALIDARG
+        if kind == ProviderType.VSS_PROV_HARDWARE and not self.machine.server:
+            return HResult.E_INVALIDARG
+        if id_of(provider) in {one.id for one in self.machine.providers}:
+            return HResult.VSS_E_PROVIDER_ALREADY_REGISTERED
+        made = FakeProvider(
+            name=str(ffi.string(name)),
+            kind=ProviderType(kind),
+            version=str(ffi.string(version)),
+            id=id_of(provider),
+            version_id=id_of(version_id),
+            class_id=id_of(cls),
+        )
+        self.machine.providers.append(made)
+        return HResult.S_OK
+
+    def UnregisterProvider(self, provider: CData) -> int:
+        """One that is registered, and of which there is no shadow copy."""
+        wanted = id_of(provider)
+        found = self.machine.provider(wanted)
+        if found not in self.machine.providers:
+            return HResult.VSS_E_PROVIDER_NOT_REGISTERED
+        if found.kind == ProviderType.VSS_PROV_SYSTEM or any(
+            shadow.provider_id == wanted for shadow in self.machine.shadows.values()
+        ):
+            return HResult.VSS_E_PROVIDER_IN_USE
+        self.machine.providers.remove(found)
+        return HResult.S_OK
+
+    def AbortAllSnapshotsInProgress(self) -> int:
+        """Its page: not supported, reserved for system use; who calls it ends the sets of others."""
+        self.machine.ledger.forbid("AbortAllSnapshotsInProgress is reserved for system use")
+        return HResult.E_NOTIMPL
+
+    def GetProviderCapability(self, provider: CData, out: CData) -> int:
+        """Of one that is registered."""
+        found = self.machine.provider(id_of(provider))
+        if found not in self.machine.providers:
+            return HResult.VSS_E_PROVIDER_NOT_REGISTERED
+        if not out:
+            return HResult.E_INVALIDARG
+        known = ProviderCapabilities
+        if found.kind == ProviderType.VSS_PROV_HARDWARE:
+            resync = known.VSS_PRV_CAPABILITY_LUN_RESYNC if found.resyncs else 0
+            out[0] = known.VSS_PRV_CAPABILITY_COMPLIANT | known.VSS_PRV_CAPABILITY_PLEX | resync
+        else:
+            out[0] = known.VSS_PRV_CAPABILITY_COMPLIANT | known.VSS_PRV_CAPABILITY_DIFFERENTIAL
+        return HResult.S_OK
+
+    def GetProviderContext(self, provider: CData, out: CData) -> int:
+        """What SetProviderContext said; VSS_CTX_BACKUP if nothing."""
+        wanted = id_of(provider)
+        if self.machine.provider(wanted) not in self.machine.providers:
+            return HResult.VSS_E_PROVIDER_NOT_REGISTERED
+        if not out:
+            return HResult.E_INVALIDARG
+        out[0] = self.machine.contexts.get(wanted, 0)
+        return HResult.S_OK
+
+    def SetProviderContext(self, provider: CData, context: int) -> int:
+        """Of one that is registered."""
+        wanted = id_of(provider)
+        if self.machine.provider(wanted) not in self.machine.providers:
+            return HResult.VSS_E_PROVIDER_NOT_REGISTERED
+        self.machine.contexts[wanted] = context
+        return HResult.S_OK
 
     def QueryProviders(self, out: CData) -> int:
         """All that are registered."""
@@ -107,21 +155,42 @@ class FakeSnapshotMgmt(FakeObject):
         return HResult.S_OK
 
     def QueryVolumesSupportedForSnapshots(self, provider: CData, context: int, out: CData) -> int:
-        """Those of the system provider."""
-        del provider, context
+        """Those that a provider can copy."""
+        del context
+        wanted = id_of(provider)
+        if self.machine.provider(wanted) not in self.machine.providers:
+            return HResult.VSS_E_PROVIDER_NOT_REGISTERED
 
         def filler(volume: FakeVolume) -> Callable[[CData], None]:
             def fill(to: CData) -> None:
                 to.Type = MgmtObjectType.VSS_MGMT_OBJECT_VOLUME
                 to.Obj.Vol.m_pwszVolumeName = self.machine.task_text(volume.guid_path)
-                to.Obj.Vol.m_pwszVolumeDisplayName = self.machine.task_text(
-                    (*volume.roots, volume.guid_path)[0]
-                )
+                to.Obj.Vol.m_pwszVolumeDisplayName = self.machine.task_text(volume.shown)
 
             return fill
 
-        found = [filler(volume) for volume in self.machine.volumes if volume.supported]
+        able = [one for one in self.machine.volumes if wanted in (SYSTEM_PROVIDER, one.provider)]
+        found = [filler(volume) for volume in able if volume.supported]
         FakeEnumMgmtObject(self.machine, found).give(out)
+        return HResult.S_OK
+
+    def QuerySnapshotsByVolume(self, name: CData, provider: CData, out: CData) -> int:
+        """Those that a provider has made of a volume; programs do not use it, its page says."""
+        wanted = id_of(provider)
+        if self.machine.provider(wanted) not in self.machine.providers:
+            return HResult.VSS_E_PROVIDER_NOT_REGISTERED
+        volume = self.machine.volume(str(ffi.string(name))) if name else None
+        if volume is None:
+            return HResult.VSS_E_OBJECT_NOT_FOUND
+        if not out:
+            return HResult.E_INVALIDARG
+        self.machine.ledger.forbid("QuerySnapshotsByVolume is reserved for system use")
+        found = [
+            shadow
+            for shadow in self.machine.shadows.values()
+            if shadow.volume is volume and shadow.provider_id == wanted and not shadow.lost
+        ]
+        FakeEnumObject(self.machine, [self.machine.lister(shadow) for shadow in found]).give(out)
         return HResult.S_OK
 
 
@@ -139,102 +208,9 @@ class FakeSnapshotMgmt2(FakeObject):
         return HResult.S_OK
 
 
-class FakeDiffAreas(FakeObject):
-    """Shadow storage."""
-
-    interface = title = "IVssDifferentialSoftwareSnapshotMgmt3"
-    answers: ClassVar[tuple[str, ...]] = (
-        "IVssDifferentialSoftwareSnapshotMgmt",
-        "IVssDifferentialSoftwareSnapshotMgmt2",
-        "IVssDifferentialSoftwareSnapshotMgmt3",
-    )
-
-    def _volume(self, name: CData) -> FakeVolume | None:
-        """Named with a backslash at the end."""
-        return self.machine.volume(str(ffi.string(name))) if name else None
-
-    def SetVolumeProtectLevel(self, name: CData, level: int) -> int:
-        """A volume in a faulted state is dismounted, and well again, with ORIGINAL_VOLUME."""
-        volume = self._volume(name)
-        if volume is None:
-            return HResult.VSS_E_OBJECT_NOT_FOUND
-        if level not in list(ProtectionLevel):
-            return HResult.E_INVALIDARG
-        volume.protection = ProtectionLevel(level)
-        if level == ProtectionLevel.VSS_PROTECTION_LEVEL_ORIGINAL_VOLUME:
-            volume.fault = ProtectionFault.VSS_PROTECTION_FAULT_NONE
-        return HResult.S_OK
-
-    def GetVolumeProtectLevel(self, name: CData, out: CData) -> int:
-        """The level, and why the volume is offline."""
-        volume = self._volume(name)
-        if volume is None:
-            return HResult.VSS_E_OBJECT_NOT_FOUND
-        out.m_protectionLevel = volume.protection
-        out.m_volumeIsOfflineForProtection = bool(volume.fault)
-        out.m_protectionFault = volume.fault
-        out.m_failureStatus = signed(HResult.VSS_E_INSUFFICIENT_STORAGE) if volume.fault else 0
-        out.m_volumeHasUnusedDiffArea = volume.unused_storage
-        return HResult.S_OK
-
-    def ClearVolumeProtectFault(self, name: CData) -> int:
-        """Nothing if there is none."""
-        volume = self._volume(name)
-        if volume is None:
-            return HResult.VSS_E_OBJECT_NOT_FOUND
-        volume.fault = ProtectionFault.VSS_PROTECTION_FAULT_NONE
-        return HResult.S_OK
-
-    def DeleteUnusedDiffAreas(self, name: CData) -> int:
-        """Of a volume that keeps them."""
-        volume = self._volume(name)
-        if volume is None:
-            return HResult.VSS_E_OBJECT_NOT_FOUND
-        volume.unused_storage = False
-        return HResult.S_OK
-
-    def QueryDiffAreasForVolume(self, name: CData, out: CData) -> int:
-        """The one association of a volume, or none."""
-        volume = self.machine.volume(str(ffi.string(name)))
-        if volume is None:
-            return HResult.VSS_E_OBJECT_NOT_FOUND
-        found = [] if volume.storage is None else [self._filler(volume, volume.storage)]
-        FakeEnumMgmtObject(self.machine, found).give(out)
-        return HResult.S_OK
-
-    def _filler(self, volume: FakeVolume, storage: FakeStorage) -> Callable[[CData], None]:
-        def fill(to: CData) -> None:
-            to.Type = MgmtObjectType.VSS_MGMT_OBJECT_DIFF_AREA
-            area = to.Obj.DiffArea
-            area.m_pwszVolumeName = self.machine.task_text(volume.guid_path)
-            area.m_pwszDiffAreaVolumeName = self.machine.task_text((storage.on or volume).guid_path)
-            area.m_llMaximumDiffSpace = storage.maximum
-            area.m_llAllocatedDiffSpace = storage.allocated
-            area.m_llUsedDiffSpace = storage.used
-
-        return fill
-
-    def ChangeDiffAreaMaximumSizeEx(self, name: CData, place: CData, maximum: int, volatile: int) -> int:
-        """Changes or makes an association; 0 removes one that has no shadow copies, -1 is no limit."""
-        del volatile
-        volume = self.machine.volume(str(ffi.string(name)))
-        on = self.machine.volume(str(ffi.string(place)))
-        if volume is None or on is None:
-            return HResult.VSS_E_OBJECT_NOT_FOUND
-        if maximum == 0:
-            if any(shadow.volume is volume for shadow in self.machine.shadows.values()):
-                return HResult.VSS_E_VOLUME_IN_USE
-            volume.storage = None
-            return HResult.S_OK
-        if maximum != -1 and maximum < LEAST_STORAGE:
-            return HResult.VSS_E_INSUFFICIENT_STORAGE
-        known = volume.storage or FakeStorage()
-        volume.storage = FakeStorage(maximum, known.allocated, known.used, on)
-        return HResult.S_OK
-
-
 CLASSES: dict[tuple[Any, Any], type[FakeObject]] = {
     (CLSIDS["VSSCoordinator"], IIDS["IVssAdmin"]): FakeAdmin,
+    (CLSIDS["VSSCoordinator"], IIDS["IVssAdminEx"]): FakeAdmin,
     (CLSIDS["VssSnapshotMgmt"], IIDS["IVssSnapshotMgmt"]): FakeSnapshotMgmt,
 }
 """What CoCreateInstance makes, by class and interface."""

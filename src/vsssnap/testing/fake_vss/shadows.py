@@ -6,20 +6,15 @@ Copied Volumes"; the rule stands beside each refusal.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.constants import DriveType, ObjectType, SnapshotAttributes, SnapshotContext
 from vsssnap._win32.guids import GUID_NULL
 from vsssnap._win32.hresult import HResult
-from vsssnap.testing.fake_vss.management import FakeEnumObject
+from vsssnap.testing.fake_vss.lists import FakeEnumObject
 from vsssnap.testing.fake_vss.objects import FakeRevert, id_of, put_id
 from vsssnap.testing.fake_vss.restoring import ComponentSlots, text_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from vsssnap.testing.fake_vss.parts import FakeShadow
 
 CData = Any
 _OK, _BAD, _ABSENT = HResult.S_OK, HResult.VSS_E_BAD_STATE, HResult.VSS_E_OBJECT_NOT_FOUND
@@ -83,15 +78,8 @@ class ShadowSlots(ComponentSlots):
             for shadow in self.machine.shadows.values()
             if not shadow.lost and (every or shadow.context == (self.context or 0))
         ]
-        FakeEnumObject(self.machine, [self._filler(shadow) for shadow in found]).give(out)
+        FakeEnumObject(self.machine, [self.machine.lister(shadow) for shadow in found]).give(out)
         return _OK
-
-    def _filler(self, shadow: FakeShadow) -> Callable[[CData], None]:
-        def fill(to: CData) -> None:
-            to.Type = ObjectType.VSS_OBJECT_SNAPSHOT
-            self.machine.fill(ffi.addressof(to.Obj, "Snap"), shadow)
-
-        return fill
 
     def ExposeSnapshot(
         self, shadow_id: CData, folder: CData, attributes: int, name: CData, out: CData
