@@ -38,6 +38,7 @@ def vss() -> Iterator[FakeVss]:
             FakeComponent("part", "set", selectable=False, files=files),
             FakeComponent("choice", "set", files=files),
         ),
+        mappings=(FakeFiles("C:\\data", alternate="C:\\b"),),
     )
     machine.add_writer("Other", components=(FakeComponent("one", files=files),))
     com.enter_apartment(machine)
@@ -386,8 +387,8 @@ def test_writers_alone_set_what_is_theirs(vss: FakeVss) -> None:
         ("SetRollForward", (3, wide("yesterday")), "roll_forward"),
         ("SetRestoreName", (wide("new"),), "restore_name"),
         ("AddRestoreSubcomponent", (wide("set"), wide("part"), False), "subcomponents"),
-        ("AddNewTarget", (wide("C:\\a"), wide("*"), True, wide("C:\\b")), "new_targets"),
-        ("AddAlternativeLocationMapping", (wide("C:\\a"), wide("*"), False, wide("C:\\b")), "mappings"),
+        ("AddNewTarget", (wide("C:\\data"), wide("*"), False, wide("C:\\b")), "new_targets"),
+        ("AddAlternativeLocationMapping", (wide("C:\\data"), wide("*"), False, wide("C:\\b")), "mappings"),
     ],
 )
 def test_what_a_restore_tells_is_kept_for_the_writer(
@@ -409,7 +410,7 @@ def test_what_a_restore_tells_is_kept_for_the_writer(
 def test_a_component_gives_back_what_was_told_of_it(vss: FakeVss) -> None:
     restore = Restore(vss).gather()
     this, writer, name = vss.requesters[-1], guid(vss.writers[0].writer_id), wide("set")
-    moved = (wide("C:\\a"), wide("*.x"), True, wide("C:\\b"))
+    moved = (wide("C:\\data"), wide("*"), False, wide("C:\\b"))
     assert this.AddNewTarget(writer, 2, ffi.NULL, name, *moved) == HResult.S_OK
     assert this.SetRollForward(writer, 2, ffi.NULL, name, 3, ffi.NULL) == INVALID, (
         "a partial one needs a point"

@@ -44,7 +44,7 @@ class SavedComponent:
     authoritative: bool = False
     roll_forward: tuple[RollForwardType, str] = (RollForwardType.VSS_RF_UNDEFINED, "")
     status: FileRestoreStatus = FileRestoreStatus.VSS_RS_UNDEFINED
-    target: RestoreTarget = RestoreTarget.VSS_RT_UNDEFINED
+    target: RestoreTarget = RestoreTarget.VSS_RT_ORIGINAL
     before: str = ""
     after: str = ""
     stamp: str = ""
@@ -54,8 +54,9 @@ class SavedComponent:
     after_snapshot: str = ""
     failure: tuple[int, int, str] = (0, 0, "")
     partial_files: list[tuple[str, ...]] = field(default_factory=list)
+    ranges_files: dict[int, str] = field(default_factory=dict)
     directed: list[tuple[str, ...]] = field(default_factory=list)
-    differenced: list[tuple[str, str, bool, str, int]] = field(default_factory=list)
+    differenced: list[tuple[str, str, bool, int]] = field(default_factory=list)
     subcomponents: list[tuple[str, str, bool]] = field(default_factory=list)
     new_targets: list[tuple[str, str, bool, str]] = field(default_factory=list)
     mappings: list[tuple[str, str, bool, str]] = field(default_factory=list)

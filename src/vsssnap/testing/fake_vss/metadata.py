@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.constants import (
-    BackupSchema,
     ComponentType,
-    RestoreMethod,
     SourceType,
     UsageType,
-    WriterRestore,
 )
 from vsssnap._win32.hresult import HResult
+from vsssnap.testing.fake_vss import writer_documents
 from vsssnap.testing.fake_vss.objects import FakeObject, put_id
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from vsssnap.testing.fake_vss.machine import Machine
@@ -28,8 +27,13 @@ CData = Any
 class FakeMetadata(FakeObject):
     """What a writer says of itself."""
 
-    interface = title = "IVssExamineWriterMetadata"
-    answers: ClassVar[tuple[str, ...]] = ("IVssExamineWriterMetadata",)
+    interface = "IVssExamineWriterMetadataEx2"
+    title = "IVssExamineWriterMetadata"
+    answers: ClassVar[tuple[str, ...]] = (
+        "IVssExamineWriterMetadata",
+        "IVssExamineWriterMetadataEx",
+        "IVssExamineWriterMetadataEx2",
+    )
 
     def __init__(self, machine: Machine, writer: FakeWriter) -> None:
         super().__init__(machine)
@@ -43,32 +47,71 @@ class FakeMetadata(FakeObject):
         usage[0], source[0] = UsageType.VSS_UT_USERDATA, SourceType.VSS_ST_OTHER
         return HResult.S_OK
 
+    def GetIdentityEx(
+        self, instance: CData, writer: CData, name: CData, own: CData, usage: CData, source: CData
+    ) -> int:
+        """The same with the name of the instance; S_OK and an empty string if it has none."""
+        own[0] = self.machine.bstr(self._writer.instance_name)
+        return self.GetIdentity(instance, writer, name, usage, source)
+
+    def GetVersion(self, major: CData, minor: CData) -> int:
+        """Of the writer."""
+        if not (major and minor):
+            return HResult.E_INVALIDARG
+        major[0], minor[0] = self._writer.version
+        return HResult.S_OK
+
     def GetFileCounts(self, included: CData, excluded: CData, components: CData) -> int:
         """IVssExamineWriterMetadata::GetFileCounts: the first is always 0."""
         if not (included and excluded and components):
             return HResult.E_INVALIDARG
-        included[0], excluded[0], components[0] = 0, 0, len(self._writer.components)
+        included[0], excluded[0] = 0, len(self._writer.excludes)
+        components[0] = len(self._writer.components)
         return HResult.S_OK
 
-    def _no_such(self, index: int, out: CData) -> int:
-        del index, out
-        return HResult.VSS_E_OBJECT_NOT_FOUND
+    def _files(self, known: Sequence[FakeFiles], index: int, out: CData) -> int:
+        if not out:
+            return HResult.E_INVALIDARG
+        if index >= len(known):
+            return HResult.VSS_E_OBJECT_NOT_FOUND
+        FakeFiledesc(self.machine, known[index]).give(out)
+        return HResult.S_OK
 
-    GetIncludeFile = GetExcludeFile = GetAlternateLocationMapping = _no_such
-    """A fake writer has none."""
+    def GetIncludeFile(self, index: int, out: CData) -> int:
+        """There never are any."""
+        return self._files((), index, out)
+
+    def GetExcludeFile(self, index: int, out: CData) -> int:
+        """Files that are not backed up."""
+        return self._files(self._writer.excludes, index, out)
+
+    def GetAlternateLocationMapping(self, index: int, out: CData) -> int:
+        """Where files are put that cannot be put back where they were."""
+        return self._files(self._writer.mappings, index, out)
+
+    def GetExcludeFromSnapshotCount(self, out: CData) -> int:
+        """Files that the writer removes from shadow copies."""
+        if not out:
+            return HResult.E_INVALIDARG
+        out[0] = len(self._writer.not_in_snapshot)
+        return HResult.S_OK
+
+    def GetExcludeFromSnapshotFile(self, index: int, out: CData) -> int:
+        """One of them."""
+        return self._files(self._writer.not_in_snapshot, index, out)
 
     def GetRestoreMethod(
         self, method: CData, service: CData, procedure: CData, writer: CData, reboot: CData, count: CData
     ) -> int:
-        """IVssExamineWriterMetadata::GetRestoreMethod: files are put back where they were."""
-        method[0], writer[0] = RestoreMethod.VSS_RME_RESTORE_IF_CAN_REPLACE, WriterRestore.VSS_WRE_ALWAYS
+        """IVssExamineWriterMetadata::GetRestoreMethod: a fake writer names no service and no procedure."""
+        method[0], writer[0] = self._writer.restore_method, self._writer.called_after
         service[0] = procedure[0] = ffi.NULL
-        reboot[0], count[0] = False, 0
+        reboot[0], count[0] = self._writer.reboot, len(self._writer.mappings)
         return HResult.S_OK
 
     def GetBackupSchema(self, out: CData) -> int:
-        """IVssExamineWriterMetadata::GetBackupSchema: full backups and copies."""
-        out[0] = BackupSchema.VSS_BS_COPY
+        """IVssExamineWriterMetadata::GetBackupSchema."""
+        out[0] = self._writer.schema
         return HResult.S_OK
 
     def GetComponent(self, index: int, out: CData) -> int:
@@ -80,8 +123,28 @@ class FakeMetadata(FakeObject):
 
     def SaveAsXML(self, out: CData) -> int:
         """IVssExamineWriterMetadata::SaveAsXML."""
+        if not out:
+            return HResult.E_INVALIDARG
         out[0] = self.machine.bstr(self._writer.document)
         return HResult.S_OK
+
+    def LoadFromXML(self, text: CData) -> int:
+        """What SaveAsXML wrote takes the place of what is here; S_FALSE if it is not XML at all."""
+        if not text:
+            return HResult.E_INVALIDARG
+        try:
+            found = writer_documents.read(str(ffi.string(text)))
+        except ValueError:
+            return HResult.S_FALSE
+        if found is None:
+            return HResult.VSS_E_INVALID_XML_DOCUMENT
+        self._writer = found
+        return HResult.S_OK
+
+    def GetDocument(self, out: CData) -> int:
+        """Its page: not supported, reserved for system use; what it gave was an object of MSXML."""
+        del out
+        return HResult.E_NOTIMPL
 
 
 class FakeWMComponent(FakeObject):
@@ -115,6 +178,8 @@ class FakeWMComponent(FakeObject):
 
     def FreeComponentInfo(self, info: CData) -> int:
         """The structure and its strings."""
+        if not info:
+            return HResult.E_INVALIDARG
         for text in (info.bstrLogicalPath, info.bstrComponentName):
             if text:
                 self.machine.ledger.take_back("BSTR", int(ffi.cast("uintptr_t", text)))

@@ -75,10 +75,10 @@ def forget(machine: Machine) -> None:
 
 
 class FakeObject:
-    """A COM object of one vtable; a subclass has a method for every slot it supports.
+    """A COM object of one vtable; a subclass has a method for every slot but those of IUnknown.
 
     Such a method gets the arguments without ``this`` and gives an HRESULT as people write it, or
-    None for S_OK.  A slot without a method is E_NOTIMPL.
+    None for S_OK.
 
     Attributes:
         interface: The widest interface, whose vtable the object has.
@@ -111,6 +111,15 @@ class FakeObject:
         """Hand the one reference out."""
         out[0] = ffi.cast(ffi.typeof(out).item, self._structure)
 
+    @property
+    def pointer(self) -> CData:
+        """What callers call, for one that is given as an argument."""
+        return self._structure
+
+    def end(self) -> None:
+        """Let go of the first reference."""
+        self._count(-1)
+
     def call(self, slot: str, arguments: tuple[CData, ...]) -> int:
         """Run one slot; nothing is raised into the caller."""
         name = f"{self.title}::{slot}"
@@ -126,15 +135,12 @@ class FakeObject:
             self.machine.entered(name)
             code = self.machine.faults.code(slot, "call")
             if code is None:
-                method: Callable[..., int | None] = getattr(self, slot, self._unknown)
+                method: Callable[..., int | None] = getattr(self, slot)
                 code = method(*arguments)
             return signed(code or 0)
         except Exception:
             self.machine.ledger.broke(name)
             return signed(HResult.E_UNEXPECTED)
-
-    def _unknown(self, *_: CData) -> int:
-        return HResult.E_NOTIMPL
 
     def query(self, iid: CData, out: CData) -> int:
         """QueryInterface."""

@@ -15,7 +15,8 @@ from vsssnap._win32.hresult import HResult
 from vsssnap.testing.fake_vss import documents
 from vsssnap.testing.fake_vss.documents import SavedComponent, SavedShadow
 from vsssnap.testing.fake_vss.objects import FakeAsync, FakeObject, id_of
-from vsssnap.testing.fake_vss.saved import FakeWriterComponents
+from vsssnap.testing.fake_vss.saved import FakeSavedComponent, FakeWriterComponents
+from vsssnap.testing.fake_vss.writers import FakeFiles
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 CData = Any
 _OK, _BAD, _ABSENT = HResult.S_OK, HResult.VSS_E_BAD_STATE, HResult.VSS_E_OBJECT_NOT_FOUND
+WITH_COMPONENTS = ("prepare_backup", "post_snapshot", "backup_complete", "pre_restore", "post_restore")
+"""The events at which a writer gets its components (CVssWriter)."""
 
 
 def text_of(text: CData) -> str:
@@ -67,7 +70,24 @@ class ComponentSlots(FakeObject):
                 self.purpose == "backup" and not self.select
             )
             if everybody or writer.instance_id in own or writer.writer_id in self._selected_classes():
+                before = len(writer.events)
                 writer.on(event)
+                if len(writer.events) > before and event in WITH_COMPONENTS:
+                    self._give_components(writer, event)
+
+    def _give_components(self, writer: FakeWriter, event: str) -> None:
+        """Let a writer leave word in the document."""
+        stamps = {one.path: one.stamp for one in writer.components}
+        for one in self.document:
+            same = one.writer_id if self.purpose == "restore" else one.instance_id
+            if same not in (writer.writer_id, writer.instance_id):
+                continue
+            if event == "post_snapshot":
+                one.stamp = stamps.get(one.path, "")
+            if writer.on_component is not None:
+                given = FakeSavedComponent(self.machine, one, lambda: True, event=event)
+                writer.on_component(event, given.pointer)
+                given.end()
 
     def _selected_classes(self) -> set[UUID]:
         """Writers that run anew have another instance than the document says."""
@@ -243,11 +263,16 @@ class ComponentSlots(FakeObject):
     def SetRangesFilePath(
         self, writer: CData, kind: int, path: CData, name: CData, index: int, file: CData
     ) -> int:
-        """Before PostRestore; of a file of which a writer has backed up a part, and ours never do."""
-        del index, file
+        """Before PostRestore; where the ranges file of a file is, of which a part was backed up."""
         if self.purpose != "restore" or self.restoring == "ended":
             return _BAD
-        return _ABSENT if self._find(writer, kind, path, name) is None else HResult.E_INVALIDARG
+        found = self._find(writer, kind, path, name)
+        if found is None:
+            return _ABSENT
+        if not file or index >= len(found.partial_files):
+            return HResult.E_INVALIDARG
+        found.ranges_files[index] = text_of(file)
+        return _OK
 
     def AddRestoreSubcomponent(
         self, writer: CData, kind: int, path: CData, name: CData, sub_path: CData, sub: CData, repair: bool
@@ -264,14 +289,21 @@ class ComponentSlots(FakeObject):
         return _OK
 
     def AddNewTarget(self, writer: CData, kind: int, path: CData, name: CData, *files: CData) -> int:
-        """Before PostRestore."""
+        """Before PreRestore, so that the writer knows; of files that the component has."""
+        if self.restoring:
+            return _BAD
         return self._moved(writer, kind, path, name, "new_targets", files)
 
     def AddAlternativeLocationMapping(
         self, writer: CData, kind: int, path: CData, name: CData, *files: CData
     ) -> int:
-        """Before PostRestore."""
-        return self._moved(writer, kind, path, name, "mappings", files)
+        """Before PostRestore; of files for which the writer has such a mapping."""
+        code = self._moved(writer, kind, path, name, "mappings", files)
+        wanted = FakeFiles(text_of(files[0]), text_of(files[1]), bool(files[2]))
+        running = [one for one in self.writers or () if one.writer_id == id_of(writer)]
+        if code == _OK and running and not any(wanted.same_set(it) for one in running for it in one.mappings):
+            self.machine.ledger.forbid("AddAlternativeLocationMapping: the writer has no such mapping")
+        return code
 
     def _moved(
         self, writer: CData, kind: int, path: CData, name: CData, what: str, files: tuple[CData, ...]
@@ -283,8 +315,22 @@ class ComponentSlots(FakeObject):
             return _ABSENT
         if not (folder and spec and place):
             return HResult.E_INVALIDARG
-        getattr(found, what).append((text_of(folder), text_of(spec), bool(recursive), text_of(place)))
+        moved = (text_of(folder), text_of(spec), bool(recursive), text_of(place))
+        if not self._has_files(found, FakeFiles(*moved[:3])):
+            return _ABSENT
+        getattr(found, what).append(moved)
         return _OK
+
+    def _has_files(self, saved: SavedComponent, wanted: FakeFiles) -> bool:
+        """Whether a component, or one below it, has a file set; known of writers that run."""
+        running = [one for one in self.writers or () if one.writer_id == saved.writer_id]
+        own = [
+            one
+            for writer in running
+            for one in writer.components
+            if one.path == saved.path or one.path.startswith(saved.path + "\\")
+        ]
+        return not running or any(wanted.same_set(files) for one in own for files in one.files)
 
     def PreRestore(self, out: CData) -> int:
         """Once, after GatherWriterMetadata."""

@@ -1,7 +1,7 @@
 """`IVssWriterComponentsExt` and `IVssComponent`: what a backup components document holds.
 
-Getters are there for everybody; setters are a writer's alone, and a requester that calls one is told
-that it is out of order (the pages of the methods of IVssComponent).
+Getters are there for everybody (the pages of the methods of IVssComponent to Ex2); for setters see
+`leaving`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.hresult import HResult
+from vsssnap._win32.hresult import HResult, signed
+from vsssnap.testing.fake_vss.leaving import LeavingWord
 from vsssnap.testing.fake_vss.metadata import FakeFiledesc
 from vsssnap.testing.fake_vss.objects import FakeObject, put_id
 from vsssnap.testing.fake_vss.writers import FakeFiles
@@ -22,21 +23,6 @@ if TYPE_CHECKING:
 
 CData = Any
 _OK, _NONE, _ABSENT = HResult.S_OK, HResult.S_FALSE, HResult.VSS_E_OBJECT_NOT_FOUND
-_WRITERS_ALONE = (
-    "SetBackupMetadata",
-    "AddPartialFile",
-    "AddDirectedTarget",
-    "SetRestoreMetadata",
-    "SetRestoreTarget",
-    "SetPreRestoreFailureMsg",
-    "SetPostRestoreFailureMsg",
-    "SetBackupStamp",
-    "AddDifferencedFilesByLastModifyTime",
-    "AddDifferencedFilesByLastModifyLSN",
-    "SetPrepareForBackupFailureMsg",
-    "SetPostSnapshotFailureMsg",
-    "SetFailure",
-)
 
 
 class _Fresh(FakeObject):
@@ -83,6 +69,13 @@ class FakeWriterComponents(_Fresh):
         self.place(ffi.addressof(made, "unknown"), "IUnknown")
         return made
 
+    def query(self, iid: CData, out: CData) -> int:
+        """QueryInterface: whoever asks has the second vtable, and gets it again."""
+        code = super().query(iid, out)
+        if not code:
+            out[0] = ffi.cast("void *", ffi.addressof(self.pointer, "unknown"))
+        return code
+
     def GetComponentCount(self, out: CData) -> int:
         """How many there are."""
         out[0] = len(self._components)
@@ -102,21 +95,20 @@ class FakeWriterComponents(_Fresh):
         return _OK
 
 
-class FakeSavedComponent(_Fresh):
+class FakeSavedComponent(LeavingWord, _Fresh):
     """A component in the document."""
 
     interface = "IVssComponentEx2"
     title = "IVssComponent"
     answers: ClassVar[tuple[str, ...]] = ("IVssComponent", "IVssComponentEx", "IVssComponentEx2")
 
-    def __init__(self, machine: Machine, saved: SavedComponent, is_fresh: Callable[[], bool]) -> None:
+    def __init__(
+        self, machine: Machine, saved: SavedComponent, is_fresh: Callable[[], bool], *, event: str = ""
+    ) -> None:
+        """Give it to a requester, or to the writer that handles an event."""
         super().__init__(machine, is_fresh)
         self._saved = saved
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a slot
-        if name in _WRITERS_ALONE:
-            return lambda *_: HResult.VSS_E_BAD_STATE
-        raise AttributeError(name)
+        self._event = event
 
     def GetLogicalPath(self, out: CData) -> int:
         """What it lies below."""
@@ -227,10 +219,13 @@ class FakeSavedComponent(_Fresh):
         return _OK
 
     def GetFailure(self, code: CData, application: CData, message: CData, reserved: CData) -> int:
-        """No component of a fake writer fails alone."""
-        del reserved
-        code[0] = application[0] = 0
-        self.text(message, "")
+        """What SetFailure said; S_OK stands for no failure."""
+        if not (code and application and message):
+            return HResult.E_INVALIDARG
+        code[0], application[0] = signed(self._saved.failure[0]), signed(self._saved.failure[1])
+        message[0] = self.machine.bstr(self._saved.failure[2]) if self._saved.failure[2] else ffi.NULL
+        if reserved:
+            reserved[0] = 0
         return _OK
 
     def GetAlternateLocationMappingCount(self, out: CData) -> int:
@@ -238,23 +233,66 @@ class FakeSavedComponent(_Fresh):
         out[0] = len(self._saved.mappings)
         return _OK
 
-    def _nothing(self, out: CData) -> int:
-        out[0] = 0
+    def GetPartialFileCount(self, out: CData) -> int:
+        """How often AddPartialFile was called."""
+        out[0] = len(self._saved.partial_files)
         return _OK
 
-    GetPartialFileCount = GetDirectedTargetCount = GetDifferencedFilesCount = _nothing
-    """A fake writer backs everything up whole, and wants nothing elsewhere."""
+    def GetPartialFile(self, index: int, *out: CData) -> int:
+        """What it said: folder, name, ranges, the writer's own metadata; where its ranges file was put."""
+        if index >= len(self._saved.partial_files):
+            return _ABSENT
+        folder, name, ranges, metadata = self._saved.partial_files[index]
+        ranges = self._saved.ranges_files.get(index, ranges)
+        for slot, text in zip(out, (folder, name, ranges, metadata), strict=True):
+            self.text(slot, text)
+        return _OK
 
-    def _no_such(self, index: int, *out: CData) -> int:
-        del index, out
-        return _ABSENT
+    def GetDirectedTargetCount(self, out: CData) -> int:
+        """How often AddDirectedTarget was called."""
+        out[0] = len(self._saved.directed)
+        return _OK
 
-    GetPartialFile = GetDirectedTarget = GetDifferencedFile = _no_such
-    """So there is none of any number."""
+    def GetDirectedTarget(self, index: int, *out: CData) -> int:
+        """What it said: folder, name and ranges of the source, and of the target."""
+        if index >= len(self._saved.directed):
+            return _ABSENT
+        for slot, text in zip(out, self._saved.directed[index], strict=True):
+            self.text(slot, text)
+        return _OK
 
-    def _no_text(self, out: CData) -> int:
-        return self.text(out, "")
+    def GetDifferencedFilesCount(self, out: CData) -> int:
+        """How often AddDifferencedFilesByLastModifyTime was called."""
+        out[0] = len(self._saved.differenced)
+        return _OK
 
-    GetBackupMetadata = GetRestoreMetadata = GetBackupStamp = _no_text
-    GetPrepareForBackupFailureMsg = GetPostSnapshotFailureMsg = _no_text
-    """Nor does it leave notes for itself."""
+    def GetDifferencedFile(self, index: int, *out: CData) -> int:
+        """What it said; the string of the sequence number is reserved."""
+        if index >= len(self._saved.differenced):
+            return _ABSENT
+        (path, spec, recursive, lsn, time), known = out, self._saved.differenced[index]
+        self.text(path, known[0])
+        self.text(spec, known[1])
+        recursive[0], lsn[0] = known[2], ffi.NULL
+        time.dwLowDateTime, time.dwHighDateTime = known[3] & 0xFFFF_FFFF, known[3] >> 32
+        return _OK
+
+    def GetBackupMetadata(self, out: CData) -> int:
+        """What SetBackupMetadata said."""
+        return self.text(out, self._saved.backup_metadata)
+
+    def GetRestoreMetadata(self, out: CData) -> int:
+        """What SetRestoreMetadata said."""
+        return self.text(out, self._saved.restore_metadata)
+
+    def GetBackupStamp(self, out: CData) -> int:
+        """What SetBackupStamp said."""
+        return self.text(out, self._saved.stamp)
+
+    def GetPrepareForBackupFailureMsg(self, out: CData) -> int:
+        """What the writer said as it failed."""
+        return self.text(out, self._saved.before_backup)
+
+    def GetPostSnapshotFailureMsg(self, out: CData) -> int:
+        """Likewise."""
+        return self.text(out, self._saved.after_snapshot)

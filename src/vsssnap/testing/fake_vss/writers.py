@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
-from vsssnap._win32.constants import ComponentType, WriterState
+from vsssnap._win32.constants import (
+    BackupSchema,
+    ComponentType,
+    RestoreMethod,
+    WriterRestore,
+    WriterState,
+)
 from vsssnap.errors import UsageError
 
 
@@ -26,6 +34,11 @@ class FakeFiles:
     recursive: bool = False
     alternate: str = ""
 
+    def same_set(self, other: FakeFiles) -> bool:
+        """Whether folder, names and recursion are the same, as VSS compares them."""
+        mine, its = ((one.path.rstrip("\\").lower(), one.spec.lower()) for one in (self, other))
+        return (mine, self.recursive) == (its, other.recursive)
+
 
 @dataclass(frozen=True)
 class FakeComponent:
@@ -39,6 +52,7 @@ class FakeComponent:
         kind: What it is; files of a database are all given as its database files.
         files: Its files.
         needs: Components it depends on: writer's class id, logical path, name.
+        stamp: The backup stamp that its writer leaves in the requester's document, or "" for none.
     """
 
     name: str
@@ -48,6 +62,7 @@ class FakeComponent:
     kind: ComponentType = ComponentType.VSS_CT_FILEGROUP
     files: tuple[FakeFiles, ...] = ()
     needs: tuple[tuple[UUID, str, str], ...] = ()
+    stamp: str = ""
 
     @property
     def path(self) -> str:
@@ -70,6 +85,19 @@ class FakeWriter:
         components: What it has to back up.
         events: Names of the events it got.
         state: What it reports now.
+        on_component: Called for each of its components in the requester's document at an event at which
+            writers get them (``"prepare_backup"``, ``"post_snapshot"``, ``"backup_complete"``,
+            ``"pre_restore"``, ``"post_restore"``), with the name of the event and an ``IVssComponentEx2 *``
+            whose setters work as they do for a writer.
+        instance_name: Tells several instances of it apart.
+        version: Major and minor.
+        schema: What kinds of backup it knows.
+        restore_method: How its files are put back.
+        called_after: Whether it takes part in a restore.
+        reboot: Whether the machine is restarted then.
+        mappings: Where files are put that cannot be put back where they were (`FakeFiles.alternate`).
+        excludes: Files of its components that are not backed up.
+        not_in_snapshot: Files that it removes from shadow copies.
     """
 
     name: str
@@ -83,6 +111,16 @@ class FakeWriter:
     events: list[str] = field(default_factory=list)
     state: WriterState = WriterState.VSS_WS_STABLE
     failure: int = 0
+    on_component: Callable[[str, Any], None] | None = None
+    instance_name: str = ""
+    version: tuple[int, int] = (1, 0)
+    schema: BackupSchema = BackupSchema.VSS_BS_COPY
+    restore_method: RestoreMethod = RestoreMethod.VSS_RME_RESTORE_IF_CAN_REPLACE
+    called_after: WriterRestore = WriterRestore.VSS_WRE_ALWAYS
+    reboot: bool = False
+    mappings: tuple[FakeFiles, ...] = ()
+    excludes: tuple[FakeFiles, ...] = ()
+    not_in_snapshot: tuple[FakeFiles, ...] = ()
 
     def __post_init__(self) -> None:
         if self.fails_at and self.fails_at not in _FAILED:
@@ -91,11 +129,9 @@ class FakeWriter:
     @property
     def document(self) -> str:
         """Its writer metadata document."""
-        return (
-            f'<WRITER_METADATA xmlns="x-schema:#VssWriterMetadata" version="1.1"><IDENTIFICATION '
-            f'writerId="{self.writer_id}" instanceId="{self.instance_id}" friendlyName="{self.name}"/>'
-            "</WRITER_METADATA>"
-        )
+        from vsssnap.testing.fake_vss import writer_documents
+
+        return writer_documents.write(self)
 
     def on(self, event: str) -> None:
         """Get an event; one that has failed gets no more until the next backup or restore."""
