@@ -42,3 +42,6 @@ from vsssnap.providers.vss.protection import volume_protection as volume_protect
 from vsssnap.providers.vss.restore import RestorableComponent as RestorableComponent
 from vsssnap.providers.vss.restore import RestoreStatus as RestoreStatus
 from vsssnap.providers.vss.restore import WriterRestore as WriterRestore
+from vsssnap.providers.vss.reverting import break_shadow_copy_set as break_shadow_copy_set
+from vsssnap.providers.vss.reverting import revert_to_shadow_copy as revert_to_shadow_copy
+from vsssnap.providers.vss.reverting import wait_for_revert as wait_for_revert

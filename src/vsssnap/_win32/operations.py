@@ -64,6 +64,25 @@ def wait(operation: Reference, deadline: Deadline, step: str) -> None:
         check(outcome, step)
 
 
+def watch(operation: Reference, deadline: Deadline, step: str) -> None:
+    """Wait for an operation that nothing stops, and that goes on when nobody waits; see `wait`.
+
+    Source: IVssBackupComponents::QueryRevertStatus, remarks.
+
+    Raises:
+        SnapshotTimeoutError, CancelledError: the time is over; the operation goes on.
+        SnapshotError: it failed.
+    """
+    with operation:
+        while True:
+            waited, outcome = _look(operation.pointer, _slice(deadline))
+            check(waited, f"{step}: IVssAsync::Wait")
+            if outcome != HResult.VSS_S_ASYNC_PENDING:
+                check(outcome, step)
+                return
+            deadline.check(step)
+
+
 def _slice(deadline: Deadline) -> float:
     return max(0.001, min(SLICE, deadline.left()))
 

@@ -173,6 +173,9 @@ class IVssBackupComponentsVtbl(Protocol):
         out: CData,
         /,
     ) -> int: ...
+    def BreakSnapshotSet(self, this: IVssBackupComponents, set_id: CData, /) -> int: ...
+    def RevertToSnapshot(self, this: IVssBackupComponents, snapshot: CData, force: int, /) -> int: ...
+    def QueryRevertStatus(self, this: IVssBackupComponents, volume: CData, out: CData, /) -> int: ...
 
 
 class IVssBackupComponents(Protocol):
@@ -185,6 +188,9 @@ class IVssBackupComponentsEx2Vtbl(Protocol):
     """vsbackup.h; Windows Vista."""
 
     def UnexposeSnapshot(self, this: IVssBackupComponentsEx2, snapshot: CData, /) -> int: ...
+    def BreakSnapshotSetEx(
+        self, this: IVssBackupComponentsEx2, set_id: CData, flags: int, out: CData, /
+    ) -> int: ...
 
 
 class IVssBackupComponentsEx2(Protocol):

@@ -1,7 +1,8 @@
-"""Shadow copies that exist, whoever made them: found, deleted, exposed.
+"""Shadow copies that exist, whoever made them: found, deleted, exposed, reverted to, broken.
 
-Sources: the pages of IVssBackupComponents::Query, ::DeleteSnapshots, ::ExposeSnapshot and of
-IVssBackupComponentsEx2::UnexposeSnapshot in the Windows SDK documentation.
+Sources: the pages of IVssBackupComponents::Query, ::DeleteSnapshots, ::ExposeSnapshot,
+::RevertToSnapshot, ::QueryRevertStatus, ::BreakSnapshotSet and of IVssBackupComponentsEx2::
+UnexposeSnapshot and ::BreakSnapshotSetEx in the Windows SDK documentation.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vsssnap._win32.backup_components import ShadowCopy
+    from vsssnap._win32.constants import HardwareOptions
 
 
 class ShadowCopies(BackupComponents):
@@ -96,3 +98,49 @@ class ShadowCopies(BackupComponents):
         with reference:
             this, given = reference.pointer, guid(shadow_id)
             check(this.lpVtbl.UnexposeSnapshot(this, given[0]), "UnexposeSnapshot", str(shadow_id))
+
+    def revert(self, shadow_id: UUID, *, force: bool) -> None:
+        """Begin to put a volume back to what a shadow copy has; nothing stops it from then on.
+
+        Args:
+            shadow_id: To which.
+            force: Dismount the volume if it is in use.
+
+        Raises:
+            SnapshotBusyError: it is in use, or being reverted.
+            SnapshotError: it cannot be.
+        """
+        this, given = self._this(), guid(shadow_id)
+        check(this.lpVtbl.RevertToSnapshot(this, given[0], force), "RevertToSnapshot", str(shadow_id))
+
+    def revert_status(self, volume: str) -> Reference:
+        """The reverting of a volume, named with a backslash at its end; for `operations.watch`."""
+        this, out = self._this(), ffi.new("IVssAsync **")
+        check(this.lpVtbl.QueryRevertStatus(this, wide(volume), out), "QueryRevertStatus", volume)
+        return Reference(out[0])
+
+    def break_set(self, set_id: UUID, flags: HardwareOptions) -> Reference | None:
+        """Have VSS forget a set of a hardware provider; its shadow copies stay as volumes.
+
+        Returns:
+            The operation, for `operations.wait`; None if it is done.
+
+        Raises:
+            ProviderUnavailableError: there is no such set, or this Windows does not know the flags.
+            SnapshotError: its provider is no hardware provider.
+        """
+        given, reference = guid(set_id), self._reference.query("IVssBackupComponentsEx2")
+        if reference is None:
+            if flags:
+                raise ProviderUnavailableError(
+                    "this Windows breaks shadow copy sets in one way only",
+                    reasons={"vss": "it is older than Vista"},
+                )
+            this = self._this()
+            check(this.lpVtbl.BreakSnapshotSet(this, given[0]), "BreakSnapshotSet", str(set_id))
+            return None
+        with reference:
+            wider, out = reference.pointer, ffi.new("IVssAsync **")
+            code = wider.lpVtbl.BreakSnapshotSetEx(wider, given[0], flags, out)
+            check(code, "BreakSnapshotSetEx", str(set_id))
+            return Reference(out[0])

@@ -201,16 +201,25 @@ def purge_orphans(*, timeout: float = 600.0) -> list[SnapshotRecord]:
     return removed
 
 
+def as_shadow_id(value: str | UUID) -> UUID:
+    """The id of a shadow copy or of a set.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return value if isinstance(value, UUID) else UUID(value)
+    except (ValueError, AttributeError, TypeError):
+        raise UsageError(
+            f"{value!r} is no id of a shadow copy",
+            hint="ids look like 3f2504e0-4f89-11d3-9a0c-0305e82c3301: vssadmin list shadows",
+        ) from None
+
+
 def _administer(
     action: Callable[[ShadowCopies, UUID], None], shadow_id: str | UUID, timeout: float, step: str
 ) -> None:
-    try:
-        wanted = shadow_id if isinstance(shadow_id, UUID) else UUID(shadow_id)
-    except (ValueError, AttributeError, TypeError):
-        raise UsageError(
-            f"{shadow_id!r} is no id of a shadow copy",
-            hint="ids look like 3f2504e0-4f89-11d3-9a0c-0305e82c3301: vssadmin list shadows",
-        ) from None
+    wanted = as_shadow_id(shadow_id)
 
     def act(system: System) -> None:
         vss = existing.administer(system)
