@@ -39,8 +39,12 @@ from vsssnap.providers.vss.protection import delete_unused_shadow_storage as del
 from vsssnap.providers.vss.protection import least_shadow_storage as least_shadow_storage
 from vsssnap.providers.vss.protection import protect_volume as protect_volume
 from vsssnap.providers.vss.protection import volume_protection as volume_protection
-from vsssnap.providers.vss.restore import RestorableComponent as RestorableComponent
-from vsssnap.providers.vss.restore import RestoreStatus as RestoreStatus
+from vsssnap.providers.vss.restorable import DirectedFile as DirectedFile
+from vsssnap.providers.vss.restorable import FileSet as FileSet
+from vsssnap.providers.vss.restorable import Placement as Placement
+from vsssnap.providers.vss.restorable import RestorableComponent as RestorableComponent
+from vsssnap.providers.vss.restorable import RestoreStatus as RestoreStatus
+from vsssnap.providers.vss.restorable import RestoreTarget as RestoreTarget
 from vsssnap.providers.vss.restore import WriterRestore as WriterRestore
 from vsssnap.providers.vss.reverting import break_shadow_copy_set as break_shadow_copy_set
 from vsssnap.providers.vss.reverting import revert_to_shadow_copy as revert_to_shadow_copy

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from vsssnap._win32 import management_protocols, protocols, writer_protocols
+from vsssnap._win32 import management_protocols, protocols, requester_protocols, writer_protocols
 from vsssnap._win32._ffi import ffi
 
 
 def tables() -> Iterator[tuple[type, str]]:
     """Every Protocol with methods, and the structure of function pointers that it describes."""
-    modules = (protocols, writer_protocols, management_protocols)
+    modules = (protocols, requester_protocols, writer_protocols, management_protocols)
     for name, found in (item for module in modules for item in vars(module).items()):
         if not inspect.isclass(found) or found.__module__ not in {module.__name__ for module in modules}:
             continue

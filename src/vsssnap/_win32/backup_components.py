@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vsssnap._win32.dll import System
-    from vsssnap._win32.protocols import CData, IVssBackupComponents
+    from vsssnap._win32.protocols import CData
+    from vsssnap._win32.requester_protocols import IVssBackupComponents
     from vsssnap._win32.writer_metadata import Component, WriterMetadata
 
 _log = logging.getLogger("vsssnap.vss")
@@ -190,13 +191,14 @@ class BackupComponents:
 
     # Writers.
 
-    def writer_metadata(self, *, components: bool = False) -> list[WriterMetadata]:
+    def writer_metadata(self, *, components: bool = False, schema: bool = False) -> list[WriterMetadata]:
         """What writers said of themselves; after `gather_writer_metadata`, freed afterwards.
 
         One whose document cannot be read is left out: it must not keep the others from being saved.
 
         Args:
             components: Whether their components are read, too.
+            schema: Likewise, what kinds of backup they know.
         """
         this = self._this()
         count = ffi.new("UINT *")
@@ -207,7 +209,10 @@ class BackupComponents:
             try:
                 check(this.lpVtbl.GetWriterMetadata(this, index, instance, out), "GetWriterMetadata")
                 with Reference(out[0]) as reference:
-                    found.append(writer_metadata.read(self._system, reference.pointer, components=components))
+                    pointer = reference.pointer
+                    found.append(
+                        writer_metadata.read(self._system, pointer, components=components, schema=schema)
+                    )
             except SnapshotError as exc:
                 self.unreadable += 1
                 _log.warning("VSS writer number %d: its document cannot be read: %s", index, exc)
@@ -226,6 +231,20 @@ class BackupComponents:
         path, name = named(component.logical_path, component.name)
         code = this.lpVtbl.AddComponent(this, instance[0], cls[0], component.kind, path, name)
         check(code, "AddComponent", f"{writer.name}: {component.name}")
+
+    def set_backup_options(self, writer: WriterMetadata, component: Component, options: str) -> None:
+        """What the writer of a component is to know, in its own language; before `prepare_for_backup`."""
+        this, cls = self._this(), guid(writer.writer_id)
+        path, name = named(component.logical_path, component.name)
+        code = this.lpVtbl.SetBackupOptions(this, cls[0], component.kind, path, name, wide(options))
+        check(code, "SetBackupOptions", f"{writer.name}: {component.name}")
+
+    def set_previous_backup_stamp(self, writer: WriterMetadata, component: Component, stamp: str) -> None:
+        """The stamp that its writer left in the backup that this continues; before `prepare_for_backup`."""
+        this, cls = self._this(), guid(writer.writer_id)
+        path, name = named(component.logical_path, component.name)
+        code = this.lpVtbl.SetPreviousBackupStamp(this, cls[0], component.kind, path, name, wide(stamp))
+        check(code, "SetPreviousBackupStamp", f"{writer.name}: {component.name}")
 
     def set_backup_succeeded(self, writer: WriterMetadata, component: Component, succeeded: bool) -> None:
         """Say what became of a component that was added; before `backup_complete`."""

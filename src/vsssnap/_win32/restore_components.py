@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.backup_components import BackupComponents, named
 from vsssnap._win32.com import Reference, check, guid, take_bstr, uuid_of, wide
-from vsssnap._win32.constants import ComponentType, FileRestoreStatus
+from vsssnap._win32.constants import ComponentType, FileRestoreStatus, RestoreTarget
 from vsssnap._win32.hresult import HResult
+from vsssnap._win32.writer_metadata import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 
     from vsssnap._win32.protocols import CData
     from vsssnap._win32.writer_protocols import IVssComponent, IVssWriterComponents
+
+
+@dataclass(frozen=True, slots=True)
+class Directed:
+    """Pieces of a file that go into another one (IVssComponent::GetDirectedTarget)."""
+
+    folder: str
+    name: str
+    ranges: str
+    new_folder: str
+    new_name: str
+    new_ranges: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +44,9 @@ class SavedComponent:
         succeeded: Whether its backup was said to have succeeded.
         before: What its writer said to the beginning of the restore, if it failed there.
         after: Likewise, to the end.
+        stamp: What its writer left for a backup that continues this one, or "".
+        target: Where the writer wants its files, once it was told of the restore.
+        directed: Which of its files it wants where, if that is `VSS_RT_DIRECTED`.
     """
 
     writer_id: UUID
@@ -41,6 +57,9 @@ class SavedComponent:
     succeeded: bool = False
     before: str = ""
     after: str = ""
+    stamp: str = ""
+    target: RestoreTarget = RestoreTarget.VSS_RT_UNDEFINED
+    directed: tuple[Directed, ...] = ()
 
 
 class RestoreComponents(BackupComponents):
@@ -100,7 +119,28 @@ class RestoreComponents(BackupComponents):
             succeeded=bool(succeeded[0]),
             before=self._said(this, this.lpVtbl.GetPreRestoreFailureMsg, "GetPreRestoreFailureMsg"),
             after=self._said(this, this.lpVtbl.GetPostRestoreFailureMsg, "GetPostRestoreFailureMsg"),
+            stamp=self._said(this, this.lpVtbl.GetBackupStamp, "GetBackupStamp"),
+            target=self._target(this),
+            directed=self._directed(this),
         )
+
+    @staticmethod
+    def _target(this: IVssComponent) -> RestoreTarget:
+        out = ffi.new("VSS_RESTORE_TARGET *")
+        check(this.lpVtbl.GetRestoreTarget(this, out), "GetRestoreTarget")
+        try:
+            return RestoreTarget(out[0])
+        except ValueError:
+            return RestoreTarget.VSS_RT_UNDEFINED
+
+    def _directed(self, this: IVssComponent) -> tuple[Directed, ...]:
+        count, found = ffi.new("UINT *"), []
+        check(this.lpVtbl.GetDirectedTargetCount(this, count), "GetDirectedTargetCount")
+        for index in range(bounded(count[0], "GetDirectedTargetCount")):
+            out = [ffi.new("BSTR *") for _ in range(6)]
+            check(this.lpVtbl.GetDirectedTarget(this, index, *out), "GetDirectedTarget")
+            found.append(Directed(*(take_bstr(self._system, one) for one in out)))
+        return tuple(found)
 
     def _said(self, this: IVssComponent, get: Callable[[IVssComponent, CData], int], call: str) -> str:
         """A string of a component; S_FALSE and NULL stand for none."""
@@ -125,6 +165,41 @@ class RestoreComponents(BackupComponents):
         path, name = named(component.logical_path, component.name)
         code = this.lpVtbl.SetRestoreOptions(this, writer[0], component.kind, path, name, wide(options))
         check(code, "SetRestoreOptions", component.name)
+
+    def set_additional_restores(self, component: SavedComponent, more: bool) -> None:
+        """Whether further restores of it follow, of backups that continued this; before `pre_restore`."""
+        this, writer = self._this(), guid(component.writer_id)
+        path, name = named(component.logical_path, component.name)
+        code = this.lpVtbl.SetAdditionalRestores(this, writer[0], component.kind, path, name, more)
+        check(code, "SetAdditionalRestores", component.name)
+
+    def add_restore_subcomponent(self, component: SavedComponent, logical_path: str, part: str) -> None:
+        """Restore a component that lies below it, and not all; before `pre_restore`."""
+        this, writer = self._this(), guid(component.writer_id)
+        path, name = named(component.logical_path, component.name)
+        below = named(logical_path, part)
+        code = this.lpVtbl.AddRestoreSubcomponent(this, writer[0], component.kind, path, name, *below, False)
+        check(code, "AddRestoreSubcomponent", f"{component.name}: {part}")
+
+    def add_new_target(
+        self, component: SavedComponent, folder: str, spec: str, recursive: bool, place: str
+    ) -> None:
+        """Where a file set of it will be restored instead; before `pre_restore`."""
+        this, writer = self._this(), guid(component.writer_id)
+        path, name = named(component.logical_path, component.name)
+        files = (wide(folder), wide(spec), recursive, wide(place))
+        code = this.lpVtbl.AddNewTarget(this, writer[0], component.kind, path, name, *files)
+        check(code, "AddNewTarget", f"{component.name}: {folder}")
+
+    def add_alternative_location_mapping(
+        self, component: SavedComponent, folder: str, spec: str, recursive: bool, place: str
+    ) -> None:
+        """Where a file set of it was restored, as its writer allowed; before `post_restore`."""
+        this, writer = self._this(), guid(component.writer_id)
+        path, name = named(component.logical_path, component.name)
+        files = (wide(folder), wide(spec), recursive, wide(place))
+        code = this.lpVtbl.AddAlternativeLocationMapping(this, writer[0], component.kind, path, name, *files)
+        check(code, "AddAlternativeLocationMapping", f"{component.name}: {folder}")
 
     def pre_restore(self) -> Reference:
         """Tell writers that files are about to be restored."""

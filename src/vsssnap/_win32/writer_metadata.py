@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.com import Reference, check, take_bstr, text_of_bstr, uuid_of
-from vsssnap._win32.constants import ComponentType
+from vsssnap._win32.constants import BackupSchema, ComponentType
 from vsssnap._win32.hresult import HResult
 from vsssnap.errors import SnapshotError
 
@@ -85,6 +85,7 @@ class WriterMetadata:
     Attributes:
         document: The whole, as XML.
         components: What it has; only as far as they were asked for.
+        schema: What kinds of backup it knows; only if it was asked for.
     """
 
     name: str
@@ -92,9 +93,12 @@ class WriterMetadata:
     instance_id: UUID
     document: str
     components: tuple[Component, ...] = ()
+    schema: BackupSchema = BackupSchema.VSS_BS_UNDEFINED
 
 
-def read(system: System, metadata: IVssExamineWriterMetadata, *, components: bool) -> WriterMetadata:
+def read(
+    system: System, metadata: IVssExamineWriterMetadata, *, components: bool, schema: bool
+) -> WriterMetadata:
     """Everything of one writer.
 
     Raises:
@@ -112,14 +116,21 @@ def read(system: System, metadata: IVssExamineWriterMetadata, *, components: boo
         instance_id=uuid_of(instance),
         document=take_bstr(system, xml),
         components=_components(system, metadata) if components else (),
+        schema=_schema(metadata, title) if schema else BackupSchema.VSS_BS_UNDEFINED,
     )
+
+
+def _schema(metadata: IVssExamineWriterMetadata, title: str) -> BackupSchema:
+    out = ffi.new("DWORD *")
+    check(metadata.lpVtbl.GetBackupSchema(metadata, out), "GetBackupSchema", title)
+    return BackupSchema(out[0])
 
 
 def _components(system: System, metadata: IVssExamineWriterMetadata) -> tuple[Component, ...]:
     included, excluded, count = (ffi.new("UINT *") for _ in range(3))
     check(metadata.lpVtbl.GetFileCounts(metadata, included, excluded, count), "GetFileCounts")
     found = []
-    for index in range(_bounded(count[0], "GetFileCounts")):
+    for index in range(bounded(count[0], "GetFileCounts")):
         out = ffi.new("IVssWMComponent **")
         check(metadata.lpVtbl.GetComponent(metadata, index, out), "GetComponent")
         with Reference(out[0]) as reference:
@@ -147,11 +158,11 @@ def _component(system: System, this: IVssWMComponent) -> Component:
             files=tuple(
                 _files(system, this, get, call, index)
                 for get, call, count in sets
-                for index in range(_bounded(count, call))
+                for index in range(bounded(count, call))
             ),
             dependencies=tuple(
                 _dependency(system, this, index)
-                for index in range(_bounded(info.cDependencies, "GetDependency"))
+                for index in range(bounded(info.cDependencies, "GetDependency"))
             ),
         )
     finally:
@@ -206,7 +217,7 @@ def _kind(value: int) -> ComponentType:
         return ComponentType.VSS_CT_UNDEFINED
 
 
-def _bounded(count: int, call: str) -> int:
+def bounded(count: int, call: str) -> int:
     if count > _MOST:
         raise SnapshotError(
             f"{call} speaks of {count} things, above {_MOST}",

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import pytest
 
 from vsssnap import Snapshot
+from vsssnap._win32.com import wide
+from vsssnap._win32.protocols import CData
 from vsssnap.errors import (
     ClosedError,
     ProviderUnavailableError,
@@ -22,7 +24,16 @@ from vsssnap.errors import (
     WriterFailedError,
 )
 from vsssnap.testing.fake_vss import FakeComponent, FakeFiles, FakeVss
-from vsssnap.vss import ComponentSelection, RestoreStatus, VssOptions, WriterRestore
+from vsssnap.vss import (
+    ComponentSelection,
+    DirectedFile,
+    FileSet,
+    RestorableComponent,
+    RestoreStatus,
+    RestoreTarget,
+    VssOptions,
+    WriterRestore,
+)
 
 FAILED = 0x800423F4
 
@@ -257,3 +268,159 @@ def test_restores_one_after_the_other_leave_nothing(fake_vss: FakeVss, document:
             restore.begin()
     fake_vss.check()
     assert threading.active_count() == threads
+
+
+# Where files go.
+
+
+DATA = FileSet(path="C:\\data")
+
+
+def one_of(restore: WriterRestore, path: str) -> RestorableComponent:
+    return next(one for one in restore.components if one.path == path)
+
+
+def test_files_are_redirected_before_writers_are_told(fake_vss: FakeVss, document: bytes) -> None:
+    seen: list[list[tuple[str, str, bool, str]]] = []
+
+    def on_component(event: str, this: CData) -> None:
+        del this
+        if event == "pre_restore":
+            seen.append(fake_vss.requesters[-1].document[1].new_targets)
+
+    fake_vss.writers[1].on_component = on_component
+    with WriterRestore(document) as restore:
+        box = one_of(restore, "box")
+        with pytest.raises(UsageError, match="select it first"):
+            restore.redirect(box, DATA, "D:\\new")
+        restore.select(box)
+        restore.redirect(box, DATA, "D:\\new")
+        for wrong in (FileSet(path="C:\\other"), FileSet(path="C:\\data", recursive=True)):
+            with pytest.raises(ProviderUnavailableError, match="has no files") as caught:
+                restore.redirect(box, wrong, "D:\\new")
+            assert caught.value.call == "AddNewTarget"
+        restore.begin()
+        with pytest.raises(UsageError, match="select before begin"):
+            restore.redirect(box, DATA, "D:\\new")
+    assert seen[0] == [("C:\\data", "*", False, "D:\\new")]
+
+
+def test_alternate_locations_are_told_when_files_are_there(fake_vss: FakeVss, document: bytes) -> None:
+    fake_vss.writers[0].mappings = (FakeFiles("C:\\data", alternate="D:\\away"),)
+    with WriterRestore(document) as restore:
+        shop = one_of(restore, "SERVER\\shop")
+        restore.select(shop)
+        with pytest.raises(UsageError, match="between begin and finish"):
+            restore.restored_elsewhere(shop, DATA, "D:\\away")
+        restore.begin()
+        with pytest.raises(UsageError):
+            restore.restored_elsewhere(one_of(restore, "box"), DATA, "D:\\away")
+        restore.restored_elsewhere(shop, DATA, "D:\\away")
+        with pytest.raises(ProviderUnavailableError, match="has no files"):
+            restore.restored_elsewhere(shop, FileSet(path="C:\\other"), "D:\\away")
+        restore.finish()
+        with pytest.raises(UsageError):
+            restore.restored_elsewhere(shop, DATA, "D:\\away")
+    assert fake_vss.requesters[-1].document[0].mappings == [("C:\\data", "*", False, "D:\\away")]
+
+
+def test_a_writer_says_where_it_wants_its_files(fake_vss: FakeVss, document: bytes) -> None:
+    def on_component(event: str, this: CData) -> None:
+        if event == "pre_restore":
+            this.lpVtbl.SetRestoreTarget(this, 3)
+            moved = ("C:\\data", "a.mdf", "0:0x1000, 8192:512", "D:\\new", "b.mdf", "512:4096,0:512")
+            assert this.lpVtbl.AddDirectedTarget(this, *map(wide, moved)) == 0
+
+    fake_vss.writers[0].on_component = on_component
+    with WriterRestore(document) as restore:
+        shop, box = one_of(restore, "SERVER\\shop"), one_of(restore, "box")
+        restore.select(shop, box)
+        with pytest.raises(UsageError, match="when the restore has begun"):
+            restore.placement(shop)
+        restore.begin()
+        found = restore.placement(shop)
+        assert found.target is RestoreTarget.DIRECTED
+        assert found.directed == (
+            DirectedFile(
+                path="C:\\data",
+                name="a.mdf",
+                ranges=((0, 4096), (8192, 512)),
+                to_path="D:\\new",
+                to_name="b.mdf",
+                to_ranges=((512, 4096), (0, 512)),
+            ),
+        )
+        assert restore.placement(box).target is RestoreTarget.ORIGINAL
+        with pytest.raises(UsageError):
+            restore.placement(one_of(restore, "log"))
+
+
+@pytest.mark.parametrize(
+    "ranges", [("0:8", "0:9"), ("0:8", "0:4,4:4"), ("all", "all"), ("", ""), ("-1:8", "0:8"), ("0:²", "0:2")]
+)
+def test_a_writer_that_says_nonsense_is_told_on(
+    fake_vss: FakeVss, document: bytes, ranges: tuple[str, str]
+) -> None:
+    def on_component(event: str, this: CData) -> None:
+        del this
+        if event == "pre_restore":
+            saved = fake_vss.requesters[-1].document[0]
+            saved.directed.append(("C:\\data", "a", ranges[0], "C:\\data", "b", ranges[1]))
+
+    fake_vss.writers[0].on_component = on_component
+    with WriterRestore(document) as restore:
+        shop = one_of(restore, "SERVER\\shop")
+        restore.select(shop)
+        restore.begin()
+        with pytest.raises(SnapshotError, match="its writer wants"):
+            restore.placement(shop)
+
+
+def test_a_part_of_a_component_is_restored(fake_vss: FakeVss, document: bytes) -> None:
+    with WriterRestore(document) as restore:
+        shop = one_of(restore, "SERVER\\shop")
+        restore.select_part(shop, "SERVER\\shop\\logs")
+        restore.select_part(shop, "SERVER\\shop\\index")
+        restore.begin()
+        restore.report(shop, RestoreStatus.ALL)
+    saved = fake_vss.requesters[-1].document[0]
+    assert saved.subcomponents == [("SERVER\\shop", "logs", False), ("SERVER\\shop", "index", False)]
+    assert not saved.selected
+    assert fake_vss.writers[0].events == ["identify", "pre_restore", "post_restore", "backup_shutdown"]
+    assert fake_vss.writers[1].events == ["identify", "backup_shutdown"]
+
+
+def test_a_part_of_what_is_selected_is_no_choice(fake_vss: FakeVss, document: bytes) -> None:
+    with WriterRestore(document) as restore:
+        shop = one_of(restore, "SERVER\\shop")
+        restore.select(shop, more=True)
+        with pytest.raises(UsageError, match="is selected whole"):
+            restore.select_part(shop, "SERVER\\shop\\logs")
+        for wrong in ("", "a\0", 3):
+            with pytest.raises(UsageError):
+                restore.select_part(one_of(restore, "box"), wrong)  # type: ignore[arg-type]
+    assert fake_vss.requesters[-1].document[0].more_restores
+
+
+@pytest.mark.parametrize("wrong", ["", "a\0", 3, None])
+def test_places_that_are_none_are_refused(fake_vss: FakeVss, document: bytes, wrong: str) -> None:
+    with pytest.raises(UsageError):
+        FileSet(path=wrong)
+    with WriterRestore(document) as restore:
+        restore.select(one_of(restore, "box"))
+        with pytest.raises(UsageError):
+            restore.redirect(one_of(restore, "box"), DATA, wrong)
+        with pytest.raises(UsageError):
+            restore.redirect(one_of(restore, "box"), "C:\\data", "D:\\")  # type: ignore[arg-type]
+        with pytest.raises(UsageError):
+            restore.select(one_of(restore, "log"), more=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", ["GetBackupStamp", "GetRestoreTarget", "GetDirectedTargetCount"])
+def test_a_component_that_cannot_be_read_leaves_nothing(
+    fake_vss: FakeVss, document: bytes, step: str
+) -> None:
+    fake_vss.faults.fail(step, 0x80042311)
+    with pytest.raises(SnapshotError) as caught, WriterRestore(document):
+        pytest.fail("it was entered")
+    assert caught.value.code == 0x80042311

@@ -29,11 +29,12 @@ from vsssnap.providers.vss.writers import as_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from vsssnap._win32.restore_components import SavedComponent
     from vsssnap._win32.writer_metadata import Component, Dependency, WriterMetadata
     from vsssnap.providers.vss.options import ComponentSelection, ComponentSelector
 
 
-def full_path(component: Component | Dependency) -> str:
+def full_path(component: Component | Dependency | SavedComponent) -> str:
     """Logical path and name, as people write it."""
     return "\\".join(filter(None, (component.logical_path.strip("\\"), component.name)))
 
@@ -122,6 +123,12 @@ class Choice:
         while more := self._needed():
             roots |= more
             self._spread(roots)
+        for selector in selection.include or ():
+            if selector.options and not any(self._names(selector, one) for one in self.explicit):
+                raise UsageError(
+                    f"{selector.writer}: {selector.path!r} is a part of what is included",
+                    hint="VSS takes options for what contains it: pass them with that",
+                )
         if not self.explicit:
             raise SnapshotError(
                 "no component of a writer lies on these volumes alone",
@@ -132,6 +139,16 @@ class Choice:
     def explicit(self) -> list[Candidate]:
         """What is named to VSS, in the order of the writers."""
         return [one for one in self.candidates if one.state == "explicit"]
+
+    def options_of(self, explicit: Candidate) -> str:
+        """What the writer of a component is to know: of the last selector that says something."""
+        said = [
+            one.options for one in self._selection.include or () if one.options and self._names(one, explicit)
+        ]
+        return said[-1] if said else ""
+
+    def _names(self, selector: ComponentSelector, one: Candidate) -> bool:
+        return any(one is known for known in self._matching(selector))
 
     def all_volumes(self, explicit: Candidate) -> frozenset[str]:
         """The volumes of a component and of all that it stands for."""

@@ -12,6 +12,22 @@ from vsssnap._win32.guids import GUID_NULL, SYSTEM_PROVIDER
 from vsssnap.errors import UsageError
 
 
+def document_text(document: bytes | str) -> str:
+    """A backup components document as VSS takes it.
+
+    Raises:
+        UsageError: it is no text.
+    """
+    if isinstance(document, str):
+        return document
+    if not isinstance(cast("object", document), bytes):
+        raise UsageError(f"the document is {type(document).__name__}, no text")
+    try:
+        return document.decode("utf-8", "surrogatepass")
+    except ValueError as exc:
+        raise UsageError(f"the document is no text: {exc}") from None
+
+
 class ComSecurity(enum.Enum):
     """Who sets the COM security of this process, which is set once in its life."""
 
@@ -30,6 +46,12 @@ class BackupKind(enum.Enum):
     """It disturbs no other product's chain of backups, and no log is truncated."""
     FULL = "full"
     """A full backup: applications may truncate their logs when it is complete."""
+    INCREMENTAL = "incremental"
+    """What changed since the last backup, as applications reckon it."""
+    DIFFERENTIAL = "differential"
+    """What changed since the last full backup."""
+    LOG = "log"
+    """The logs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +62,20 @@ class ComponentSelector:
         writer: Its name, class id or instance id.
         path: Logical path and name of a component (``"SERVER\\INSTANCE\\database"``), or of what lies
             above some; "" for all of the writer.  Case does not matter.
+        options: What the writer is to know for these, in its own language (SetBackupOptions); "" for
+            nothing.  Of what is included alone.
     """
 
     writer: str | UUID
     path: str = ""
+    options: str = ""
 
     def __post_init__(self) -> None:
         writer, path = cast("object", self.writer), cast("object", self.path)
         if not isinstance(writer, str | UUID) or not writer or not isinstance(path, str):
             raise UsageError(f"no component: {self.writer!r}, {self.path!r}", hint="name a writer")
+        if not isinstance(cast("object", self.options), str) or "\0" in self.options:
+            raise UsageError(f"options are {self.options!r}", hint="pass a text without null characters")
 
 
 def _selectors(value: object) -> bool:
@@ -66,12 +93,17 @@ class ComponentSelection:
     Attributes:
         include: What is wanted; None for all that lies on the volumes.
         exclude: What is not.
-        kind: What writers are told.
+        kind: What writers are told.  An image holds all blocks whatever that is: it decides what applications
+            do with their logs, and what they note for the next backup.
+        based_on: The backup components document of the backup that this one continues
+            (``metadata.documents["vss/backup-components.xml"]``): writers get the stamps that they left
+            there.  Only with an INCREMENTAL, DIFFERENTIAL or LOG backup.
     """
 
     include: Sequence[ComponentSelector] | None = None
     exclude: Sequence[ComponentSelector] = ()
     kind: BackupKind = BackupKind.COPY
+    based_on: bytes | str | None = None
 
     def __post_init__(self) -> None:
         if not _selectors(self.exclude):
@@ -82,6 +114,12 @@ class ComponentSelection:
             )
         if not isinstance(self.kind, BackupKind):
             raise UsageError(f"kind is {self.kind!r}", hint="pass a BackupKind")
+        if any(one.options for one in self.exclude):
+            raise UsageError("what is excluded has options", hint="pass them with what is included")
+        if self.based_on is not None:
+            if self.kind in (BackupKind.COPY, BackupKind.FULL):
+                raise UsageError(f"a {self.kind.value} backup continues none", hint="pass another kind")
+            document_text(self.based_on)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

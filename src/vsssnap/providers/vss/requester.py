@@ -14,7 +14,6 @@ from vsssnap._win32 import com, privileges, volumes
 from vsssnap._win32.backup_components import BackupComponents
 from vsssnap._win32.constants import (
     SE_BACKUP_NAME,
-    BackupType,
     SnapshotAttributes,
     SnapshotContext,
 )
@@ -29,7 +28,7 @@ from vsssnap.errors import (
     SnapshotTimeoutError,
 )
 from vsssnap.providers.base import ProviderStep
-from vsssnap.providers.vss import existing, names, sequence, writers
+from vsssnap.providers.vss import existing, names, sequence, stamps, writers
 from vsssnap.providers.vss.components import Choice
 from vsssnap.providers.vss.journal import Entry, Journal
 from vsssnap.providers.vss.options import BackupKind, ComSecurity, VssOptions
@@ -166,11 +165,10 @@ class Requester:
         """SetBackupState: as a copy that disturbs nobody's chain of backups, if nothing else is asked."""
         del deadline
         selection = self.options.components
-        full = selection is not None and selection.kind is BackupKind.FULL
         self._vss.set_backup_state(
             select_components=selection is not None,
             bootable=self._has_system_volume(),
-            kind=BackupType.VSS_BT_FULL if full else BackupType.VSS_BT_COPY,
+            kind=stamps.TYPES[BackupKind.COPY if selection is None else selection.kind],
         )
 
     def _has_system_volume(self) -> bool:
@@ -201,7 +199,11 @@ class Requester:
         """GatherWriterMetadata."""
         self._gathering = True
         wait(self._vss.gather_writer_metadata(), deadline, "GatherWriterMetadata")
-        self.metadata = self._vss.writer_metadata(components=self.options.components is not None)
+        selection = self.options.components
+        self.metadata = self._vss.writer_metadata(
+            components=selection is not None,
+            schema=selection is not None and selection.kind in stamps.SCHEMAS,
+        )
 
     def add_components(self, deadline: Deadline) -> None:
         """AddComponent of each that stands for others or for itself."""
@@ -222,6 +224,7 @@ class Requester:
         for one in choice.explicit:
             deadline.check("AddComponent")
             self._vss.add_component(one.writer, one.component)
+        stamps.tell(self.system, self._vss, choice, self.options.components)
 
     def start_set(self, deadline: Deadline) -> None:
         """StartSnapshotSet, until no other requester creates a set."""

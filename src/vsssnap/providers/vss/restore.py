@@ -8,174 +8,57 @@ every path, and components of which nothing was said are then reported as failed
 
 from __future__ import annotations
 
-import enum
 import logging
-import os
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
-from uuid import UUID
 
 from vsssnap._arguments import instance
 from vsssnap._deadline import Deadline
-from vsssnap._win32.constants import FileRestoreStatus
-from vsssnap._win32.operations import wait
-from vsssnap._win32.restore_components import RestoreComponents, SavedComponent
-from vsssnap.errors import ClosedError, SnapshotError, UsageError
-from vsssnap.providers.vss import writers
+from vsssnap._win32.hresult import HResult
+from vsssnap.errors import ProviderUnavailableError, SnapshotError, UsageError
 from vsssnap.providers.vss.management import current_system
-from vsssnap.providers.vss.worker import Worker, finish, start
+from vsssnap.providers.vss.options import document_text
+from vsssnap.providers.vss.restorable import (
+    FileSet,
+    Placement,
+    RestorableComponent,
+    RestoreStatus,
+    placement,
+)
+from vsssnap.providers.vss.restore_session import RestoreSession
+from vsssnap.providers.vss.worker import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from vsssnap._win32.backup_components import WriterStatus
-    from vsssnap._win32.dll import System
+    from vsssnap._win32.restore_components import RestoreComponents, SavedComponent
     from vsssnap.metadata import WriterReport
 
-__all__ = ["RestorableComponent", "RestoreStatus", "WriterRestore"]
+__all__ = ["WriterRestore"]
 
 _log = logging.getLogger("vsssnap.vss")
 
 _END_BUDGET = 60.0  # seconds for PostRestore and Release, where nobody has said how long
 
 
-class RestoreStatus(enum.Enum):
-    """What became of the files of a component (VSS_FILE_RESTORE_STATUS)."""
-
-    ALL = FileRestoreStatus.VSS_RS_ALL
-    """All were restored."""
-    NONE = FileRestoreStatus.VSS_RS_NONE
-    """None was."""
-    FAILED = FileRestoreStatus.VSS_RS_FAILED
-    """Some were, and some were not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestorableComponent:
-    """A component that was named in a backup.
-
-    Attributes:
-        writer_id: Class id of its writer.
-        instance_id: The writer's instance at the time of the backup.
-        path: Logical path and name.
-        succeeded: Whether its backup was said to have succeeded.
-        running: Whether its writer runs now; without it the component cannot be selected.
-    """
-
-    writer_id: str
-    instance_id: str
-    path: str
-    succeeded: bool
-    running: bool
-
-
-class _Session:
-    """The requester of a restore; every method but `close` is for the worker's thread alone."""
-
-    def __init__(self, system: System, worker: Worker) -> None:
-        self.system, self.worker, self.pid = system, worker, os.getpid()
-        self.saved: dict[RestorableComponent, SavedComponent] = {}
-        self.selected: dict[RestorableComponent, RestoreStatus | None] = {}
-        self.begun = False
-        self.ended = False
-        self.refused = False  # whether the beginning failed, so that its end says nothing new
-        self.reports: tuple[WriterReport, ...] = ()
-        self._vss: RestoreComponents | None = None
-
-    @property
-    def vss(self) -> RestoreComponents:
-        if self._vss is None:
-            raise ClosedError("the restore is over", hint="begin a new one")
-        return self._vss
-
-    def initialize(self, document: str, deadline: Deadline) -> None:
-        self._vss = vss = RestoreComponents(self.system)
-        vss.initialize_for_restore(document)
-        wait(vss.gather_writer_metadata(), deadline, "GatherWriterMetadata")
-        running = {writer.writer_id for writer in vss.writer_metadata()}
-        for one in vss.saved_components():
-            shown = RestorableComponent(
-                writer_id=str(one.writer_id),
-                instance_id=str(one.instance_id),
-                path="\\".join(filter(None, (one.logical_path.strip("\\"), one.name))),
-                succeeded=one.succeeded,
-                running=one.writer_id in running,
-            )
-            self.saved[shown] = one
-
-    def begin(self, deadline: Deadline) -> None:
-        operation = self.vss.pre_restore()
-        self.begun = True  # also if it fails from here: writers may have got the event after all
-        self.refused = True
-        wait(operation, deadline, "PreRestore")
-        self._ask(deadline, "before")
-        self.refused = False
-
-    def finish(self, deadline: Deadline) -> None:
-        first: SnapshotError | None = None
-        for one, status in self.selected.items():
-            try:
-                told = status or RestoreStatus.FAILED
-                self.vss.set_file_restore_status(self.saved[one], told.value)
-            except SnapshotError as exc:  # writers wait for PostRestore, whatever they think of one of them
-                first = first or exc
-        self.ended = True
-        wait(self.vss.post_restore(), deadline, "PostRestore")
-        self._ask(deadline, "after")
-        if first is not None:
-            raise first
-
-    def _ask(self, deadline: Deadline, where: str) -> None:
-        """How the writers of what was selected are; a failure is an error."""
-        wait(self.vss.gather_writer_status(), deadline, "GatherWriterStatus")
-        own = {UUID(one.writer_id) for one in self.selected}
-        found: list[WriterStatus] = [one for one in self.vss.writer_status() if one.writer_id in own]
-        self.reports = tuple(map(writers.report, found))
-        failure = writers.first_failure(found)
-        if failure is not None:
-            for one in self.vss.saved_components():
-                if said := getattr(one, where):
-                    failure.add_note(f"{one.name}: {said}")
-            raise failure
-
-    def end(self, deadline: Deadline) -> None:
-        """PostRestore if it is due, and Release."""
-        vss, first = self._vss, None
-        if vss is None:
-            return
-        try:
-            if self.begun and not self.ended:
-                self.finish(deadline)
-        except SnapshotError as exc:
-            if self.refused:
-                _log.info("the end of a restore whose beginning failed: %s", exc)
-            else:
-                first = exc
-        finally:
-            self._vss = None
-            vss.free()
-            vss.release()
-        if first is not None:
-            raise first
-
-    def close(self, seconds: float) -> None:
-        """End it, from any thread of the process that began it."""
-        if os.getpid() != self.pid:
-            return
-        deadline = Deadline(seconds)
-        try:
-            self.worker.call(lambda: self.end(deadline), deadline, "PostRestore")
-        finally:
-            finish(self.worker)
-
-
-def _abandon(session: _Session) -> None:
+def _abandon(session: RestoreSession) -> None:
     try:
         session.close(_END_BUDGET)
     except SnapshotError as exc:
         _log.warning("a restore that nobody ended: %s", exc)
+
+
+def _text(value: object, name: str, *, may_be_empty: bool = False) -> None:
+    instance(value, str, name)
+    if "\0" in str(value) or not (value or may_be_empty):
+        raise UsageError(f"{name} is {value!r}", hint="pass a text without null characters")
+
+
+def _place(files: FileSet, to: str) -> tuple[str, str, bool, str]:
+    instance(files, FileSet, "files")
+    _text(to, "to")
+    return files.path, files.spec, files.recursive, to
 
 
 class WriterRestore:
@@ -209,23 +92,16 @@ class WriterRestore:
         Raises:
             UsageError: ``document`` is no text.
         """
-        if not isinstance(document, bytes | str):
-            raise UsageError(f"the document is {type(document).__name__}, no text")
-        try:
-            self._document = (
-                document if isinstance(document, str) else document.decode("utf-8", "surrogatepass")
-            )
-        except ValueError as exc:
-            raise UsageError(f"the document is no text: {exc}") from None
+        self._document = document_text(document)
         self._seconds = Deadline(timeout).seconds
-        self._session: _Session | None = None
-        self._finalizer: weakref.finalize[[_Session], WriterRestore] | None = None
+        self._session: RestoreSession | None = None
+        self._finalizer: weakref.finalize[[RestoreSession], WriterRestore] | None = None
 
     def __enter__(self) -> Self:
         if self._session is not None:
             raise UsageError("a WriterRestore is used once", hint="make a new one")
         system = current_system("restore with VSS writers")
-        self._session = session = _Session(system, start(system))
+        self._session = session = RestoreSession(system, start(system))
         self._finalizer = weakref.finalize(self, _abandon, session)
         try:
             self._call(lambda deadline: session.initialize(self._document, deadline), "InitializeForRestore")
@@ -250,7 +126,7 @@ class WriterRestore:
                 raise
             first.add_note(f"ending the restore failed too: {exc}")
 
-    def _live(self) -> _Session:
+    def _live(self) -> RestoreSession:
         if self._session is None:
             raise UsageError("the restore is not begun", hint="use it in a with block")
         return self._session
@@ -269,36 +145,131 @@ class WriterRestore:
         """How the writers of what was selected are, after the last step."""
         return self._live().reports
 
-    def select(self, *components: RestorableComponent, options: str = "") -> None:
+    def select(self, *components: RestorableComponent, options: str = "", more: bool = False) -> None:
         """Choose what is restored; before `begin`.
 
         Args:
             *components: Of `components`.
             options: What their writers are to know, in the writers' own language; "" for nothing.
+            more: Whether restores of backups that continued this one follow, so that applications do not
+                take over yet (SetAdditionalRestores).
 
         Raises:
             UsageError: it is too late, or one is none of this restore.
             ProviderUnavailableError: its writer does not run.
         """
+        instance(more, bool, "more")
+        _text(options, "options", may_be_empty=True)
+        for one in components:
+            session, saved = self._before(one)
+
+            def tell(vss: RestoreComponents, saved: SavedComponent = saved) -> None:
+                vss.set_selected_for_restore(saved, True)
+                if options:
+                    vss.set_restore_options(saved, options)
+                if more:
+                    vss.set_additional_restores(saved, more)
+
+            self._tell(tell, "SetSelectedForRestore")
+            session.selected[one] = None
+
+    def select_part(self, component: RestorableComponent, part: str) -> None:
+        r"""Choose something that lies below a component of the backup, instead of all of it; before `begin`.
+
+        Args:
+            component: Of `components`: what was named in the backup.
+            part: Logical path and name of what lies below (``"SERVER\\shop\\logs"``).  Its writer decides
+                whether it can be restored by itself (`WriterComponent.selectable_for_restore`).
+
+        Raises:
+            UsageError: it is too late, or the component is none of this restore, or is selected whole.
+            ProviderUnavailableError: VSS does not know the component, or its writer does not run.
+        """
+        _text(part, "part")
+        session, saved = self._before(component)
+        if component in session.selected and component not in session.parts:
+            raise UsageError(f"{component.path} is selected whole", hint="select it, or parts of it")
+        path, _, name = part.strip("\\").rpartition("\\")
+        self._tell(lambda vss: vss.add_restore_subcomponent(saved, path, name), "AddRestoreSubcomponent")
+        session.parts.add(component)
+        session.selected[component] = None
+
+    def redirect(self, component: RestorableComponent, files: FileSet, to: str) -> None:
+        """Say that files will be restored to another folder (AddNewTarget); before `begin`.
+
+        Args:
+            component: Of those that are selected.
+            files: Which, exactly as its writer's metadata document has them.
+            to: The whole path of the folder.
+
+        Raises:
+            UsageError: it is too late, or the component is not selected.
+            ProviderUnavailableError: the component has no such files.
+        """
+        session, saved = self._before(component)
+        if component not in session.selected:
+            raise UsageError(f"{component.path} is not selected", hint="select it first")
+        where = _place(files, to)
+        self._tell(lambda vss: vss.add_new_target(saved, *where), "AddNewTarget", files)
+
+    def placement(self, component: RestorableComponent) -> Placement:
+        """Where its writer wants the files of a component; after `begin`.
+
+        Raises:
+            UsageError: it was not begun, or the component is not selected.
+            SnapshotError: what the writer says makes no sense.
+        """
+        session = self._live()
+        if component not in session.selected or component not in session.said:
+            raise UsageError("writers say that when the restore has begun, of what is selected")
+        return placement(session.said[component])
+
+    def restored_elsewhere(self, component: RestorableComponent, files: FileSet, to: str) -> None:
+        """Say that files were restored to an alternate location of their writer; after `begin`.
+
+        Writers name such folders in their metadata documents, for files that cannot be put back where they
+        were (AddAlternativeLocationMapping).
+
+        Args:
+            component: Of those that are selected.
+            files: Which, exactly as its writer's metadata document has them.
+            to: The whole path of the folder.
+
+        Raises:
+            UsageError: it was not begun, or is finished, or the component is not selected.
+            ProviderUnavailableError: the component has no such files.
+        """
+        session, where = self._live(), _place(files, to)
+        if component not in session.selected or not session.begun or session.ended:
+            raise UsageError(f"{component!r}: files are restored between begin and finish")
+        saved = session.saved[component]
+        step = "AddAlternativeLocationMapping"
+        self._tell(lambda vss: vss.add_alternative_location_mapping(saved, *where), step, files)
+
+    def _before(self, component: RestorableComponent) -> tuple[RestoreSession, SavedComponent]:
+        """A component of this restore, before writers are told."""
         session = self._live()
         if session.begun:
             raise UsageError("writers were told already", hint="select before begin")
-        instance(options, str, "options")
-        if "\0" in options:
-            raise UsageError("options hold a null character")
-        for one in components:
-            saved = session.saved.get(one)
-            if saved is None:
-                raise UsageError(f"{one!r} is no component of this restore")
+        saved = session.saved.get(component)
+        if saved is None:
+            raise UsageError(f"{component!r} is no component of this restore")
+        return session, saved
 
-            def tell(deadline: Deadline, saved: SavedComponent = saved) -> None:
-                del deadline
-                session.vss.set_selected_for_restore(saved, True)
-                if options:
-                    session.vss.set_restore_options(saved, options)
-
-            self._call(tell, "SetSelectedForRestore")
-            session.selected[one] = None
+    def _tell(
+        self, tell: Callable[[RestoreComponents], None], step: str, files: FileSet | None = None
+    ) -> None:
+        session = self._live()
+        try:
+            self._call(lambda deadline: tell(session.vss), step)
+        except SnapshotError as exc:
+            if files is None or exc.code != HResult.VSS_E_OBJECT_NOT_FOUND:
+                raise
+            why = f"the component has no files {files.path!r}, {files.spec!r}, recursive={files.recursive}"
+            hint = "name one of its file sets exactly as its writer's metadata document does"
+            raise ProviderUnavailableError(
+                why, call=step, code=exc.code, hint=hint, reasons={"vss": why}
+            ) from exc
 
     def begin(self) -> None:
         """Have applications let go of what is restored (PreRestore).

@@ -66,6 +66,11 @@ class SavedComponent:
         """Logical path and name, by which components are compared."""
         return "\\".join(filter(None, (self.logical_path, self.name))).lower()
 
+    @property
+    def takes_part(self) -> bool:
+        """Whether it is selected for restore, or something below it."""
+        return self.selected or bool(self.subcomponents)
+
 
 @dataclass(frozen=True)
 class SavedShadow:

@@ -64,7 +64,7 @@ class ComponentSlots(FakeObject):
         """Tell writers; in component mode those alone that have a component in the document."""
         own = {one.instance_id for one in self.document}
         if self.purpose == "restore":  # "Overview of Preparing for Restore": none selected, no events
-            own = {one.instance_id for one in self.document if one.selected}
+            own = {one.instance_id for one in self.document if one.takes_part}
         for writer in self.writers or ():
             everybody = event in ("identify", "backup_shutdown") or (
                 self.purpose == "backup" and not self.select
@@ -93,7 +93,7 @@ class ComponentSlots(FakeObject):
         """Writers that run anew have another instance than the document says."""
         if self.purpose != "restore":
             return set()
-        return {one.writer_id for one in self.document if one.selected}
+        return {one.writer_id for one in self.document if one.takes_part}
 
     def _find(self, writer: CData, kind: int, path: CData, name: CData) -> SavedComponent | None:
         wanted = "\\".join(filter(None, (text_of(path), text_of(name)))).lower()
@@ -281,7 +281,8 @@ class ComponentSlots(FakeObject):
         if self.purpose != "restore" or self.restoring:
             return _BAD
         found = self._find(writer, kind, path, name)
-        if found is None:
+        running = {known.writer_id for known in self.writers or ()}
+        if found is None or found.writer_id not in running:
             return _ABSENT
         if repair or not sub:  # "bRepair: Reserved for future use. This parameter should always be false"
             return HResult.E_INVALIDARG
@@ -372,5 +373,5 @@ class ComponentSlots(FakeObject):
         for writer in self.writers or ():
             if writer.failure and writer.fails_at == event:
                 for one in self.document:
-                    if one.writer_id == writer.writer_id and one.selected:
+                    if one.writer_id == writer.writer_id and one.takes_part:
                         setattr(one, where, writer.message)
