@@ -146,6 +146,25 @@ def test_no_slot_is_missing(vss: FakeVss, maker: str) -> None:
     assert not [one for one in vss.ledger.violations if " raised: " in one]
 
 
+@pytest.mark.parametrize("maker", MAKERS)
+def test_no_slot_takes_null_for_an_answer(vss: FakeVss, maker: str) -> None:
+    interface = maker.split(",")[0]
+    made = MAKERS[maker](vss)
+    this = ffi.addressof(made.pointer.components if interface == "IVssWriterComponents" else made.pointer[0])
+    for slot, kind in slots(interface).items():
+        given = [ffi.NULL if one.kind == "pointer" else argument(one) for one in kind.args[1:]]
+        if slot == "QueryInterface":
+            assert unsigned(this.lpVtbl.QueryInterface(this, *given)) == HResult.E_POINTER
+        elif slot not in SLOTS_OF_UNKNOWN:
+            code = unsigned(getattr(this.lpVtbl, slot)(this, *given))
+            assert (
+                code != HResult.S_OK
+                or not any(one.kind == "pointer" for one in kind.args[1:])
+                or (slot in ("InitializeForBackup", "SetFailure"))
+            ), slot
+    assert not [one for one in vss.ledger.violations if " raised: " in one]
+
+
 def test_every_interface_of_the_binding_is_walked() -> None:
     walked = {maker.split(",")[0] for maker in MAKERS}
     left = {one for one in interfaces() - walked if not any(set(slots(one)) <= set(slots(w)) for w in walked)}

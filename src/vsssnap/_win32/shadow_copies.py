@@ -99,6 +99,19 @@ class ShadowCopies(BackupComponents):
             this, given = reference.pointer, guid(shadow_id)
             check(this.lpVtbl.UnexposeSnapshot(this, given[0]), "UnexposeSnapshot", str(shadow_id))
 
+    def blocks_revert(self, volume: str) -> bool:
+        """Whether the registry lists a writer with data on a volume that must not be reverted under it.
+
+        Source: ShouldBlockRevert, which Windows Server alone has.
+        """
+        try:
+            ask = self._system.vssapi.ShouldBlockRevertInternal
+        except AttributeError:
+            return False
+        out = ffi.new("bool *")
+        check(ask(wide(volume), out), "ShouldBlockRevert", volume)
+        return bool(out[0])
+
     def revert(self, shadow_id: UUID, *, force: bool) -> None:
         """Begin to put a volume back to what a shadow copy has; nothing stops it from then on.
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vsssnap import Snapshot
+from vsssnap._win32 import constants
 from vsssnap._win32.com import wide
 from vsssnap._win32.protocols import CData
+from vsssnap._win32.restore_components import Directed, SavedComponent
 from vsssnap.errors import (
     ClosedError,
     ProviderUnavailableError,
@@ -23,6 +28,7 @@ from vsssnap.errors import (
     UsageError,
     WriterFailedError,
 )
+from vsssnap.providers.vss.restorable import placement
 from vsssnap.testing.fake_vss import FakeComponent, FakeFiles, FakeVss
 from vsssnap.vss import (
     ComponentSelection,
@@ -424,3 +430,23 @@ def test_a_component_that_cannot_be_read_leaves_nothing(
     with pytest.raises(SnapshotError) as caught, WriterRestore(document):
         pytest.fail("it was entered")
     assert caught.value.code == 0x80042311
+
+
+@given(st.text() | st.from_regex(r"(0x)?[0-9a-f]{1,20}:[0-9]{1,25}(, ?[0-9]+:[0-9]+)*", fullmatch=True))
+def test_any_text_is_ranges_or_is_not(text: str) -> None:
+    saved = SavedComponent(
+        writer_id=UUID(int=1),
+        instance_id=UUID(int=2),
+        kind=constants.ComponentType.VSS_CT_FILEGROUP,
+        logical_path="",
+        name="one",
+        target=constants.RestoreTarget.VSS_RT_DIRECTED,
+        directed=(Directed("C:\\", "a", text, "C:\\", "b", text),),
+    )
+    try:
+        found = placement(saved).directed[0]
+    except SnapshotError:
+        return
+    for offset, length in found.ranges:
+        assert 0 <= offset < 1 << 64
+        assert 0 <= length < 1 << 64

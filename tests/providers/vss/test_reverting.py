@@ -19,7 +19,7 @@ from vsssnap.errors import (
     SnapshotTimeoutError,
     UsageError,
 )
-from vsssnap.testing.fake_vss import FakeVolume, FakeVss
+from vsssnap.testing.fake_vss import FakeComponent, FakeFiles, FakeVolume, FakeVss
 from vsssnap.vss import break_shadow_copy_set, list_shadow_copies, revert_to_shadow_copy, wait_for_revert
 
 VETO = 0x80042306
@@ -93,6 +93,25 @@ def test_what_cannot_be_reverted_says_why(fake_vss: FakeVss, volume: FakeVolume)
     assert bytes(volume.data[:6]) == b"after "
 
 
+def test_an_application_that_must_not_be_reverted_blocks_it(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    component = FakeComponent("database", files=(FakeFiles("D:\\sql"),))
+    writer = fake_vss.add_writer("Cluster", components=(component,), blocks_revert=True)
+    with pytest.raises(ProviderUnavailableError, match="WritersBlockingRevert"):
+        revert_to_shadow_copy(shadow(), dismount=True)
+    assert not [call for call in fake_vss.calls if call.endswith("RevertToSnapshot")]
+    writer.components = (FakeComponent("database", files=(FakeFiles("C:\\sql"),)),)
+    revert_to_shadow_copy(shadow())
+    assert bytes(volume.data[:6]) == b"before"
+
+
+def test_a_library_that_cannot_say_what_blocks_is_of_an_old_windows(
+    fake_vss: FakeVss, volume: FakeVolume
+) -> None:
+    del fake_vss.vssapi.ShouldBlockRevertInternal
+    revert_to_shadow_copy(shadow())
+    assert bytes(volume.data[:6]) == b"before"
+
+
 def test_a_revert_that_fails_says_so(fake_vss: FakeVss, volume: FakeVolume) -> None:
     fake_vss.faults.fail("QueryRevertStatus", 0x80042326, where="async")
     with pytest.raises(SnapshotError, match="VSS_E_REVERT_VOLUME_LOST"):
@@ -102,7 +121,9 @@ def test_a_revert_that_fails_says_so(fake_vss: FakeVss, volume: FakeVolume) -> N
         wait_for_revert("D:")
 
 
-@pytest.mark.parametrize("step", ["InitializeForBackup", "GetSnapshotProperties", "RevertToSnapshot"])
+@pytest.mark.parametrize(
+    "step", ["InitializeForBackup", "GetSnapshotProperties", "ShouldBlockRevert", "RevertToSnapshot"]
+)
 def test_a_failure_of_each_step_leaves_nothing(fake_vss: FakeVss, volume: FakeVolume, step: str) -> None:
     wanted = shadow()
     fake_vss.faults.fail(step, 0x80042302)

@@ -137,4 +137,5 @@ interface IVssBackupComponentsEx4 : IVssBackupComponentsEx3 {
 library vssapi {
     HRESULT CreateVssBackupComponentsInternal(IVssBackupComponents **);
     void VssFreeSnapshotPropertiesInternal(VSS_SNAPSHOT_PROP *);
+    HRESULT ShouldBlockRevertInternal(LPCWSTR, bool *);
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vsssnap._arguments import instance
@@ -24,6 +25,7 @@ from vsssnap.providers.vss.management import run
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
     from uuid import UUID
 
     from vsssnap._win32.dll import System
@@ -73,10 +75,16 @@ def revert_to_shadow_copy(
                     f"{shown}: this shadow copy ends with the program that took it",
                     "only lasting shadow copies can be reverted to: Snapshot(persistent=True)",
                 )
-            try:
+            with _in_words(shown):
+                blocked = vss.blocks_revert(copy.volume)
+            if blocked:
+                raise _told(
+                    HResult.VSS_E_PROVIDER_VETO,
+                    f"{shown}: it has data of an application that must not be reverted",
+                    "see WritersBlockingRevert in the registry of VSS; " + _INSTEAD,
+                )
+            with _in_words(shown):
                 vss.revert(wanted, force=dismount)
-            except SnapshotError as exc:
-                raise _refused(exc, shown) from exc
             begun.append(shown)
             watch(vss.revert_status(copy.volume), deadline, "QueryRevertStatus")
         finally:
@@ -109,10 +117,8 @@ def wait_for_revert(volume: str | os.PathLike[str], /, *, timeout: float = 3600.
         name = names.resolve(system, [volume])[0].volume
         vss = existing.administer(system)
         try:
-            try:
+            with _in_words(existing.shown(system, name)):
                 operation = vss.revert_status(name)
-            except SnapshotError as exc:
-                raise _refused(exc, existing.shown(system, name)) from exc
             watch(operation, deadline, "QueryRevertStatus")
         finally:
             vss.release()
@@ -120,23 +126,23 @@ def wait_for_revert(volume: str | os.PathLike[str], /, *, timeout: float = 3600.
     run(ask, deadline, "wait for a volume to be reverted")
 
 
-def _refused(exc: SnapshotError, shown: str) -> SnapshotError:
-    """Why a volume is not reverted, in words of that."""
-    code = exc.code
-    if code == HResult.E_NOTIMPL:
-        return _told(code, f"{shown}: this Windows or VSS provider does not revert volumes", _INSTEAD)
-    if code == HResult.VSS_E_VOLUME_NOT_SUPPORTED:
-        return _told(
-            code, f"{shown}: VSS does not revert this volume", "Windows may run from it; " + _INSTEAD
-        )
-    if code == HResult.VSS_E_VOLUME_IN_USE:
-        return SnapshotBusyError(
-            f"{shown}: files of the volume are open",
-            call="RevertToSnapshot",
-            code=code,
-            hint="close them, or pass dismount=True",
-        )
-    return exc
+@contextmanager
+def _in_words(shown: str) -> Iterator[None]:
+    """Say why a volume is not reverted, in words of that."""
+    try:
+        yield
+    except SnapshotError as exc:
+        code = exc.code
+        if code == HResult.E_NOTIMPL:
+            why = f"{shown}: this Windows or VSS provider does not revert volumes"
+            raise _told(code, why, _INSTEAD) from exc
+        if code == HResult.VSS_E_VOLUME_NOT_SUPPORTED:
+            why = f"{shown}: VSS does not revert this volume"
+            raise _told(code, why, "Windows may run from it; " + _INSTEAD) from exc
+        if code == HResult.VSS_E_VOLUME_IN_USE:
+            why, hint = f"{shown}: files of the volume are open", "close them, or pass dismount=True"
+            raise SnapshotBusyError(why, call=exc.call, code=code, hint=hint) from exc
+        raise
 
 
 def _told(code: int, why: str, hint: str) -> ProviderUnavailableError:

@@ -137,6 +137,29 @@ class Com:
         made.give(out)
         return HResult.S_OK
 
+    def ShouldBlockRevertInternal(self, name: CData, out: CData) -> int:
+        """Whether a writer that the registry lists has data on a volume; on servers alone."""
+        machine = self._machine
+        machine.entered("ShouldBlockRevert")
+        code = machine.faults.code("ShouldBlockRevert", "call")
+        volume = machine.volume(str(ffi.string(name))) if name else None
+        if code is None and (volume is None or not out):
+            code = HResult.E_INVALIDARG
+        if code is None and not machine.server:
+            code = HResult.E_NOTIMPL
+        if code is not None or volume is None:
+            return signed(code or HResult.E_FAIL)
+        roots = tuple(root.lower() for root in volume.roots)
+        paths = (
+            files.path.lower().rstrip("\\") + "\\"
+            for writer in machine.writers
+            if writer.blocks_revert
+            for component in writer.components
+            for files in component.files
+        )
+        out[0] = any(path.startswith(roots) for path in paths)
+        return HResult.S_OK
+
     def VssFreeSnapshotPropertiesInternal(self, properties: CData) -> None:
         """The strings in a VSS_SNAPSHOT_PROP."""
         for name, field in ffi.typeof("VSS_SNAPSHOT_PROP").fields:

@@ -74,6 +74,67 @@ def forget(machine: Machine) -> None:
         del _objects[address]
 
 
+_PATH = frozenset({2})  # the logical path of a component
+_ANY = frozenset(range(6))
+_MAY_BE_NULL = {
+    "InitializeForBackup": frozenset({0}),
+    "AddComponent": frozenset({3}),
+    "SetBackupSucceeded": frozenset({3}),
+    **dict.fromkeys(
+        (
+            "SetBackupOptions",
+            "SetPreviousBackupStamp",
+            "SetSelectedForRestore",
+            "SetSelectedForRestoreEx",
+            "SetRestoreOptions",
+            "SetAdditionalRestores",
+            "SetFileRestoreStatus",
+            "SetRangesFilePath",
+            "SetAuthoritativeRestore",
+            "SetRestoreName",
+            "AddAlternativeLocationMapping",
+            "AddNewTarget",
+        ),
+        _PATH,
+    ),
+    "AddRestoreSubcomponent": _PATH | {4},
+    "SetRollForward": _PATH | {5},
+    "ExposeSnapshot": frozenset({1, 3}),
+    "AddSnapshotToRecoverySet": frozenset({2}),
+    "GetWriterStatusEx": frozenset({6, 7}),
+    "AddPartialFile": frozenset({3}),
+    "SetFailure": frozenset({2}),
+    "GetFailure": frozenset({3}),
+    "QueryStatus": frozenset({1}),
+    # These say something else than E_INVALIDARG of NULL, or nothing at all.
+    **dict.fromkeys(
+        (
+            "Next",
+            "Clone",
+            "QueryRevertStatus",
+            "PreFastRecovery",
+            "FastRecovery",
+            "GetDocument",
+            "MigrateDiffAreas",
+            "QueryMigrationStatus",
+            "QuerySnapshotDeltaBitmap",
+            "AddDifferencedFilesByLastModifyLSN",
+        ),
+        _ANY,
+    ),
+}
+"""Arguments of slots, counted from 0 without ``this``, that may be NULL; no others may."""
+
+
+def _lacks(slot: str, arguments: tuple[CData, ...]) -> bool:
+    """Whether a caller has given NULL for something that has to be there."""
+    optional = _MAY_BE_NULL.get(slot, frozenset())
+    return any(
+        index not in optional and isinstance(one, ffi.CData) and one == ffi.NULL
+        for index, one in enumerate(arguments)
+    )
+
+
 class FakeObject:
     """A COM object of one vtable; a subclass has a method for every slot but those of IUnknown.
 
@@ -129,11 +190,13 @@ class FakeObject:
                 return 0 if slot in ("AddRef", "Release") else signed(HResult.E_UNEXPECTED)
             self.machine.check_apartment(name)
             if slot == "QueryInterface":
-                return signed(self.query(*arguments))
+                return signed(self.query(*arguments) if all(arguments) else HResult.E_POINTER)
             if slot in ("AddRef", "Release"):
                 return self._count(1 if slot == "AddRef" else -1)
             self.machine.entered(name)
             code = self.machine.faults.code(slot, "call")
+            if code is None and _lacks(slot, arguments):
+                code = HResult.E_INVALIDARG
             if code is None:
                 method: Callable[..., int | None] = getattr(self, slot)
                 code = method(*arguments)

@@ -98,6 +98,7 @@ class FakeWriter:
         mappings: Where files are put that cannot be put back where they were (`FakeFiles.alternate`).
         excludes: Files of its components that are not backed up.
         not_in_snapshot: Files that it removes from shadow copies.
+        blocks_revert: Whether volumes with its data are not to be reverted (WritersBlockingRevert).
     """
 
     name: str
@@ -121,6 +122,7 @@ class FakeWriter:
     mappings: tuple[FakeFiles, ...] = ()
     excludes: tuple[FakeFiles, ...] = ()
     not_in_snapshot: tuple[FakeFiles, ...] = ()
+    blocks_revert: bool = False
 
     def __post_init__(self) -> None:
         if self.fails_at and self.fails_at not in _FAILED:
