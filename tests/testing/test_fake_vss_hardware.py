@@ -138,13 +138,17 @@ def drop(vss: FakeVss) -> None:
 
 
 def test_a_provider_of_hardware_copies_the_volumes_that_are_its_own(vss: FakeVss) -> None:
+    named(vss, "E:\\").free = ((1, 1),)
     backup = Backup(vss, "E:\\", FILE_SHARE)
+    named(vss, "E:\\").pwrite(b"since", 4096)
+    assert backup.copy(vss).read(4096, 5) == bytes(5)  # a whole copy, with what is free
     found = backup.it.snapshot(backup.shadow_id)
     assert found.provider_id == array_of(vss).id
     assert found.attributes & SnapshotAttributes.VSS_VOLSNAP_ATTR_HARDWARE_ASSISTED
     assert not found.attributes & SnapshotAttributes.VSS_VOLSNAP_ATTR_DIFFERENTIAL
     backup.it.release()
     plain = Backup(vss, "E:\\", FILE_SHARE, SYSTEM_PROVIDER)  # somebody may insist on software
+    assert plain.copy(vss).read(4096, 5) == b"since"
     assert plain.it.snapshot(plain.shadow_id).provider_id == SYSTEM_PROVIDER
     plain.it.release()
     it = requester(vss)

@@ -78,7 +78,9 @@ FACTS: dict[HResult, Fact] = {
     ),
     _H.E_INVALIDARG: Fact(SnapshotError, _N, "an argument is not valid", _BUG),
     _H.E_OUTOFMEMORY: Fact(SnapshotError, _U, "memory is exhausted", "end other programs"),
-    _H.E_NOTIMPL: Fact(SnapshotError, _N, "this Windows does not have the operation"),
+    _H.E_NOTIMPL: Fact(
+        ProviderUnavailableError, _N, "this Windows or VSS provider does not have the operation"
+    ),
     _H.E_UNEXPECTED: Fact(SnapshotError, _1, "the service failed", _EVENTS),
     _H.E_FAIL: Fact(SnapshotError, _1, "the service failed", _EVENTS),
     _H.REGDB_E_CLASSNOTREG: Fact(

@@ -86,7 +86,7 @@ def test_shadow_storage_that_cannot_be_made_is_told(fake_vss: FakeVss) -> None:
         vss.resize_shadow_storage("C:", maximum=400 * MIB, storage="D:")
     assert (caught.value.code, caught.value.call) == (0x8004230C, "AddDiffArea")
     fake_vss.server = False  # Windows Vista cannot at all
-    with pytest.raises(SnapshotError, match="this Windows does not have the operation"):
+    with pytest.raises(SnapshotError, match="does not have the operation"):
         vss.resize_shadow_storage("C:", maximum=400 * MIB)
 
 

@@ -387,6 +387,8 @@ def test_a_part_of_a_component_is_restored(fake_vss: FakeVss, document: bytes) -
         shop = one_of(restore, "SERVER\\shop")
         restore.select_part(shop, "SERVER\\shop\\logs")
         restore.select_part(shop, "SERVER\\shop\\index")
+        with pytest.raises(UsageError, match="are selected"):
+            restore.select(shop)
         restore.begin()
         restore.report(shop, RestoreStatus.ALL)
     saved = fake_vss.requesters[-1].document[0]

@@ -155,13 +155,15 @@ class WriterRestore:
                 take over yet (SetAdditionalRestores).
 
         Raises:
-            UsageError: it is too late, or one is none of this restore.
+            UsageError: it is too late, or one is none of this restore, or parts of it are selected.
             ProviderUnavailableError: its writer does not run.
         """
         instance(more, bool, "more")
         _text(options, "options", may_be_empty=True)
         for one in components:
             session, saved = self._before(one)
+            if one in session.parts:
+                raise UsageError(f"parts of {one.path} are selected", hint="select it, or parts of it")
 
             def tell(vss: RestoreComponents, saved: SavedComponent = saved) -> None:
                 vss.set_selected_for_restore(saved, True)

@@ -253,8 +253,13 @@ class FakeShadow:
         return (self.created - _EPOCH) // timedelta(microseconds=1) * 10
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes of the copy; of clusters that were free at the instant, whatever is there by now."""
+        """Bytes of the copy; of clusters that were free at the instant, whatever is there by now.
+
+        A disk array copies those, too.
+        """
         found = bytearray(self.data[offset : offset + length])
+        if self.by_hardware:
+            return bytes(found)
         size, base = self.volume.cluster_size, self.volume.base
         for first, count in self.free:
             start, end = (
