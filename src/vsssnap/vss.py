@@ -49,3 +49,8 @@ from vsssnap.providers.vss.restore import WriterRestore as WriterRestore
 from vsssnap.providers.vss.reverting import break_shadow_copy_set as break_shadow_copy_set
 from vsssnap.providers.vss.reverting import revert_to_shadow_copy as revert_to_shadow_copy
 from vsssnap.providers.vss.reverting import wait_for_revert as wait_for_revert
+from vsssnap.providers.vss.writer_documents import AlternateLocation as AlternateLocation
+from vsssnap.providers.vss.writer_documents import DocumentedComponent as DocumentedComponent
+from vsssnap.providers.vss.writer_documents import RestoreMethod as RestoreMethod
+from vsssnap.providers.vss.writer_documents import WriterDocument as WriterDocument
+from vsssnap.providers.vss.writer_documents import read_writer_document as read_writer_document

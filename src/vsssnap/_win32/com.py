@@ -7,6 +7,7 @@ strings to CoTaskMemFree, but those of a VSS_SNAPSHOT_PROP to VssFreeSnapshotPro
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from vsssnap._win32.guids import IIDS
 from vsssnap._win32.hresult import HResult, failed, unsigned
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from vsssnap._win32.dll import System
@@ -80,6 +82,19 @@ def take_text(system: System, pointer: CData) -> str:
     if pointer:
         system.ole32.CoTaskMemFree(pointer)
     return text
+
+
+@contextmanager
+def given_bstr(system: System, text: str) -> Iterator[CData]:
+    """A BSTR for a call, freed after it."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    made = system.oleaut32.SysAllocStringLen(ffi.from_buffer("WCHAR[]", units), len(units) // 2)
+    if not made:
+        check(HResult.E_OUTOFMEMORY, "SysAllocStringLen")
+    try:
+        yield made
+    finally:
+        system.oleaut32.SysFreeString(made)
 
 
 class Reference:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from vsssnap._win32._ffi import ffi
 from vsssnap._win32.backup_components import BackupComponents, named
-from vsssnap._win32.com import Reference, check, guid, take_bstr, uuid_of, wide
+from vsssnap._win32.com import Reference, check, given_bstr, guid, take_bstr, uuid_of, wide
 from vsssnap._win32.constants import ComponentType, FileRestoreStatus, RestoreTarget
-from vsssnap._win32.hresult import HResult
 from vsssnap._win32.writer_metadata import bounded
 
 if TYPE_CHECKING:
@@ -71,14 +70,9 @@ class RestoreComponents(BackupComponents):
         Raises:
             SnapshotError: the document is none that VSS wrote.
         """
-        this, text = self._this(), document.encode("utf-16-le", "surrogatepass")
-        allocated = self._system.oleaut32.SysAllocStringLen(ffi.from_buffer("WCHAR[]", text), len(text) // 2)
-        if not allocated:
-            check(HResult.E_OUTOFMEMORY, "SysAllocStringLen")
-        try:
-            check(this.lpVtbl.InitializeForRestore(this, allocated), "InitializeForRestore")
-        finally:
-            self._system.oleaut32.SysFreeString(allocated)
+        this = self._this()
+        with given_bstr(self._system, document) as text:
+            check(this.lpVtbl.InitializeForRestore(this, text), "InitializeForRestore")
         self._extended = self._reference.query("IVssBackupComponentsEx3")
 
     def saved_components(self) -> list[SavedComponent]:

@@ -156,7 +156,7 @@ def _component(system: System, this: IVssWMComponent) -> Component:
             selectable=bool(info.bSelectable),
             selectable_for_restore=bool(info.bSelectableForRestore),
             files=tuple(
-                _files(system, this, get, call, index)
+                file_set(system, this, get, call, index)
                 for get, call, count in sets
                 for index in range(bounded(count, call))
             ),
@@ -169,13 +169,10 @@ def _component(system: System, this: IVssWMComponent) -> Component:
         this.lpVtbl.FreeComponentInfo(this, out[0])  # before the component itself goes
 
 
-def _files(
-    system: System,
-    this: IVssWMComponent,
-    get: Callable[[IVssWMComponent, int, CData], int],
-    call: str,
-    index: int,
+def file_set(
+    system: System, this: CData, get: Callable[[CData, int, CData], int], call: str, index: int
 ) -> FileSet:
+    """One of the file sets that an object gives by their numbers."""
     out = ffi.new("IVssWMFiledesc **")
     check(get(this, index, out), call)
     with Reference(out[0]) as reference:
@@ -218,6 +215,11 @@ def _kind(value: int) -> ComponentType:
 
 
 def bounded(count: int, call: str) -> int:
+    """How many of something there are, as a writer says.
+
+    Raises:
+        SnapshotError: so many that its document is broken.
+    """
     if count > _MOST:
         raise SnapshotError(
             f"{call} speaks of {count} things, above {_MOST}",

@@ -51,7 +51,8 @@ def document(fake_vss: FakeVss) -> bytes:
     files = (FakeFiles("C:\\data"),)
     fake_vss.add_writer("Sql", components=(FakeComponent("shop", "SERVER", files=files),))
     both = (FakeComponent("box", files=files), FakeComponent("log", files=files))
-    fake_vss.add_writer("Mail", components=both)
+    mapping = FakeFiles("C:\\data", alternate="D:\\away")
+    fake_vss.add_writer("Mail", components=both, mappings=(mapping,))
     with Snapshot("C:", options=VssOptions(components=ComponentSelection())) as s:
         documents = dict(s.open().metadata.documents)
     for writer in fake_vss.writers:
@@ -68,6 +69,18 @@ def restore_all(document: bytes, *, begin: bool = True, failing: bool = False) -
             restore.begin()
         if failing:
             raise ZeroDivisionError
+
+
+def restore_with_everything(document: bytes) -> None:
+    """A restore in which every call is made that can be."""
+    data = FileSet(path="C:\\data")
+    with WriterRestore(document) as restore:
+        first, *others = restore.components
+        restore.select(*others, options="x", more=True)
+        restore.select_part(first, "SERVER\\shop\\logs")
+        restore.redirect(first, data, "D:\\new")
+        restore.begin()
+        restore.restored_elsewhere(others[0], data, "D:\\away")
 
 
 def called(vss: FakeVss, method: str) -> int:
@@ -174,6 +187,10 @@ def test_a_writer_that_is_not_concerned_may_be_in_any_state(fake_vss: FakeVss, d
         ("GetPreRestoreFailureMsg", "call"),
         ("SetSelectedForRestore", "call"),
         ("SetRestoreOptions", "call"),
+        ("SetAdditionalRestores", "call"),
+        ("AddRestoreSubcomponent", "call"),
+        ("AddNewTarget", "call"),
+        ("AddAlternativeLocationMapping", "call"),
         ("PreRestore", "call"),
         ("PreRestore", "async"),
         ("GatherWriterStatus", "call"),
@@ -187,7 +204,7 @@ def test_a_failure_of_each_step_leaves_nothing(
 ) -> None:
     fake_vss.faults.fail(call, 0x80070005, where=where)  # type: ignore[arg-type]
     with pytest.raises(SnapshotPermissionError) as caught:
-        restore_all(document)
+        restore_with_everything(document)
     assert caught.value.code == 0x80070005
     assert not fake_vss.faults.unused()
     begun = called(fake_vss, "PreRestore") and (call, where) != ("PreRestore", "call")
@@ -412,10 +429,10 @@ def test_a_part_of_what_is_selected_is_no_choice(fake_vss: FakeVss, document: by
 
 @pytest.mark.parametrize("wrong", ["", "a\0", 3, None])
 def test_places_that_are_none_are_refused(fake_vss: FakeVss, document: bytes, wrong: str) -> None:
-    with pytest.raises(UsageError):
-        FileSet(path=wrong)
     with WriterRestore(document) as restore:
         restore.select(one_of(restore, "box"))
+        with pytest.raises(UsageError):
+            restore.redirect(one_of(restore, "box"), FileSet(path=wrong), "D:\\")
         with pytest.raises(UsageError):
             restore.redirect(one_of(restore, "box"), DATA, wrong)
         with pytest.raises(UsageError):

@@ -137,5 +137,6 @@ interface IVssBackupComponentsEx4 : IVssBackupComponentsEx3 {
 library vssapi {
     HRESULT CreateVssBackupComponentsInternal(IVssBackupComponents **);
     void VssFreeSnapshotPropertiesInternal(VSS_SNAPSHOT_PROP *);
+    HRESULT CreateVssExamineWriterMetadataInternal(BSTR, IVssExamineWriterMetadata **);
     HRESULT ShouldBlockRevertInternal(LPCWSTR, bool *);
 };

@@ -89,7 +89,7 @@ class FileSet:
     def __post_init__(self) -> None:
         path, spec, recursive = (cast("object", one) for one in (self.path, self.spec, self.recursive))
         good = isinstance(path, str) and isinstance(spec, str) and isinstance(recursive, bool)
-        if not good or not self.path or not self.spec or "\0" in self.path + self.spec:
+        if not good or "\0" in self.path + self.spec:
             raise UsageError(f"no files: {self.path!r}, {self.spec!r}, {self.recursive!r}")
 
 

@@ -57,6 +57,8 @@ def _text(value: object, name: str, *, may_be_empty: bool = False) -> None:
 
 def _place(files: FileSet, to: str) -> tuple[str, str, bool, str]:
     instance(files, FileSet, "files")
+    _text(files.path, "the folder of the files")
+    _text(files.spec, "the names of the files")
     _text(to, "to")
     return files.path, files.spec, files.recursive, to
 

@@ -12,7 +12,9 @@ from vsssnap._win32._ffi import ffi
 from vsssnap._win32.constants import CLSCTX_LOCAL_SERVER, DriveType, Win32Error
 from vsssnap._win32.handles import INVALID_HANDLE
 from vsssnap._win32.hresult import HResult, signed
+from vsssnap.testing.fake_vss import writer_documents
 from vsssnap.testing.fake_vss.management import CLASSES
+from vsssnap.testing.fake_vss.metadata import FakeMetadata
 from vsssnap.testing.fake_vss.objects import id_of
 from vsssnap.testing.fake_vss.requester import FakeBackupComponents
 
@@ -135,6 +137,27 @@ class Com:
         made = FakeBackupComponents(machine)
         machine.requesters.append(made)
         made.give(out)
+        return HResult.S_OK
+
+    def CreateVssExamineWriterMetadataInternal(self, xml: CData, out: CData) -> int:
+        """What SaveAsXML of one wrote, for administrators and backup operators."""
+        machine = self._machine
+        machine.check_apartment("CreateVssExamineWriterMetadata")
+        machine.entered("CreateVssExamineWriterMetadata")
+        code = machine.faults.code("CreateVssExamineWriterMetadata", "call")
+        if code is None and not machine.elevated:
+            code = HResult.E_ACCESSDENIED
+        if code is None and not (xml and out):
+            code = HResult.E_INVALIDARG
+        if code is not None:
+            return signed(code)
+        try:
+            found = writer_documents.read(str(ffi.string(xml)))
+        except ValueError:
+            found = None
+        if found is None:
+            return signed(HResult.VSS_E_INVALID_XML_DOCUMENT)
+        FakeMetadata(machine, found).give(out)
         return HResult.S_OK
 
     def ShouldBlockRevertInternal(self, name: CData, out: CData) -> int:

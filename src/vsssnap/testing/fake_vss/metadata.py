@@ -103,9 +103,10 @@ class FakeMetadata(FakeObject):
     def GetRestoreMethod(
         self, method: CData, service: CData, procedure: CData, writer: CData, reboot: CData, count: CData
     ) -> int:
-        """IVssExamineWriterMetadata::GetRestoreMethod: a fake writer names no service and no procedure."""
+        """IVssExamineWriterMetadata::GetRestoreMethod; NULL for no service and no procedure."""
         method[0], writer[0] = self._writer.restore_method, self._writer.called_after
-        service[0] = procedure[0] = ffi.NULL
+        for out, text in ((service, self._writer.service), (procedure, self._writer.procedure)):
+            out[0] = self.machine.bstr(text) if text else ffi.NULL
         reboot[0], count[0] = self._writer.reboot, len(self._writer.mappings)
         return HResult.S_OK
 

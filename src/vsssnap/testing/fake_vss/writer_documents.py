@@ -38,6 +38,8 @@ def write(writer: FakeWriter) -> str:
     method = {
         "method": writer.restore_method.name,
         "writerRestore": writer.called_after.name,
+        "service": writer.service,
+        "userProcedure": writer.procedure,
         "rebootRequired": _SAID[writer.reboot],
     }
     places = ET.SubElement(root, "RESTORE_METHOD", method)
@@ -95,6 +97,8 @@ def read(text: str) -> FakeWriter | None:
             schema=BackupSchema(int(root.attrib["backupSchema"])),
             restore_method=RestoreMethod[places.attrib["method"]],
             called_after=WriterRestore[places.attrib["writerRestore"]],
+            service=places.attrib["service"],
+            procedure=places.attrib["userProcedure"],
             reboot=places.attrib["rebootRequired"] == "yes",
             mappings=_files(places, f"{space}ALTERNATE_LOCATION_MAPPING"),
             excludes=_files(inside, f"{space}EXCLUDE_FILES"),

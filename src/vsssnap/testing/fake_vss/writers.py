@@ -94,6 +94,8 @@ class FakeWriter:
         schema: What kinds of backup it knows.
         restore_method: How its files are put back.
         called_after: Whether it takes part in a restore.
+        service: The service that is stopped for that, or "".
+        procedure: Where it says what people have to do for that, or "".
         reboot: Whether the machine is restarted then.
         mappings: Where files are put that cannot be put back where they were (`FakeFiles.alternate`).
         excludes: Files of its components that are not backed up.
@@ -118,6 +120,8 @@ class FakeWriter:
     schema: BackupSchema = BackupSchema.VSS_BS_COPY
     restore_method: RestoreMethod = RestoreMethod.VSS_RME_RESTORE_IF_CAN_REPLACE
     called_after: WriterRestore = WriterRestore.VSS_WRE_ALWAYS
+    service: str = ""
+    procedure: str = ""
     reboot: bool = False
     mappings: tuple[FakeFiles, ...] = ()
     excludes: tuple[FakeFiles, ...] = ()
