@@ -6,7 +6,7 @@ Restore Clean up and Termination", and the pages of the methods; Windows SDK doc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vsssnap._win32._ffi import ffi
@@ -43,8 +43,8 @@ class SavedComponent:
         succeeded: Whether its backup was said to have succeeded.
         before: What its writer said to the beginning of the restore, if it failed there.
         after: Likewise, to the end.
-        stamp: What its writer left for a backup that continues this one, or "".
-        target: Where the writer wants its files, once it was told of the restore.
+        stamp: What its writer left for a backup that continues this one, or ""; only if it was asked for.
+        target: Where the writer wants its files, once it was told of the restore; likewise.
         directed: Which of its files it wants where, if that is `VSS_RT_DIRECTED`.
     """
 
@@ -75,8 +75,13 @@ class RestoreComponents(BackupComponents):
             check(this.lpVtbl.InitializeForRestore(this, text), "InitializeForRestore")
         self._extended = self._reference.query("IVssBackupComponentsEx3")
 
-    def saved_components(self) -> list[SavedComponent]:
-        """What the document holds; what is told of it changes with each event that writers get."""
+    def saved_components(self, *, stamps: bool = False, targets: bool = False) -> list[SavedComponent]:
+        """What the document holds; what is told of it changes with each event that writers get.
+
+        Args:
+            stamps: Whether the writers' stamps are read, too.
+            targets: Likewise, where they want their files.
+        """
         this, count = self._this(), ffi.new("UINT *")
         check(this.lpVtbl.GetWriterComponentsCount(this, count), "GetWriterComponentsCount")
         found: list[SavedComponent] = []
@@ -85,10 +90,10 @@ class RestoreComponents(BackupComponents):
             check(this.lpVtbl.GetWriterComponents(this, index, out), "GetWriterComponents")
             # Two vtables: the first has no slots of IUnknown, and is released through the second.
             with Reference(ffi.addressof(out[0][0], "unknown")):
-                found += self._of_writer(ffi.addressof(out[0][0], "components"))
+                found += self._of_writer(ffi.addressof(out[0][0], "components"), stamps, targets)
         return found
 
-    def _of_writer(self, them: IVssWriterComponents) -> list[SavedComponent]:
+    def _of_writer(self, them: IVssWriterComponents, stamps: bool, targets: bool) -> list[SavedComponent]:
         instance, writer, count = ffi.new("VSS_ID *"), ffi.new("VSS_ID *"), ffi.new("UINT *")
         check(them.lpVtbl.GetWriterInfo(them, instance, writer), "GetWriterInfo")
         check(them.lpVtbl.GetComponentCount(them, count), "GetComponentCount")
@@ -97,7 +102,14 @@ class RestoreComponents(BackupComponents):
             out = ffi.new("IVssComponent **")
             check(them.lpVtbl.GetComponent(them, index, out), "IVssWriterComponents::GetComponent")
             with Reference(out[0]) as reference:
-                found.append(self._saved(uuid_of(writer), uuid_of(instance), reference.pointer))
+                this = reference.pointer
+                saved = self._saved(uuid_of(writer), uuid_of(instance), this)
+                if stamps:
+                    stamp = self._said(this, this.lpVtbl.GetBackupStamp, "GetBackupStamp")
+                    saved = replace(saved, stamp=stamp)
+                if targets:
+                    saved = replace(saved, target=self._target(this), directed=self._directed(this))
+                found.append(saved)
         return found
 
     def _saved(self, writer_id: UUID, instance_id: UUID, this: IVssComponent) -> SavedComponent:
@@ -113,9 +125,6 @@ class RestoreComponents(BackupComponents):
             succeeded=bool(succeeded[0]),
             before=self._said(this, this.lpVtbl.GetPreRestoreFailureMsg, "GetPreRestoreFailureMsg"),
             after=self._said(this, this.lpVtbl.GetPostRestoreFailureMsg, "GetPostRestoreFailureMsg"),
-            stamp=self._said(this, this.lpVtbl.GetBackupStamp, "GetBackupStamp"),
-            target=self._target(this),
-            directed=self._directed(this),
         )
 
     @staticmethod

@@ -441,14 +441,22 @@ def test_places_that_are_none_are_refused(fake_vss: FakeVss, document: bytes, wr
             restore.select(one_of(restore, "log"), more=1)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("step", ["GetBackupStamp", "GetRestoreTarget", "GetDirectedTargetCount"])
-def test_a_component_that_cannot_be_read_leaves_nothing(
-    fake_vss: FakeVss, document: bytes, step: str
-) -> None:
-    fake_vss.faults.fail(step, 0x80042311)
-    with pytest.raises(SnapshotError) as caught, WriterRestore(document):
-        pytest.fail("it was entered")
-    assert caught.value.code == 0x80042311
+@pytest.mark.parametrize("step", ["GetRestoreTarget", "GetDirectedTargetCount", "GetDirectedTarget"])
+def test_a_placement_that_cannot_be_read_is_told(fake_vss: FakeVss, document: bytes, step: str) -> None:
+    def on_component(event: str, this: CData) -> None:
+        if event == "pre_restore":
+            moved = ("C:\\data", "a.mdf", "0:8", "D:\\new", "b.mdf", "0:8")
+            this.lpVtbl.AddDirectedTarget(this, *map(wide, moved))
+
+    fake_vss.writers[0].on_component = on_component
+    with WriterRestore(document) as restore:
+        restore.select(one_of(restore, "SERVER\\shop"))
+        restore.begin()
+        fake_vss.faults.fail(step, 0x80042311)
+        with pytest.raises(SnapshotError) as caught:
+            restore.placement(one_of(restore, "SERVER\\shop"))
+        assert caught.value.code == 0x80042311
+        assert restore.placement(one_of(restore, "SERVER\\shop")).directed
 
 
 @given(st.text() | st.from_regex(r"(0x)?[0-9a-f]{1,20}:[0-9]{1,25}(, ?[0-9]+:[0-9]+)*", fullmatch=True))

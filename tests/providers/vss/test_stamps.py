@@ -12,7 +12,7 @@ from vsssnap._win32.constants import BackupSchema
 from vsssnap._win32.protocols import CData
 from vsssnap.errors import SnapshotError, UsageError
 from vsssnap.testing.fake_vss import FakeComponent, FakeFiles, FakeVss, FakeWriter
-from vsssnap.vss import BackupKind, ComponentSelection, ComponentSelector, VssOptions, WriterRestore
+from vsssnap.vss import BackupKind, ComponentSelection, ComponentSelector, VssOptions
 
 BOTH = BackupSchema.VSS_BS_INCREMENTAL | BackupSchema.VSS_BS_DIFFERENTIAL
 
@@ -67,15 +67,10 @@ def test_a_backup_gets_the_stamps_of_the_one_before(
     full, notes = backup(kind=BackupKind.FULL)
     assert not [note for note in notes if "stamp" in note]
     sql.on_component = on_component
-    second, notes = backup(kind=kind, based_on=full)
+    _, notes = backup(kind=kind, based_on=full)
     assert set(seen) == {"0:1"}  # before PrepareForBackup, so that the writer sees it
     assert told(last(fake_vss)) == {"server\\shop": ("0:1", ""), "server\\new": ("", "")}
     assert "Sql: SERVER\\new has no stamp of the backup that this one continues." in notes
-    with WriterRestore(second) as restore:
-        assert {one.path: one.stamp for one in restore.components} == {
-            "SERVER\\shop": "0:1",
-            "SERVER\\new": "",
-        }
 
 
 def test_a_stamp_goes_to_the_writer_though_it_was_restarted(fake_vss: FakeVss, sql: FakeWriter) -> None:

@@ -61,7 +61,6 @@ class RestorableComponent:
         path: Logical path and name.
         succeeded: Whether its backup was said to have succeeded.
         running: Whether its writer runs now; without it the component cannot be selected.
-        stamp: What its writer left for backups that continue this one, for the writer alone to read; or "".
     """
 
     writer_id: str
@@ -69,7 +68,6 @@ class RestorableComponent:
     path: str
     succeeded: bool
     running: bool
-    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,6 @@ from vsssnap.providers.vss.restorable import (
     Placement,
     RestorableComponent,
     RestoreStatus,
-    placement,
 )
 from vsssnap.providers.vss.restore_session import RestoreSession
 from vsssnap.providers.vss.worker import start
@@ -224,9 +223,11 @@ class WriterRestore:
             SnapshotError: what the writer says makes no sense.
         """
         session = self._live()
-        if component not in session.selected or component not in session.said:
+        if component not in session.selected or not session.begun:
             raise UsageError("writers say that when the restore has begun, of what is selected")
-        return placement(session.said[component])
+        found: list[Placement] = []
+        self._call(lambda _: found.append(session.placement(component)), "GetRestoreTarget")
+        return found[0]
 
     def restored_elsewhere(self, component: RestorableComponent, files: FileSet, to: str) -> None:
         """Say that files were restored to an alternate location of their writer; after `begin`.

@@ -12,7 +12,7 @@ from vsssnap._win32.operations import wait
 from vsssnap._win32.restore_components import RestoreComponents, SavedComponent
 from vsssnap.errors import ClosedError, SnapshotError
 from vsssnap.providers.vss import writers
-from vsssnap.providers.vss.restorable import RestorableComponent, RestoreStatus
+from vsssnap.providers.vss.restorable import Placement, RestorableComponent, RestoreStatus, placement
 from vsssnap.providers.vss.worker import Worker, finish
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ class RestoreSession:
         self.system, self.worker, self.pid = system, worker, os.getpid()
         self.saved: dict[RestorableComponent, SavedComponent] = {}
         self.selected: dict[RestorableComponent, RestoreStatus | None] = {}
-        self.said: dict[RestorableComponent, SavedComponent] = {}  # by writers, to the beginning
         self.parts: set[RestorableComponent] = set()  # of these some components below, and not all
         self.begun = False
         self.ended = False
@@ -62,7 +61,6 @@ class RestoreSession:
                 path="\\".join(filter(None, (one.logical_path.strip("\\"), one.name))),
                 succeeded=one.succeeded,
                 running=one.writer_id in running,
-                stamp=one.stamp,
             )
             self.saved[shown] = one
 
@@ -74,8 +72,14 @@ class RestoreSession:
         wait(operation, deadline, "PreRestore")
         self._ask(deadline, "before")
         self.refused = False
-        said = {_key(one): one for one in self.vss.saved_components()}  # what was got before is spoilt
-        self.said = {shown: said.get(_key(one), one) for shown, one in self.saved.items()}
+
+    def placement(self, component: RestorableComponent) -> Placement:
+        """Where the writer of a component wants its files; the document says so once it was told."""
+        wanted = _key(self.saved[component])
+        found = [one for one in self.vss.saved_components(targets=True) if _key(one) == wanted]
+        if not found:
+            raise SnapshotError(f"{component.path} is in the document no more", call="GetWriterComponents")
+        return placement(found[0])
 
     def finish(self, deadline: Deadline) -> None:
         """SetFileRestoreStatus of each that was selected, and PostRestore."""

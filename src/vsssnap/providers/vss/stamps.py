@@ -70,7 +70,7 @@ def left(system: System, document: str) -> dict[tuple[UUID, str], str]:
         reader.initialize_for_restore(document)
         return {
             (one.writer_id, full_path(one).casefold()): one.stamp
-            for one in reader.saved_components()
+            for one in reader.saved_components(stamps=True)
             if one.stamp
         }
     finally:
