@@ -433,8 +433,19 @@ def test_one_array_writes_back_for_one_at_a_time(vss: FakeVss) -> None:
     assert slot(vss, "RecoverSet", 0, ffi.new("IVssAsync **")) == HResult.VSS_E_RESYNC_IN_PROGRESS
     with com.Reference(out[0]) as operation:
         operation.pointer.lpVtbl.Cancel(operation.pointer)
-    for it in (first, second, backup.it):
+    first.release()
+    vss.faults._delays.clear()
+    assert finished(vss, "RecoverSet", 0) == HResult.VSS_S_ASYNC_FINISHED  # the other has gone
+    for it in (second, backup.it):
         it.release()
+
+
+def test_a_software_provider_copies_no_volume_of_its_own(vss: FakeVss) -> None:
+    software = vss.add_provider("Filter", kind=ProviderType.VSS_PROV_SOFTWARE)
+    named(vss, "C:\\").provider = software.id
+    backup = Backup(vss, "C:\\", FILE_SHARE)
+    assert backup.it.snapshot(backup.shadow_id).provider_id == SYSTEM_PROVIDER
+    backup.it.release()
 
 
 # Names.

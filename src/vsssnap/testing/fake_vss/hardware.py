@@ -21,6 +21,7 @@ from vsssnap.testing.fake_vss.shadows import ShadowSlots
 if TYPE_CHECKING:
     from vsssnap.testing.fake_vss.machine import Machine
     from vsssnap.testing.fake_vss.parts import FakeShadow
+    from vsssnap.testing.fake_vss.requester import FakeBackupComponents
 
 CData = Any
 _OK, _BAD, _ABSENT = HResult.S_OK, HResult.VSS_E_BAD_STATE, HResult.VSS_E_OBJECT_NOT_FOUND
@@ -46,6 +47,10 @@ class HardwareSlots(ShadowSlots):
         self.recovery: list[tuple[FakeShadow, FakeVolume]] = []
         self.resync = ""  # "", "running", "done"
 
+    def _alive(self) -> list[FakeBackupComponents]:
+        """The requesters that were not released: what one of those had begun is over."""
+        return [known for known in self.machine.requesters if known.references]
+
     # Import.
 
     def ImportSnapshots(self, out: CData) -> int:
@@ -54,7 +59,7 @@ class HardwareSlots(ShadowSlots):
             return _BAD
         if not self.machine.server:
             return _NO
-        if any(known.imports == "running" for known in self.machine.requesters):
+        if any(known.imports == "running" for known in self._alive()):
             self.machine.ledger.forbid("ImportSnapshots: one at a time; the requester sees to that")
         code = self.begin("ImportSnapshots", out, self._import)
         self.imports = "running" if code == _OK else ""
@@ -166,7 +171,7 @@ class HardwareSlots(ShadowSlots):
         )
         if flags & ~allowed or not out:
             return HResult.E_INVALIDARG
-        if any(known.resync == "running" for known in self.machine.requesters):
+        if any(known.resync == "running" for known in self._alive()):
             return HResult.VSS_E_RESYNC_IN_PROGRESS
         if not flags & RecoveryOptions.VSS_RECOVERY_NO_VOLUME_CHECK and self._touches_others():
             return HResult.VSS_E_UNSELECTED_VOLUME

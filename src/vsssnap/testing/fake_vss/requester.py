@@ -140,7 +140,7 @@ class FakeBackupComponents(WriterSlots):
 
     def _maker(self, volume: FakeVolume, wanted: UUID) -> UUID | int:
         """The provider that copies a volume: by default its hardware provider, if it has one."""
-        array = volume.provider if volume.provider in {one.id for one in self.machine.providers} else None
+        array = volume.provider if volume.provider in {one.id for one in self.machine.hardware()} else None
         maker = (array or SYSTEM_PROVIDER) if wanted == GUID_NULL else wanted
         if not volume.supported or maker not in (SYSTEM_PROVIDER, array):
             refused = HResult.VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER
