@@ -169,7 +169,7 @@ class HardwareSlots(ShadowSlots):
         allowed = int(
             RecoveryOptions.VSS_RECOVERY_REVERT_IDENTITY_ALL | RecoveryOptions.VSS_RECOVERY_NO_VOLUME_CHECK
         )
-        if flags & ~allowed or not out:
+        if flags & ~allowed:
             return HResult.E_INVALIDARG
         if any(known.resync == "running" for known in self._alive()):
             return HResult.VSS_E_RESYNC_IN_PROGRESS

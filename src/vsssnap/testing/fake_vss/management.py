@@ -40,7 +40,7 @@ class FakeAdmin(FakeObject):
         self, provider: CData, cls: CData, name: CData, kind: int, version: CData, version_id: CData
     ) -> int:
         """Each id once; one of hardware on a server alone."""
-        if not (name and version) or kind not in (
+        if kind not in (
             ProviderType.VSS_PROV_SOFTWARE,
             ProviderType.VSS_PROV_HARDWARE,
             ProviderType.VSS_PROV_FILESHARE,
@@ -84,8 +84,6 @@ class FakeAdmin(FakeObject):
         found = self.machine.provider(id_of(provider))
         if found not in self.machine.providers:
             return HResult.VSS_E_PROVIDER_NOT_REGISTERED
-        if not out:
-            return HResult.E_INVALIDARG
         known = ProviderCapabilities
         if found.kind == ProviderType.VSS_PROV_HARDWARE:
             resync = known.VSS_PRV_CAPABILITY_LUN_RESYNC if found.resyncs else 0
@@ -99,8 +97,6 @@ class FakeAdmin(FakeObject):
         wanted = id_of(provider)
         if self.machine.provider(wanted) not in self.machine.providers:
             return HResult.VSS_E_PROVIDER_NOT_REGISTERED
-        if not out:
-            return HResult.E_INVALIDARG
         out[0] = self.machine.contexts.get(wanted, 0)
         return HResult.S_OK
 
@@ -179,11 +175,9 @@ class FakeSnapshotMgmt(FakeObject):
         wanted = id_of(provider)
         if self.machine.provider(wanted) not in self.machine.providers:
             return HResult.VSS_E_PROVIDER_NOT_REGISTERED
-        volume = self.machine.volume(str(ffi.string(name))) if name else None
+        volume = self.machine.volume(str(ffi.string(name)))
         if volume is None:
             return HResult.VSS_E_OBJECT_NOT_FOUND
-        if not out:
-            return HResult.E_INVALIDARG
         self.machine.ledger.forbid("QuerySnapshotsByVolume is reserved for system use")
         found = [
             shadow
@@ -202,8 +196,6 @@ class FakeSnapshotMgmt2(FakeObject):
 
     def GetMinDiffAreaSize(self, out: CData) -> int:
         """Bytes."""
-        if not out:
-            return HResult.E_INVALIDARG
         out[0] = LEAST_STORAGE
         return HResult.S_OK
 

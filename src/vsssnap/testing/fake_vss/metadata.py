@@ -56,22 +56,16 @@ class FakeMetadata(FakeObject):
 
     def GetVersion(self, major: CData, minor: CData) -> int:
         """Of the writer."""
-        if not (major and minor):
-            return HResult.E_INVALIDARG
         major[0], minor[0] = self._writer.version
         return HResult.S_OK
 
     def GetFileCounts(self, included: CData, excluded: CData, components: CData) -> int:
         """IVssExamineWriterMetadata::GetFileCounts: the first is always 0."""
-        if not (included and excluded and components):
-            return HResult.E_INVALIDARG
         included[0], excluded[0] = 0, len(self._writer.excludes)
         components[0] = len(self._writer.components)
         return HResult.S_OK
 
     def _files(self, known: Sequence[FakeFiles], index: int, out: CData) -> int:
-        if not out:
-            return HResult.E_INVALIDARG
         if index >= len(known):
             return HResult.VSS_E_OBJECT_NOT_FOUND
         FakeFiledesc(self.machine, known[index]).give(out)
@@ -91,8 +85,6 @@ class FakeMetadata(FakeObject):
 
     def GetExcludeFromSnapshotCount(self, out: CData) -> int:
         """Files that the writer removes from shadow copies."""
-        if not out:
-            return HResult.E_INVALIDARG
         out[0] = len(self._writer.not_in_snapshot)
         return HResult.S_OK
 
@@ -124,15 +116,11 @@ class FakeMetadata(FakeObject):
 
     def SaveAsXML(self, out: CData) -> int:
         """IVssExamineWriterMetadata::SaveAsXML."""
-        if not out:
-            return HResult.E_INVALIDARG
         out[0] = self.machine.bstr(self._writer.document)
         return HResult.S_OK
 
     def LoadFromXML(self, text: CData) -> int:
         """What SaveAsXML wrote takes the place of what is here; S_FALSE if it is not XML at all."""
-        if not text:
-            return HResult.E_INVALIDARG
         try:
             found = writer_documents.read(str(ffi.string(text)))
         except ValueError:
@@ -179,8 +167,6 @@ class FakeWMComponent(FakeObject):
 
     def FreeComponentInfo(self, info: CData) -> int:
         """The structure and its strings."""
-        if not info:
-            return HResult.E_INVALIDARG
         for text in (info.bstrLogicalPath, info.bstrComponentName):
             if text:
                 self.machine.ledger.take_back("BSTR", int(ffi.cast("uintptr_t", text)))

@@ -26,13 +26,6 @@ _vtables: dict[tuple[type, str], tuple[CData, list[CData]]] = {}
 _objects: dict[int, FakeObject] = {}
 
 
-def bytes_of(value: UUID) -> CData:
-    """A GUID structure."""
-    made = ffi.new("GUID *")
-    ffi.memmove(made, value.bytes_le, 16)
-    return made
-
-
 def id_of(value: CData) -> UUID:
     """The id in a GUID structure or behind a pointer to one."""
     pointer = ffi.addressof(value) if ffi.typeof(value).kind == "struct" else value
@@ -274,8 +267,6 @@ class FakeAsync(FakeObject):
         """IVssAsync::QueryStatus."""
         if reserved:
             self.machine.ledger.forbid("IVssAsync::QueryStatus: pReserved should be NULL")
-        if not result:
-            return HResult.E_INVALIDARG
         result[0] = signed(self._advance())
         return HResult.S_OK
 

@@ -55,8 +55,6 @@ class ComponentSlots(FakeObject):
 
     def begin(self, step: str, out: CData, effect: Callable[[], int | None]) -> int:
         """Give an operation."""
-        if not out:
-            return HResult.E_INVALIDARG
         FakeAsync(self.machine, step, effect).give(out)
         return _OK
 
@@ -108,7 +106,7 @@ class ComponentSlots(FakeObject):
         """After GatherWriterMetadata and before DoSnapshotSet; each component once."""
         if self.purpose != "backup" or self.writers is None or self.done:
             return _BAD
-        if not name or kind not in (ComponentType.VSS_CT_DATABASE, ComponentType.VSS_CT_FILEGROUP):
+        if kind not in (ComponentType.VSS_CT_DATABASE, ComponentType.VSS_CT_FILEGROUP):
             return HResult.E_INVALIDARG
         made = SavedComponent(
             id_of(instance), id_of(writer), ComponentType(kind), text_of(path), text_of(name)
@@ -269,7 +267,7 @@ class ComponentSlots(FakeObject):
         found = self._find(writer, kind, path, name)
         if found is None:
             return _ABSENT
-        if not file or index >= len(found.partial_files):
+        if index >= len(found.partial_files):
             return HResult.E_INVALIDARG
         found.ranges_files[index] = text_of(file)
         return _OK
@@ -284,7 +282,7 @@ class ComponentSlots(FakeObject):
         running = {known.writer_id for known in self.writers or ()}
         if found is None or found.writer_id not in running:
             return _ABSENT
-        if repair or not sub:  # "bRepair: Reserved for future use. This parameter should always be false"
+        if repair:  # "bRepair: Reserved for future use. This parameter should always be false"
             return HResult.E_INVALIDARG
         found.subcomponents.append((text_of(sub_path), text_of(sub), bool(repair)))
         return _OK
@@ -314,8 +312,6 @@ class ComponentSlots(FakeObject):
         found, (folder, spec, recursive, place) = self._find(writer, kind, path, name), files
         if found is None:
             return _ABSENT
-        if not (folder and spec and place):
-            return HResult.E_INVALIDARG
         moved = (text_of(folder), text_of(spec), bool(recursive), text_of(place))
         if not self._has_files(found, FakeFiles(*moved[:3])):
             return _ABSENT

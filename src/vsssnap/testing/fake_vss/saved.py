@@ -220,8 +220,6 @@ class FakeSavedComponent(LeavingWord, _Fresh):
 
     def GetFailure(self, code: CData, application: CData, message: CData, reserved: CData) -> int:
         """What SetFailure said; S_OK stands for no failure."""
-        if not (code and application and message):
-            return HResult.E_INVALIDARG
         code[0], application[0] = signed(self._saved.failure[0]), signed(self._saved.failure[1])
         message[0] = self.machine.bstr(self._saved.failure[2]) if self._saved.failure[2] else ffi.NULL
         if reserved:

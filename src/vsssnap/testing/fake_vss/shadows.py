@@ -91,7 +91,7 @@ class ShadowSlots(ComponentSlots):
         """
         if not self.purpose:
             return _BAD
-        if not out or attributes not in (_LOCALLY, _REMOTELY):
+        if attributes not in (_LOCALLY, _REMOTELY):
             return HResult.E_INVALIDARG
         out[0] = ffi.NULL
         shadow = self.machine.shadows.get(id_of(shadow_id))
@@ -167,8 +167,6 @@ class ShadowSlots(ComponentSlots):
     def GetRootAndLogicalPrefixPaths(self, path: CData, root: CData, prefix: CData, full: int) -> int:
         """Where a path's volume is mounted, and its GUID path; a share stands for itself."""
         del full
-        if not (path and root and prefix):
-            return HResult.E_INVALIDARG
         text = text_of(path).rstrip("\\").lower() + "\\"
         roots = [
             (known, volume)

@@ -43,7 +43,7 @@ class FakeDiffAreas(FakeObject):
 
     def _volume(self, name: CData) -> FakeVolume | None:
         """Named with a backslash at the end."""
-        return self.machine.volume(str(ffi.string(name))) if name else None
+        return self.machine.volume(str(ffi.string(name)))
 
     def _protected(self, name: CData) -> FakeVolume | int:
         """A volume of a Windows Server; others answer that they cannot."""
@@ -101,7 +101,7 @@ class FakeDiffAreas(FakeObject):
         volume = self._volume(name)
         if volume is None:
             return HResult.VSS_E_OBJECT_NOT_FOUND
-        return self._areas([volume], out) if out else HResult.E_INVALIDARG
+        return self._areas([volume], out)
 
     def QueryDiffAreasOnVolume(self, name: CData, out: CData) -> int:
         """The associations whose data a volume keeps."""
@@ -109,21 +109,19 @@ class FakeDiffAreas(FakeObject):
         if volume is None:
             return HResult.VSS_E_OBJECT_NOT_FOUND
         kept = [one for one in self.machine.volumes if one.storage and (one.storage.on or one) is volume]
-        return self._areas(kept, out) if out else HResult.E_INVALIDARG
+        return self._areas(kept, out)
 
     def QueryDiffAreasForSnapshot(self, shadow_id: CData, out: CData) -> int:
         """The association of the volume that it is a copy of."""
         shadow = self.machine.shadows.get(id_of(shadow_id))
         if shadow is None or shadow.lost:
             return HResult.VSS_E_OBJECT_NOT_FOUND
-        return self._areas([shadow.volume], out) if out else HResult.E_INVALIDARG
+        return self._areas([shadow.volume], out)
 
     def QueryVolumesSupportedForDiffAreas(self, name: CData, out: CData) -> int:
         """Those that can keep data: with NTFS."""
         if self._volume(name) is None:
             return HResult.VSS_E_OBJECT_NOT_FOUND
-        if not out:
-            return HResult.E_INVALIDARG
         found = [self._volume_filler(one) for one in self.machine.volumes if _able(one)]
         FakeEnumMgmtObject(self.machine, found).give(out)
         return HResult.S_OK
