@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ctrl_c import ctrl_c_at
 from vsssnap import CowVolume, open_device, open_image, save_image
 from vsssnap._deadline import Deadline
 from vsssnap._uses import UseGate
@@ -66,6 +67,24 @@ def test_user_that_fails_leaves(released: list[str]) -> None:
         raise ZeroDivisionError
     gate.close(lambda: released.append("x"))
     assert released == ["x"]
+
+
+def test_ctrl_c_anywhere_while_it_is_entered_leaves_no_user(released: list[str]) -> None:
+    reached = []
+    for place in range(100):
+        gate, hit = UseGate("thing"), list[str]()
+        try:
+            with ctrl_c_at(place, {UseGate.__enter__.__code__}) as hit:
+                gate.__enter__()
+        except KeyboardInterrupt:
+            reached += hit
+        else:
+            gate.__exit__(None, None, None)
+        gate.close(lambda: released.append("x"))
+        assert len(released) == place + 1, f"a user stays after Ctrl-C at {hit}"
+        if not hit:
+            break
+    assert 0 < len(reached) < 100
 
 
 def test_release_that_fails_is_raised_and_counts_as_done() -> None:

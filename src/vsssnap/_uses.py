@@ -50,10 +50,18 @@ class UseGate:
         return self._closed
 
     def __enter__(self) -> None:
-        with self._lock:
-            self._users += 1  # before the look at `_closed`, so that a close in between leaves the release
-            if not self._closed:
-                return
+        entered = False
+        try:
+            with self._lock:
+                # Before the look at `_closed`, so that a close in between leaves the release.
+                self._users += 1
+                entered = True
+                if not self._closed:
+                    return
+        except BaseException:  # Ctrl-C while the lock is left
+            if entered:
+                self.__exit__(None, None, None)
+            raise
         self.__exit__(None, None, None)
         raise ClosedError(f"{self._what} is closed", hint="open it again")
 

@@ -1,58 +1,24 @@
-"""Ctrl-C at every place of the instant at which the interpreter looks for signals."""
+"""Ctrl-C at every place of an instant, a write and a release at which the interpreter looks for signals."""
 
 from __future__ import annotations
 
-import dis
 import os
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import CodeType, FrameType
-from typing import Any
+from types import CodeType, FunctionType
+
+import pytest
 
 from cow_volumes import BLOCK, WAIT, shadow_files, volume_of
+from ctrl_c import ctrl_c_at
 from vsssnap._deadline import Deadline
 from vsssnap.blocks.cow import CowInstant, CowVolume
+from vsssnap.blocks.cow.chain import Chain
+from vsssnap.blocks.cow.engine import CowEngine
 from vsssnap.blocks.cow.gate import InstantGate
 
-# The interpreter runs signal handlers after a call, at a jump back and where a function begins.
-_LOOKS = ("CALL", "JUMP_BACKWARD", "RESUME")
 _PLACES = 400  # more than there are
-
-
-@contextmanager
-def ctrl_c_at(place: int, codes: set[CodeType]) -> Iterator[list[str]]:
-    """Raise KeyboardInterrupt at one of the places in some functions; the list says where it was."""
-    names = {code: {each.offset: each.opname for each in dis.get_instructions(code)} for code in codes}
-    seen, hit = 0, []
-    before: dict[FrameType, str] = {}
-
-    def step(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401 - a trace function
-        nonlocal seen
-        if event != "opcode":
-            return step
-        last, before[frame] = before.get(frame, ""), names[frame.f_code].get(frame.f_lasti, "")
-        if last.startswith(_LOOKS):
-            seen += 1
-            if seen == place + 1:
-                hit.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
-                raise KeyboardInterrupt
-        return step
-
-    def call(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401 - a trace function
-        if frame.f_code not in codes:
-            return None
-        frame.f_trace_opcodes = True
-        return step
-
-    outer = sys.gettrace()
-    sys.settrace(call)
-    try:
-        yield hit
-    finally:
-        sys.settrace(outer)
 
 
 def can_be_written(volume: CowVolume) -> bool:
@@ -100,3 +66,63 @@ def test_ctrl_c_anywhere_in_an_instant_leaves_no_writer_waiting_and_no_snapshot_
     assert any("let_go" in place for place in reached)
     assert len(reached) < _PLACES
     assert not shadow_files(tmp_path)
+
+
+def code_of(*functions: Callable[..., object]) -> set[CodeType]:
+    """Their code, and that of what they wrap."""
+    codes = set()
+    for each in functions:
+        function: object = each
+        while isinstance(function, FunctionType):
+            codes.add(function.__code__)
+            function = getattr(function, "__wrapped__", None)
+    return codes
+
+
+CHAIN = [each for each in vars(Chain).values() if isinstance(each, FunctionType)]
+
+
+@pytest.mark.parametrize("limit", [None, 4 * BLOCK], ids=["room", "full"])
+def test_ctrl_c_anywhere_in_a_write_leaves_no_other_writer_waiting(tmp_path: Path, limit: int | None) -> None:
+    codes = code_of(*CHAIN, CowEngine._protect, CowEngine._keep, InstantGate.__enter__)
+    reached = []
+    for place in range(_PLACES):
+        hit: list[str] = []
+        with volume_of(b"a" * 8 * BLOCK, tmp_path, shadow_limit=limit) as volume, volume.snapshot():
+            try:
+                with ctrl_c_at(place, codes) as hit:
+                    volume.pwrite(b"b" * 8 * BLOCK, 0)
+            except KeyboardInterrupt:
+                reached += hit
+            assert can_be_written(volume), f"writers wait for ever after Ctrl-C at {hit}"
+            with volume.snapshot(timeout=WAIT):
+                assert can_be_written(volume), f"writers wait for ever after Ctrl-C at {hit}"
+        assert not shadow_files(tmp_path), f"a file stays open after Ctrl-C at {hit}"
+        if not hit:
+            break
+    assert any("claim" in place for place in reached)
+    assert any("finish" in place for place in reached)
+    assert len(reached) < _PLACES
+
+
+def test_ctrl_c_anywhere_in_a_release_leaves_nothing_to_wait_for(tmp_path: Path) -> None:
+    codes = code_of(*CHAIN)
+    reached = []
+    for place in range(_PLACES):
+        hit: list[str] = []
+        with volume_of(b"a" * 2 * BLOCK, tmp_path) as volume:
+            snapshot = volume.snapshot()
+            volume.pwrite(b"b", 0)
+            try:
+                with ctrl_c_at(place, codes) as hit:
+                    snapshot.close()
+            except KeyboardInterrupt:
+                reached += hit
+            assert can_be_written(volume), f"writers wait for ever after Ctrl-C at {hit}"
+            with volume.snapshot() as another:
+                assert can_be_written(volume), f"writers wait for ever after Ctrl-C at {hit}"
+                another.confirm()
+        if not hit:
+            break
+    assert any("sweep" in place for place in reached)
+    assert len(reached) < _PLACES

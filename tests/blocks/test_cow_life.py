@@ -15,7 +15,8 @@ import pytest
 
 from cow_volumes import BLOCK, WAIT, pattern, shadow_files, volume_of
 from vsssnap._deadline import Deadline
-from vsssnap.blocks.cow import CowInstant
+from vsssnap.blocks.cow import CowInstant, chain
+from vsssnap.blocks.cow.chain import Chain
 from vsssnap.errors import ClosedError, SnapshotLostError, UsageError
 
 
@@ -123,11 +124,16 @@ def test_reader_keeps_a_snapshot_from_being_forgotten(tmp_path: Path) -> None:
 
 def test_release_inside_the_chains_own_lock_waits_until_it_is_left(tmp_path: Path) -> None:
     # What happens when the garbage collector runs inside it and finds a forgotten snapshot.
+    inside: list[int] = []
+
+    def collect(self: Chain) -> None:
+        snapshot.close()
+        inside.append(len(shadow_files(tmp_path)))
+
     with volume_of(pattern(2), tmp_path) as volume:
         snapshot = volume.snapshot()
-        with volume._engine.chain:
-            snapshot.close()
-            assert len(shadow_files(tmp_path)) == 1
+        chain._inside(collect)(volume._engine.chain)
+        assert inside == [1]
         assert shadow_files(tmp_path) == []
 
 

@@ -12,28 +12,36 @@ Nothing here does I/O under the lock.  Space is given back (`_sweep`) by whoever
 lock last; a store that is dropped while others still use its file is emptied at once, and
 closed by the last of them.
 
-The lock can be entered again by its own thread: a forgotten snapshot is released by the
-garbage collector, which runs in any thread, also in one that is in here.  Such a nested
-entry only leaves a note (`release`), which the outer one acts on when it leaves.
+The lock can be entered again by its own thread: a forgotten snapshot is released by the garbage
+collector, also in here.  Such a nested entry leaves a note, which the outer one acts on at its end.
+
+Ctrl-C comes after any call and where any function begins, also between a method that takes
+something and whoever it is given to.  So the lock is entered by itself, not by a method of ours;
+what must not be forgotten stays where the next to leave finds it; whoever waits looks again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from vsssnap.blocks.cow.bitmap import full
 from vsssnap.blocks.cow.store import BLOCK_OVERHEAD, STORE_OVERHEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import TracebackType
+    from collections.abc import Callable, Iterable
 
     from vsssnap.blocks.cow.store import ShadowStore
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
 _log = logging.getLogger("vsssnap.cow")
+_LOOK: Final = 1.0  # seconds after which whoever waits looks again: Ctrl-C may have lost a notice
 
 
 class FullError(Exception):
@@ -46,8 +54,7 @@ class FullError(Exception):
 
     def __init__(self, epoch: int, code: int | None = None) -> None:
         super().__init__(epoch)
-        self.epoch = epoch
-        self.code = code
+        self.epoch, self.code = epoch, code
 
 
 class Claim(NamedTuple):
@@ -64,6 +71,26 @@ class Plan(NamedTuple):
     stores: tuple[tuple[ShadowStore, int], ...]
     zero: int
     volume: int
+
+
+def _inside(method: Callable[Concatenate[Chain, _P], _R]) -> Callable[Concatenate[Chain, _P], _R]:
+    """Run a method of `Chain` under its lock; what it left to do is done after."""
+
+    @functools.wraps(method)
+    def entered(self: Chain, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            with self._lock:
+                self._depth += 1
+                try:
+                    result = method(self, *args, **kwargs)
+                finally:
+                    self._depth -= 1
+        finally:
+            if self._released or self._doomed or self._reasons:
+                self._settle()
+        return result
+
+    return entered
 
 
 class Chain:
@@ -83,77 +110,83 @@ class Chain:
         self._inflight = 0  # bytes reserved and not yet committed
         self._leaving = 0  # bytes of dropped stores that are still on disk
         self._released: deque[ShadowStore] = deque()
-        self._doomed: list[ShadowStore] = []
-        self._reasons: list[str] = []  # of losses that are not in the log yet
+        self._doomed: list[ShadowStore] = []  # dropped, and not off the disk yet
+        self._reasons: deque[str] = deque()  # of losses that are not in the log yet
 
     # The lock.
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._depth += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        doomed: list[ShadowStore] = []
-        reasons: list[str] = []
-        if self._depth == 1:
-            while self._released:
-                store = self._released.popleft()
-                store.living = False
-                if store not in self._stores and not store.dropped:  # its snapshot never began
-                    store.close()
-                self._prune()
-            if self._doomed:
-                doomed, self._doomed = self._doomed, []
-            if self._reasons:
-                reasons, self._reasons = self._reasons, []
-        self._depth -= 1
-        self._lock.release()
-        if doomed:
-            self._sweep(doomed)
-        for reason in reasons:
-            _log.warning("a snapshot of %s is lost: %s", self._name, reason)
+    def _settle(self) -> None:
+        """Do what was left to whoever leaves the lock last."""
+        with self._lock:
+            if self._depth:
+                return  # inside it still, in this thread
+            self._depth = 1
+            try:
+                while self._released:
+                    store = self._released[0]
+                    store.living = False
+                    if store not in self._stores and not store.dropped:  # its snapshot never began
+                        store.close()
+                    self._prune()
+                    self._released.popleft()
+            finally:
+                self._depth = 0
+        while self._doomed:
+            self._sweep()
+        with contextlib.suppress(IndexError):  # another thread was faster
+            while self._reasons:
+                _log.warning("a snapshot of %s is lost: %s", self._name, self._reasons.popleft())
 
     def _wait(self) -> None:
         self._depth = 0
         try:
-            self._changed.wait()
+            self._changed.wait(_LOOK)
         finally:
             self._depth = 1
 
     # Writing.
 
-    def claim(self, first: int, count: int) -> Claim | None:
+    @_inside
+    def claim(self, first: int, count: int, held: list[Claim]) -> bool:
         """Take on what must be saved before a range is written; waits for what others are saving.
 
-        Returns:
-            A claim, to be given back by `finish` whatever happens; or None when nothing is missing.
-        """
-        with self:
-            while True:
-                missing = self._missing(first, count)
-                if not missing:
-                    return None
-                mine = missing
-                for other in self._claims:
-                    ahead = other.first - first
-                    if ahead < count:
-                        mine &= ~(other.mask << ahead if ahead >= 0 else other.mask >> -ahead)
-                if mine:
-                    claim = Claim(self._newest(), first, mine)
-                    claim.store.pins += 1
-                    self._claims.append(claim)
-                    return claim
-                # Whoever claimed these blocks waits for nobody while it holds them: no circle.
-                self._wait()
+        Args:
+            first: First block of the range.
+            count: Its length in blocks.
+            held: Gets the claim, to be given to `finish` whatever happens here or later.
 
-    def finish(self, claim: Claim) -> None:
-        """Give a claim back, kept or not."""
-        with self:
-            self._claims.remove(claim)
-            self._unpin(claim.store)
-            self._changed.notify_all()
+        Returns:
+            Whether anything is missing.
+        """
+        while True:
+            missing = self._missing(first, count)
+            if not missing:
+                return False
+            mine = missing
+            for other in self._claims:
+                ahead = other.first - first
+                if ahead < count:
+                    mine &= ~(other.mask << ahead if ahead >= 0 else other.mask >> -ahead)
+            if mine:
+                newest = next(store for store in reversed(self._stores) if store.living)
+                claim = Claim(newest, first, mine)
+                held.append(claim)
+                claim.store.pins += 1
+                self._claims.append(claim)
+                return True
+            # Whoever claimed these blocks waits for nobody while it holds them: no circle.
+            self._wait()
+
+    @_inside
+    def finish(self, held: list[Claim]) -> None:
+        """Give claims back, kept or not.  Idempotent."""
+        for claim in held:
+            if claim in self._claims:
+                claim.store.pins -= 1
+                self._claims.remove(claim)
+            self._close_unused(claim.store)
+        held.clear()
+        self._changed.notify_all()
 
     def reserve(self, store: ShadowStore, length: int, blocks: int) -> int:
         """Set bytes aside before originals are written.
@@ -164,17 +197,22 @@ class Chain:
         Raises:
             FullError: they do not fit.
         """
-        with self:
-            while True:
-                cost = length + blocks * BLOCK_OVERHEAD
-                once = 0 if store.charged or store.dropped else STORE_OVERHEAD
-                if self.used + once + cost <= self.limit:
-                    store.charged += once
-                    self._inflight += cost
-                    return cost
-                if not self._leaving:
-                    raise FullError(self.epoch)
-                self._wait()  # somebody is giving space back at this moment
+        cost = length + blocks * BLOCK_OVERHEAD
+        while not self._reserve(store, cost):
+            pass
+        return cost
+
+    @_inside
+    def _reserve(self, store: ShadowStore, cost: int) -> bool:
+        once = 0 if store.charged or store.dropped else STORE_OVERHEAD
+        if self.used + once + cost <= self.limit:
+            store.charged += once
+            self._inflight += cost
+            return True
+        if not self._leaving:
+            raise FullError(self.epoch)
+        self._wait()  # somebody is giving space back at this moment
+        return False
 
     def commit(self, claim: Claim, saved: int, zero: int, cost: int) -> bool:
         """Originals are in their store: from now on they are found there.
@@ -190,7 +228,7 @@ class Chain:
         """
         store = claim.store
         measured = store.measure()
-        with self:
+        with self._lock:
             if not store.dropped:
                 self._inflight -= cost
                 store.charged += cost
@@ -207,7 +245,7 @@ class Chain:
         if store.dropped:
             store.empty()
         measured = store.measure()
-        with self:
+        with self._lock:
             self._inflight -= cost
             if not store.dropped:
                 store.measured = measured
@@ -223,11 +261,9 @@ class Chain:
                 break
         return missing if living else 0
 
-    def _newest(self) -> ShadowStore:
-        return next(store for store in reversed(self._stores) if store.living)
-
     # Reading.
 
+    @_inside
     def plan(self, store: ShadowStore, first: int, count: int, wanted: int, *, pin: bool) -> Plan:
         """Where the blocks in ``wanted`` of a snapshot lie now.
 
@@ -240,76 +276,77 @@ class Chain:
         """
         zero = 0
         found: list[tuple[ShadowStore, int]] = []
-        with self:
-            if not store.dropped:
-                for at in range(self._stores.index(store), len(self._stores)):
-                    newer = self._stores[at]
-                    here = wanted and newer.saved.get(first, count) & wanted
-                    if not here:
-                        continue
-                    wanted &= ~here
-                    blank = newer.zero.get(first, count) & here
-                    zero |= blank
-                    if here != blank:
-                        found.append((newer, here & ~blank))
-                        newer.pins += pin
-            return Plan(tuple(found), zero, wanted)
+        if not store.dropped:
+            for at in range(self._stores.index(store), len(self._stores)):
+                newer = self._stores[at]
+                here = wanted and newer.saved.get(first, count) & wanted
+                if not here:
+                    continue
+                wanted &= ~here
+                blank = newer.zero.get(first, count) & here
+                zero |= blank
+                if here != blank:
+                    found.append((newer, here & ~blank))
+                    newer.pins += pin
+        return Plan(tuple(found), zero, wanted)
 
     def unpin(self, plan: Plan) -> None:
         """The stores of a plan are no longer read."""
-        if plan.stores:
-            with self:
-                for store, _ in plan.stores:
-                    self._unpin(store)
+        with self._lock:
+            for store, _ in plan.stores:
+                store.pins -= 1
+                self._close_unused(store)
 
-    def _unpin(self, store: ShadowStore) -> None:
-        store.pins -= 1
+    def _close_unused(self, store: ShadowStore) -> None:
         if store.emptied and not store.pins:
             store.close()
 
     # Coming and going.
 
+    @_inside
     def add(self, store: ShadowStore) -> None:
         """A new newest snapshot begins."""
-        with self:
-            store.living = True
-            self._stores.append(store)
-            if self._ended:
-                self._note([store], self._ended)
-                self._prune()
+        store.living = True
+        self._stores.append(store)
+        if self._ended:
+            self._note([store], self._ended)
+            self._prune()
 
     def release(self, store: ShadowStore) -> None:
         """A snapshot is no longer read."""
         self._released.append(store)
-        with self:
-            pass  # leaving does it
+        self._settle()
 
     def make_room(self, seen: int, reason: str) -> None:
         """Give up the oldest snapshot, unless room was made since ``seen``."""
-        with self._room, self:
-            if self.epoch == seen:
-                self._note(self._stores[:1], reason)
-                self._prune()
+        with self._room:
+            self._make_room(seen, reason)
 
+    @_inside
+    def _make_room(self, seen: int, reason: str) -> None:
+        if self.epoch == seen:
+            self._note(self._stores[:1], reason)
+            self._prune()
+
+    @_inside
     def lose_lacking(self, first: int, mask: int, reason: str) -> None:
         """Give up every snapshot that would need the unsaved originals of ``mask``."""
         count = mask.bit_length()
-        with self:
-            victims = []
-            for store in reversed(self._stores):
-                mask &= ~store.saved.get(first, count)
-                if not mask:
-                    break
-                victims.append(store)
-            self._note(victims, reason)
-            self._prune()
+        victims = []
+        for store in reversed(self._stores):
+            mask &= ~store.saved.get(first, count)
+            if not mask:
+                break
+            victims.append(store)
+        self._note(victims, reason)
+        self._prune()
 
+    @_inside
     def end(self, reason: str) -> None:
         """Give up every snapshot, those that begin later too."""
-        with self:
-            self._ended = reason
-            self._note(self._stores, reason)
-            self._prune()
+        self._ended = reason
+        self._note(self._stores, reason)
+        self._prune()
 
     def _note(self, stores: Iterable[ShadowStore], reason: str) -> None:
         for store in stores:
@@ -321,30 +358,40 @@ class Chain:
     def _prune(self) -> None:
         """Drop the stores that no living snapshot needs: those before the oldest one."""
         while self._stores and not self._stores[0].living:
-            store = self._stores.pop(0)
-            store.dropped = True
-            store.measured = store.usage  # as it leaves the budget when it is off the disk
-            self._leaving += store.measured
-            self._doomed.append(store)
+            store = self._stores[0]
+            if not store.dropped:
+                store.measured = store.usage  # as it leaves the budget when it is off the disk
+                store.dropped = True
+                self._leaving += store.measured
+                self._doomed.append(store)
+            del self._stores[0]
 
-    def _sweep(self, doomed: list[ShadowStore]) -> None:
+    def _sweep(self) -> None:
+        """Give the space of one dropped store back; two threads may come with the same."""
+        store: ShadowStore | None = None
         try:
-            for store in doomed:
-                store.empty()
+            with self._lock:
+                if not self._doomed:
+                    return
+                store = self._doomed[0]
+                store.pins += 1  # so that it is not closed under either
+            store.empty()
         finally:  # Ctrl-C ends a truncation: writers wait for this, and what is closed is empty, too
-            with self:
-                for store in doomed:
-                    self._leaving -= store.measured
+            with self._lock:
+                if store is not None:
+                    store.pins -= 1
                     store.emptied = True
-                    if not store.pins:
-                        store.close()
-                self.epoch += 1
+                    self._close_unused(store)
+                    if store in self._doomed:
+                        self._leaving -= store.measured
+                        self.epoch += 1
+                        self._doomed.remove(store)
                 self._changed.notify_all()
 
     @property
     def used(self) -> int:
         """Bytes on disk to account for, reserved ones included."""
-        with self:
+        with self._lock:
             return self._inflight + self._leaving + sum(store.usage for store in self._stores)
 
     @property

@@ -113,22 +113,30 @@ class CowEngine:
         step = max(1, _SAVE // self.block_size)
         while block < end and self.chain.active:
             count = min(step - block % step, end - block)
-            while (claim := self.chain.claim(block, count)) is not None:
-                try:
-                    self._save(claim)
-                except FullError as exc:
-                    self._no_room(claim, exc)
-                except MemoryError:
-                    raise  # the write fails, with everything as it was
-                except Exception as exc:
-                    if self.when_full is WhenFull.FAIL_WRITE:
-                        raise
-                    self.chain.lose_lacking(
-                        claim.first, claim.mask, f"the original of {self._place(claim)} was not saved: {exc}"
-                    )
-                finally:
-                    self.chain.finish(claim)
+            held: list[Claim] = []
+            try:
+                while self.chain.claim(block, count, held):
+                    self._keep(held[0])
+                    self.chain.finish(held)
+            except BaseException:
+                self.chain.finish(held)
+                raise
             block += count
+
+    def _keep(self, claim: Claim) -> None:
+        """Save the originals of a claim, or give up what would need them."""
+        try:
+            self._save(claim)
+        except FullError as exc:
+            self._no_room(claim, exc)
+        except MemoryError:
+            raise  # the write fails, with everything as it was
+        except Exception as exc:
+            if self.when_full is WhenFull.FAIL_WRITE:
+                raise
+            self.chain.lose_lacking(
+                claim.first, claim.mask, f"the original of {self._place(claim)} was not saved: {exc}"
+            )
 
     def _save(self, claim: Claim) -> None:
         size, unit = self.backing.size, self.block_size

@@ -26,10 +26,17 @@ class InstantGate:
         self._holder: object = None
 
     def __enter__(self) -> None:
-        with self._lock:
-            while self._holder is not None:
-                self._changed.wait()
-            self._writers += 1
+        entered = False
+        try:
+            with self._lock:
+                while self._holder is not None:
+                    self._changed.wait()
+                self._writers += 1
+                entered = True
+        except BaseException:  # Ctrl-C while the lock is left
+            if entered:
+                self.__exit__(None, None, None)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
