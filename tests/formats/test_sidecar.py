@@ -57,10 +57,13 @@ def patterned(size: int, seed: int = 1) -> bytearray:
 
 
 def written(
-    volume: bytes | bytearray, states: tuple[Extent, ...] = (), metadata: ImageMetadata = METADATA
+    volume: bytes | bytearray,
+    states: tuple[Extent, ...] = (),
+    metadata: ImageMetadata = METADATA,
+    block_size: int = BLOCK,
 ) -> bytes:
     storage = MemoryStorage()
-    writer = SidecarWriter(storage, len(volume), "raw", block_size=BLOCK, identity=IDENTITY)
+    writer = SidecarWriter(storage, len(volume), "raw", block_size=block_size, identity=IDENTITY)
     for state in states:
         writer.state(state)
     writer.record(0, memoryview(volume))
@@ -448,9 +451,29 @@ def test_lost_data_is_no_hole(tmp_path: Path) -> None:
     assert [(e.offset, e.length) for e in reader.extents() if e.kind is ExtentKind.DATA] == [
         (40 * BLOCK, 4 * BLOCK)
     ]
-    assert [e.kind for e in reader.extents(41 * BLOCK + 5, 10)] == [ExtentKind.ZERO]
+    assert [e.kind for e in reader.extents(41 * BLOCK + 5, 10)] == [ExtentKind.DATA]
     with pytest.raises(CorruptImageError, match=f"bytes {41 * BLOCK} to {42 * BLOCK} of"):
         reader.pread(10, 41 * BLOCK + 5)
+    reader.close()
+
+
+def test_lost_part_of_a_block_is_no_hole(tmp_path: Path) -> None:
+    """A block of two pages, of which the file has lost one."""
+    size, page = 16384, 4096
+    volume = bytearray(3 * size)
+    volume[size : 2 * size] = b"\5" * size
+    path = tmp_path / "x.raw"
+    path.write_bytes(b"")
+    os.truncate(path, len(volume))
+    with path.open("r+b") as file:
+        file.seek(size)
+        file.write(b"\5" * (size - page))
+    reader = RawFormat().open(FileStorage(os.open(path, os.O_RDONLY), str(path)))
+    assert {e.kind for e in reader.extents(2 * size - page, page)} == {ExtentKind.ZERO}  # as the file has it
+    reader.attach(opened(written(volume, block_size=size)))
+    assert [(e.offset, e.length) for e in reader.extents() if e.kind is ExtentKind.DATA] == [(size, size)]
+    with pytest.raises(CorruptImageError, match=f"bytes {size} to {2 * size} of"):
+        reader.pread(page, 2 * size - page)
     reader.close()
 
 

@@ -193,7 +193,7 @@ class ImageReader(BlockReader):
         known = super()._walk(offset, length)
         if self.sidecar is None or self._guard is None:
             return known
-        return self.sidecar.states.over(self._guard.over(known), offset, length)
+        return self._guard.parts(self.sidecar.states.over(self._guard.over(known), offset, length))
 
     def close(self) -> None:
         """See `BlockReader`."""

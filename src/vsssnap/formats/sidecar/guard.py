@@ -94,24 +94,32 @@ class BlockGuard:
         Args:
             extents: The image's own, ascending.
         """
-        return coalesce(self._over(extents))
+        return coalesce(self._over(extents, parts=False))
 
-    def _over(self, extents: Iterator[Extent]) -> Iterator[Extent]:
+    def parts(self, extents: Iterator[Extent]) -> Iterator[Extent]:
+        """Extents with DATA for zeros in a block that is not all zero: reading tells if they were saved.
+
+        Args:
+            extents: Ascending, after `over`.
+        """
+        return coalesce(self._over(extents, parts=True))
+
+    def _over(self, extents: Iterator[Extent], *, parts: bool) -> Iterator[Extent]:
         for extent in extents:
             if extent.kind is not ExtentKind.ZERO:
                 yield extent
                 continue
-            at = extent.offset
-            for first, end in self._lost(extent):
+            at, kind = extent.offset, ExtentKind.DATA if parts else self.lost
+            for first, end in self._ends(extent) if parts else self._lost(extent):
                 if first > at:
                     yield Extent(at, first - at, ExtentKind.ZERO)
-                yield Extent(first, end - first, self.lost)
+                yield Extent(first, end - first, kind)
                 at = end
             if at < extent.end:
                 yield Extent(at, extent.end - at, ExtentKind.ZERO)
 
     def _lost(self, zero: Extent) -> Iterator[tuple[int, int]]:
-        """Blocks inside a range of zeros that have a checksum; one that reaches out of it is read anyway."""
+        """Whole blocks inside a range of zeros that have a checksum."""
         size = self._sidecar.block_size
         first = -(-zero.offset // size) * size
         end = zero.end if zero.end == self._sidecar.size else zero.end // size * size
@@ -121,10 +129,19 @@ class BlockGuard:
             if kept.kind is not ExtentKind.DATA:
                 continue
             for at in range(kept.offset, kept.end, size):
-                stop = min(at + size, end)
-                try:
-                    digest = next(self._sidecar.blocks_of(at, size))[2]
-                except (CorruptImageError, DeviceReadError):
-                    digest = b""  # nobody knows; reading it says why
-                if digest != NO_DIGEST:
-                    yield at, stop
+                if self._has_checksum(at):
+                    yield at, min(at + size, end)
+
+    def _ends(self, zero: Extent) -> Iterator[tuple[int, int]]:
+        """The parts of a range of zeros that lie in a block that reaches out of it and has a checksum."""
+        size = self._sidecar.block_size
+        for at in dict.fromkeys((zero.offset // size * size, (zero.end - 1) // size * size)):
+            whole = zero.offset <= at and min(at + size, self._sidecar.size) <= zero.end
+            if not whole and self._has_checksum(at):
+                yield max(at, zero.offset), min(at + size, zero.end)
+
+    def _has_checksum(self, at: int) -> bool:
+        try:
+            return next(self._sidecar.blocks_of(at, self._sidecar.block_size))[2] != NO_DIGEST
+        except (CorruptImageError, DeviceReadError):
+            return True  # nobody knows; reading it says why
