@@ -29,6 +29,19 @@ def vsssnap(*arguments: str, folder: Path, status: int = 0) -> str:
     return done.stdout
 
 
+def test_a_damaged_image_is_compared_as_far_as_it_can_be_read(tmp_path: Path) -> None:
+    data = bytes(range(1, 256)) * 4000
+    (tmp_path / "plain.raw").write_bytes(data)
+    vsssnap("convert", "plain.raw", "a.raw", folder=tmp_path)
+    with (tmp_path / "a.raw").open("r+b") as file:
+        file.truncate(600_000)
+    said = vsssnap("compare", "a.raw", "plain.raw", "--recover", folder=tmp_path, status=1)
+    assert "a.raw and plain.raw hold the same, as far as they can be read" in said
+    kept = 2 * 262_144  # whole blocks of the side-car
+    assert f"{len(data) - kept} bytes cannot be read on one side" in said
+    assert f"{len(data) - kept} bytes at {kept} unreadable" in said
+
+
 def facts(text: str) -> list[tuple[str, str]]:
     """The lines as name and value; names are followed by two spaces at least."""
     pairs = [line.strip().partition("  ") for line in text.splitlines()[1:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,9 @@ from sources import BytesReader, Plain, mixed, noise
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import SnapshotLostError
 from vsssnap.imaging.comparing import compare_blocks
+from vsssnap.imaging.opening import open_image
 from vsssnap.imaging.reports import Progress
+from vsssnap.imaging.saving import save_image
 
 MIB = 1 << 20
 
@@ -72,6 +75,23 @@ def test_an_unreadable_range_is_told_and_the_rest_compared() -> None:
     other[4000] ^= 1
     found = list(compare_blocks(BytesReader(data, bad=[(1024, 512)]), Plain(bytes(other))))
     assert found == [Extent(1024, 512, ExtentKind.UNREADABLE), Extent(3584, 512)]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_blocks_that_are_not_what_was_saved_are_unreadable(tmp_path: Path, cut: bool) -> None:
+    image, data = tmp_path / "a.raw", noise(3 * MIB)
+    save_image(Plain(data), image)
+    with image.open("r+b") as file:
+        if cut:
+            file.truncate(2 * MIB)
+        else:
+            file.seek(2 * MIB)
+            file.write(bytes([data[2 * MIB] ^ 1]))
+    with open_image(image, recover=True) as reader:
+        (found,) = compare_blocks(reader, Plain(data))
+    assert found.kind is ExtentKind.UNREADABLE
+    assert found.offset == 2 * MIB
+    assert found.length == MIB if cut else 0 < found.length < MIB
 
 
 def test_a_lost_snapshot_is_no_equality() -> None:

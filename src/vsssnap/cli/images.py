@@ -307,7 +307,10 @@ def compare(
         out.say(f"{a} and {b} hold the same {format_size(sizes[0])}", fg="green")
     else:
         places = "1 range" if count == 1 else f"{count} ranges"
-        out.say(f"{a} and {b} differ in {places}, {differing} bytes", fg="red")
+        if differing:
+            out.say(f"{a} and {b} differ in {places}, {differing} bytes", fg="red")
+        else:
+            out.say(f"{a} and {b} hold the same, as far as they can be read", fg="red")
         if sizes[0] != sizes[1]:
             out.say(f"  {a} has {sizes[0]} bytes, {b} has {sizes[1]}")
         if unreadable:

@@ -9,7 +9,7 @@ from vsssnap._units import MIB
 from vsssnap.blocks.extent import Extent, ExtentKind, coalesce, pair
 from vsssnap.blocks.pipeline import pump
 from vsssnap.blocks.reader import as_reader
-from vsssnap.errors import DeviceReadError
+from vsssnap.errors import CorruptImageError, DeviceReadError
 from vsssnap.imaging.reports import Meter
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def compare_blocks(
         progress: Called with a `Progress` now and then, in the thread that iterates.
 
     Yields:
-        Ascending extents: DATA where the bytes differ, UNREADABLE where one side cannot be read.
+        Ascending extents: DATA where the bytes differ, UNREADABLE where one side cannot be read, or is not
+        what its checksums say.
     """
     return coalesce(_compare(as_reader(a), as_reader(b), progress))
 
@@ -71,10 +72,11 @@ def _compare(a: BlockReader, b: BlockReader, progress: ProgressCallback | None) 
 
 
 def _pieces(a: BlockReader, b: BlockReader, size: int) -> Iterator[Extent]:
-    """Ranges to read: all but those where both sides are known zeros."""
+    """Ranges to read, or UNREADABLE: all but those where both sides are known zeros."""
     zero = {ExtentKind.ZERO, ExtentKind.HOLE, ExtentKind.EXCLUDED}
+    lost, data = ExtentKind.UNREADABLE, ExtentKind.DATA
     wanted = (
-        Extent(offset, length)
+        Extent(offset, length, lost if lost in (left, right) else data)
         for offset, length, left, right in pair(a.extents(0, size), b.extents(0, size))
         if left not in zero or right not in zero
     )
@@ -82,16 +84,18 @@ def _pieces(a: BlockReader, b: BlockReader, size: int) -> Iterator[Extent]:
         at = extent.offset
         while at < extent.end:
             stop = min(extent.end, at - at % _PIECE + _PIECE)
-            yield Extent(at, stop - at)
+            yield Extent(at, stop - at, extent.kind)
             at = stop
 
 
 def _differences(a: BlockReader, b: BlockReader, piece: Extent, buffer: bytearray) -> list[Extent]:
+    if piece.kind is ExtentKind.UNREADABLE:
+        return [piece]
     views = memoryview(buffer)[: piece.length], memoryview(buffer)[_PIECE : _PIECE + piece.length]
     try:
         a.preadinto(views[0], piece.offset)
         b.preadinto(views[1], piece.offset)
-    except DeviceReadError:
+    except (DeviceReadError, CorruptImageError):
         if piece.length <= _FINE:
             return [Extent(piece.offset, piece.length, ExtentKind.UNREADABLE)]
         # Narrow it down: everything that can be read is compared.
