@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from vsssnap import cli
+from sources import Plain, noise
+from vsssnap import cli, save_image
 from vsssnap.cli import interrupts
 from vsssnap.cli.interrupts import Interrupted, check, deferred, installed, pending
 
@@ -163,3 +165,54 @@ def test_interrupt_while_the_program_is_loaded_is_said(monkeypatch: pytest.Monke
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 130
+
+
+def test_what_is_done_aside_gives_its_result_and_its_error() -> None:
+    assert interrupts.aside(lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        interrupts.aside(lambda: 1 // 0)
+
+
+HUNG = """
+import os, sys
+reading, _ = os.pipe()
+calls = 0
+
+def hanging(real):
+    def read(*arguments):
+        global calls
+        calls += 1
+        if calls > int(sys.argv[1]):
+            os.write(1, b"stuck ")
+            os.read(reading, 1)  # like a disk that does not answer
+        return real(*arguments)
+    return read
+
+os.pread, os.preadv = hanging(os.pread), hanging(os.preadv)
+from vsssnap.cli import app
+app.run(["verify", sys.argv[2]])
+"""
+
+
+@pytest.mark.parametrize("reads", [0, 6])
+@pytest.mark.parametrize("suffix", ["vsnap", "raw"])
+def test_verification_of_a_disk_that_does_not_answer_ends_by_one_signal(
+    tmp_path: Path, suffix: str, reads: int
+) -> None:
+    image = tmp_path / f"a.{suffix}"
+    save_image(Plain(noise(4 << 20)), image)
+    with subprocess.Popen(
+        [sys.executable, "-c", HUNG, str(reads), str(image)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.read(6) == "stuck "
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=WAIT)
+        finally:
+            process.kill()
+    assert process.returncode == 130, said
+    assert "a read has not come back" in said

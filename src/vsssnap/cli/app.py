@@ -86,8 +86,9 @@ def _failed(error: BaseException, holder: Holder, words: list[str]) -> int:
     if isinstance(error, click.exceptions.Abort | KeyboardInterrupt) or _is_cancel(error):
         code = exits.SIGNAL + (interrupts.pending() or 2)
         shown = KeyboardInterrupt("interrupted")
-        for note in getattr(error, "__notes__", ()):
-            shown.add_note(note)
+        for each in (error, error.__cause__):  # click's own, of one that has the notes
+            for note in getattr(each, "__notes__", ()):
+                shown.add_note(note)
     elif isinstance(error, click.ClickException):
         code = error.exit_code
         if not out.json:

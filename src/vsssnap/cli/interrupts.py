@@ -14,10 +14,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from types import FrameType
+
+T = TypeVar("T")
+
+_BRIEFLY = 0.5  # seconds that a read is waited for after a signal
 
 _SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
@@ -42,6 +46,7 @@ class _State:
         self.raised = False
         self.warned = False
         self.depth = 0
+        self.left: set[int] = set()  # the threads that are no longer waited for
         self.wake: list[int] = []  # the writing ends of the pipes to those who cancel
 
 
@@ -88,6 +93,8 @@ def _handle(number: int, _frame: FrameType | None) -> None:
 
 def check() -> None:
     """Raise `Interrupted` if a signal came during a `deferred` block."""
+    if threading.get_ident() in _state.left:
+        raise Interrupted(_state.pending)
     if _state.pending and not _state.raised:
         _state.raised = True
         raise Interrupted(_state.pending)
@@ -96,6 +103,41 @@ def check() -> None:
 def pending() -> int:
     """The number of the first signal that came, or 0."""
     return _state.pending
+
+
+def aside(work: Callable[[], T]) -> T:
+    """Do what only reads in a thread of its own, so that one signal ends it although a read does not return.
+
+    Args:
+        work: Leaves nothing behind that must be given back; `check` ends it when nobody waits any more.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=run, name="vsssnap-read", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.05)
+            check()
+    except BaseException as exc:
+        _state.left.add(thread.ident or 0)
+        thread.join(_BRIEFLY)
+        if thread.is_alive():
+            exc.add_note(
+                "a read has not come back; where the disk does not answer (state D in ps), the system keeps"
+                " the process until it does"
+            )
+        raise
+    if errors:
+        raise errors.pop()
+    return results.pop()
 
 
 @contextlib.contextmanager

@@ -69,13 +69,15 @@ def verified(
     from vsssnap import Depth, verify_image
 
     with interrupts.deferred(), out.progress(f"verify {image}") as progress:
-        report = verify_image(
-            image,
-            format=format_name,
-            depth=Depth[depth.upper()] if depth else None,
-            recover=recover,
-            parent=parent,
-            progress=progress,
+        report = interrupts.aside(
+            lambda: verify_image(
+                image,
+                format=format_name,
+                depth=Depth[depth.upper()] if depth else None,
+                recover=recover,
+                parent=parent,
+                progress=progress,
+            )
         )
     findings = tuple(
         dataclasses.replace(finding, message=translated(finding.message)) for finding in report.findings
