@@ -193,6 +193,22 @@ def test_converted_image_is_named_without_the_old_ending(
     assert (tmp_path / made).read_bytes() == b"data" * 500
 
 
+def test_increment_of_a_damaged_parent_does_not_claim_to_have_read_it(
+    tmp_path: Path, volumes: list[MemoryVolume]
+) -> None:
+    run("save", "/srv/data", "monday.vsnap")
+    data = bytearray((tmp_path / "monday.vsnap").read_bytes())
+    at = data.index(b"\x28\xb5\x2f\xfd")  # the first zstd frame: data
+    data[at + 20] ^= 1
+    (tmp_path / "monday.vsnap").write_bytes(data)
+    done = run("save", "/srv/data", "tuesday.vsnap", "--parent", "monday.vsnap")
+    assert "monday.vsnap, known by checksums alone; --verify reads it" in done.output
+    done = run("save", "/srv/data", "wednesday.vsnap", "--parent", "monday.vsnap", "--verify", status=1)
+    assert "alone" not in done.output
+    assert "wednesday.vsnap: DAMAGED" in done.output
+    assert "monday.vsnap: stored bytes of chunk 0" in done.output
+
+
 def test_increment_names_its_parent(tmp_path: Path, volumes: list[MemoryVolume]) -> None:
     run("save", "/srv/data", "monday.vsnap")
     volumes[0].pwrite(b"tuesday", 0)

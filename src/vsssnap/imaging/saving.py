@@ -58,7 +58,8 @@ def save_image(
         target: The image's name, or a `Storage` such as a `PipeStorage` (then with ``format``).
         format: Name of the format; by default that of the suffix.
         options: The format's options.
-        parent: The image of which this is an increment.
+        parent: The image of which this is an increment.  The data of a ``.vsnap`` is not read: its
+            checksums tell what differs, and `verify_image` of the increment whether it is whole.
         changes: The ranges in which the source may differ from ``parent``, ascending; nothing else is
             read.  What is named and did not change costs a read, no more.  By default all is compared.
         metadata: Kept with the image in place of the source's own.
