@@ -273,3 +273,30 @@ def test_what_names_no_file_is_said_so(tmp_path: Path) -> None:
     assert "what stands before its last part is a file; name a folder" in said
     said = vsssnap("save", tmp_path / "disk", "a.vsnap", "--live", "--rate-limit", "0", status=2).stderr
     assert "'--rate-limit': it is at least 1" in said
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_standard_error_that_takes_nothing_leaves_the_code_of_the_work(
+    disk: Path, tmp_path: Path, closed: bool
+) -> None:
+    """Full, or nobody reads it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = [sys.executable, "-m", "vsssnap.cli"]
+    with open("/dev/full", "wb") as full:
+        for arguments, status in (
+            (["save", str(disk), str(tmp_path / "a.vsnap"), "--live", "-v"], 0),
+            (["convert", str(disk), str(tmp_path / "b.vsnap"), "--progress", "json"], 0),
+            (["info", str(tmp_path / "no.vsnap")], 18),
+            (["verify"], 2),
+        ):
+            done = subprocess.run(
+                [*program, *arguments],
+                stdout=subprocess.DEVNULL,
+                stderr=writing if closed else full,
+                check=False,
+            )
+            assert done.returncode == status, arguments
+    os.close(writing)
+    vsssnap("verify", tmp_path / "a.vsnap")
+    vsssnap("verify", tmp_path / "b.vsnap")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -20,6 +21,9 @@ from vsssnap.cli.common import CommandFailedError, Holder
 from vsssnap.cli.output import Output, safe
 from vsssnap.cli.wording import for_people
 from vsssnap.errors import CancelledError, TargetError, UsageError, VssSnapError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 class _PipeClosedError(Exception):
@@ -176,8 +180,25 @@ for _command in (
     app.add_command(_command)
 
 
+class _Forgiving(io.FileIO):
+    """The standard error, which may be full or unread: what it does not take is no failure of the work."""
+
+    def write(self, data: Buffer, /) -> int:
+        view = memoryview(data)
+        try:
+            return super().write(view)
+        except OSError:
+            return view.nbytes
+
+
 def run(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # a replaced stream may lack anything
+        if not sys.stderr.isatty():
+            raw = _Forgiving(sys.stderr.fileno(), "w", closefd=False)
+            sys.stderr = io.TextIOWrapper(
+                io.BufferedWriter(raw), encoding=sys.stderr.encoding, line_buffering=True
+            )
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks must not end the program.
         with contextlib.suppress(AttributeError, ValueError):

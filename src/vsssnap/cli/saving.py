@@ -343,9 +343,7 @@ def _write(
         f"{format_size(report.data / seconds)}/s read"
     )
     if parent is not None and "checksums" in plan.driver.features and not given["check"]:
-        out.say(
-            f"  what did not change stays in {parent.path}, told by its checksums alone; --verify reads it"
-        )
+        out.say(f"  what did not change stays in {parent.path}, known by checksums alone; --verify reads it")
     if report.wrapped:
         out.say("  a volume: it was put into a disk with one partition; --no-wrap leaves it bare")
     for extent in report.unreadable:
