@@ -369,3 +369,30 @@ def test_whatever_ends_the_thread_is_told(fd: int, monkeypatch: pytest.MonkeyPat
     with pytest.raises(WriteFailed, match="MemoryError: none left"):
         behind.drain()
     behind.close()
+
+
+def test_without_memory_it_is_told_as_that(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not is_direct(fd):
+        return  # there is no buffer then
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    behind = WriteBehind(fd)
+    with monkeypatch.context() as without:
+        without.setattr("mmap.mmap", refused)
+        for _ in range(_behind._BUFFERS + 1):  # none of them takes the place of a buffer
+            with pytest.raises(MemoryError):
+                beyond_the_first(behind)
+    data = beyond_the_first(behind)
+    behind.drain()
+    assert content(fd) == data
+
+
+def test_a_forked_child_does_not_ask_for_the_lock_when_it_ends(fd: int) -> None:
+    behind = WriteBehind(fd)
+    beyond_the_first(behind)
+    if behind._stage is not None:
+        # What `weakref` runs at exit it runs in a child too, where another thread's lock is never let go.
+        assert not behind._stage._forgotten.atexit
+    behind.close()

@@ -169,6 +169,7 @@ class _Stage:
         threading.Thread(target=self._disk.run, name="vsssnap-behind", daemon=True).start()
         # A storage that is forgotten must not leave a thread that waits for ever.
         self._forgotten = weakref.finalize(self, self._disk.stop)
+        self._forgotten.atexit = False  # it ends with the process; a forked child may never get its lock
 
     def write(self, parts: Sequence[memoryview], offset: int) -> None:
         """Write pieces one behind the other; waits for the disk when all buffers are full."""
@@ -231,7 +232,12 @@ class _Disk:
             if self._free:
                 return self._free.pop()
             self._made += 1
-        return memoryview(mmap.mmap(-1, _BUFFER))  # begins on a page
+        try:
+            return memoryview(mmap.mmap(-1, _BUFFER))  # begins on a page
+        except OSError as exc:
+            with self._changed:
+                self._made -= 1
+            raise MemoryError(f"no {_BUFFER} bytes to write from: {exc.strerror}") from exc
 
     def put(self, view: memoryview, base: int, start: int, end: int) -> None:
         """Write ``view``, which lies at ``base``, from ``start`` to ``end`` of the file."""
