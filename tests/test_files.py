@@ -16,7 +16,7 @@ from vsssnap import _files
 
 PAGE = 4096
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="holes are not asked for there yet")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX; Windows: tests/win32/test_files.py")
 
 
 @pytest.fixture

@@ -71,8 +71,16 @@ if sys.platform == "win32":
         """Nothing: the system begins by itself."""
 
     def ranges(fd: int, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
-        """All data: allocated ranges are not asked for here yet."""
-        yield offset, length, True
+        """Data and holes of a file: `vsssnap._win32.files.ranges`."""
+        from vsssnap._win32 import files
+
+        return files.ranges(msvcrt.get_osfhandle(fd), offset, length)
+
+    def make_sparse(fd: int) -> None:
+        """Have a file that is still empty take no room where nothing is written, if it can."""
+        from vsssnap._win32 import files
+
+        files.make_sparse(msvcrt.get_osfhandle(fd))
 
 else:
 
@@ -94,6 +102,9 @@ else:
         """
         with contextlib.suppress(OSError):  # an advice
             os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+    def make_sparse(fd: int) -> None:
+        """Nothing: here every file may have holes."""
 
     def preadinto(fd: int, view: memoryview, offset: int) -> int:
         """Read up to ``len(view)`` bytes into ``view``."""

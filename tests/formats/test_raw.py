@@ -18,6 +18,8 @@ from vsssnap.formats.pipe import PipeStorage
 from vsssnap.formats.raw import RawFormat, RawOptions
 from vsssnap.formats.sidecar import SidecarReader, SidecarWriter, verify_with_sidecar, with_sidecar
 from vsssnap.formats.storage import FileStorage, MemoryStorage
+from vsssnap.formats.vhd import VhdFormat
+from vsssnap.formats.vhdx import VhdxFormat
 from vsssnap.metadata import ImageMetadata
 
 MIB = 1 << 20
@@ -111,6 +113,43 @@ def test_preallocated_file_has_its_space_at_once(tmp_path: Path) -> None:
     writer = RawFormat().create(new_file(tmp_path / "x.raw"), 8 * MIB, options=RawOptions(preallocate=True))
     assert used(tmp_path / "x.raw") >= 8 * MIB
     writer.close()
+
+
+class Told(MemoryStorage):
+    """Writes down in which order it is told to be sparse and made long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def make_sparse(self) -> None:
+        self.calls.append("make_sparse")
+
+    def truncate(self, size: int, /) -> None:
+        self.calls.append("truncate")
+        super().truncate(size)
+
+    def allocate(self, size: int, /) -> None:
+        self.calls.append("allocate")
+
+
+@pytest.mark.parametrize(
+    ("preallocate", "calls"), [(False, ["make_sparse", "truncate"]), (True, ["allocate"])]
+)
+def test_file_is_made_sparse_while_it_is_empty_unless_its_space_is_reserved(
+    *, preallocate: bool, calls: list[str]
+) -> None:
+    storage = Told()
+    RawFormat().create(storage, MIB, options=RawOptions(preallocate=preallocate)).close()
+    assert storage.calls == calls
+
+
+@pytest.mark.parametrize("made", [VhdFormat(), VhdxFormat()], ids=["vhd", "vhdx"])
+def test_disk_for_hyper_v_is_never_made_sparse(made: VhdFormat | VhdxFormat) -> None:
+    """Hyper-V attaches no virtual disk whose file is sparse."""
+    storage = Told()
+    made.create(storage, 8 * MIB).close()
+    assert "make_sparse" not in storage.calls
 
 
 class Full(MemoryStorage):

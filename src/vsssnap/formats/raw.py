@@ -128,6 +128,7 @@ class RawWriter(ImageWriter):
         if options.preallocate:
             storage.allocate(size)
         else:
+            storage.make_sparse()
             storage.truncate(size)
 
     def encode(self, data: memoryview, offset: int, /) -> tuple[memoryview, int, list[tuple[int, int]]]:

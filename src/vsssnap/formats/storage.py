@@ -78,6 +78,12 @@ class Storage(ABC):
     def truncate(self, size: int, /) -> None:
         """Cut or extend to ``size`` bytes; what is added reads as zeros and takes no space if possible."""
 
+    def make_sparse(self) -> None:  # noqa: B027 - of most storages there is nothing to say
+        """Before anything is written: take no space where nothing will be.
+
+        Windows wants to be told so of each file, and Hyper-V takes no such file for a virtual disk.
+        """
+
     def allocate(self, size: int, /) -> None:
         """Extend to ``size`` bytes of zeros whose space is reserved.
 
@@ -242,10 +248,15 @@ class FileStorage(Storage):
                 raise self._failed("ftruncate", exc, f"cannot make it {size} bytes long") from exc
             self._size = size
 
+    def make_sparse(self) -> None:
+        """See `Storage`."""
+        with self._gate:
+            _files.make_sparse(self._fd)
+
     def allocate(self, size: int, /) -> None:
         """See `Storage`."""
         if sys.platform == "win32":
-            self.truncate(size)  # reserves clusters, unless the file was made sparse, which we never do
+            self.truncate(size)  # reserves clusters, unless the file was made sparse
         else:
             with self._gate:
                 self._settle()

@@ -73,6 +73,11 @@ typedef struct {
 } RETRIEVAL_POINTERS_BUFFER;
 
 typedef struct {
+    LONGLONG FileOffset;
+    LONGLONG Length;
+} FILE_ALLOCATED_RANGE_BUFFER;
+
+typedef struct {
     GUID PartitionType;
     GUID PartitionId;
     ULONGLONG Attributes;
