@@ -232,6 +232,15 @@ def test_a_volume_without_a_number_is_known_by_its_name(fake_vss: FakeVss, volum
             restore_image(reader, "e:")
 
 
+def test_a_volume_that_is_open_elsewhere_is_refused(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with open_device("E:") as disk:
+        with pytest.raises(TargetRefusedError, match="FSCTL_LOCK_VOLUME"):
+            open_device("E:", writable=True)
+        assert disk.pread(10, 0) == CONTENT[:10]
+    open_device("E:", writable=True).close()
+    fake_vss.check()
+
+
 def test_a_disk_is_written_with_its_volumes_locked(fake_vss: FakeVss, volume: FakeVolume) -> None:
     disk = fake_vss.add_disk(0, size=8 * MIB)
     fake_vss.add_volume("F:\\", disk=(1, MIB))

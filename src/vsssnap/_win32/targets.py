@@ -91,12 +91,13 @@ def volumes_on(system: System, disk: int) -> Iterator[str]:
         except WindowsCallError:
             continue  # no medium
         try:
-            if any(disk == found for found, _, _ in extents(device)):
-                yield path
+            pieces = extents(device)
         except WindowsCallError:
             continue  # an optical drive has no extents
         finally:
-            device.close()
+            device.close()  # before anybody hears of it: what is open twice cannot be locked
+        if any(disk == found for found, _, _ in pieces):
+            yield path
 
 
 def volumes(system: System) -> list[str]:

@@ -242,6 +242,16 @@ class Devices:
             for volume in self._machine.volumes
         )
 
+    def _is_open_elsewhere(self, found: OpenDevice) -> bool:
+        """Whether somebody else has the volume open, who may be the caller himself."""
+        return any(
+            isinstance(other, OpenDevice)
+            and other is not found
+            and other.shadow is None
+            and other.volume is found.volume
+            for other in self._machine.all_opened("device")
+        )
+
     def FlushFileBuffers(self, handle: CData) -> int:
         """What was written is kept."""
         code = self._machine.faults.code("FlushFileBuffers", "call")
@@ -299,7 +309,7 @@ class Devices:
             found.extended = True
             return self._complete(over, 0, 0)
         if volume is not None and code in (Control.FSCTL_LOCK_VOLUME, Control.FSCTL_DISMOUNT_VOLUME):
-            if volume.in_use or volume.locked != found.holds:
+            if volume.in_use or volume.locked != found.holds or self._is_open_elsewhere(found):
                 return self._complete(over, Win32Error.ERROR_ACCESS_DENIED, 0)
             volume.locked = found.holds = True
             return self._complete(over, 0, 0)

@@ -234,6 +234,11 @@ class Machine:
         """What a handle of any kind stands for, or None."""
         return self._handles.get(int(ffi.cast("uintptr_t", handle)), ("", None))[1]
 
+    def all_opened(self, kind: str) -> list[object]:
+        """What the handles of a kind stand for."""
+        with self._lock:
+            return [what for name, what in self._handles.values() if name == kind]
+
     def close_handle(self, handle: CData, *kinds: str) -> int:
         """A handle comes back."""
         with self._lock:
