@@ -10,6 +10,7 @@ import hashlib
 import json
 import random
 import re
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.lab
 HERE = Path(__file__).parent / "wine_vss"
 SIZE = 16 << 20
 CLUSTER = 4096
+DISK_SIZE = 8 << 20
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,8 @@ class Lab:
         for name in ("LIVE", "TARGET"):
             with open(files[name], "wb") as file:
                 file.truncate(SIZE)
+        with open(files["DISK"], "wb") as file:
+            file.truncate(DISK_SIZE)
         geometry = ("-s", str(sector_size), "-c", str(CLUSTER), "-p", "0", "-H", "0", "-S", "0")
         tool("mkntfs", "-F", "-Q", "-q", *geometry, str(files["LIVE"]))
         tool("ntfscp", "-q", "-f", str(files["LIVE"]), str(folder / "content"), "file.bin")
@@ -69,6 +73,12 @@ class Lab:
             if not bits[cluster // 8] >> cluster % 8 & 1:
                 volume[cluster * CLUSTER : (cluster + 1) * CLUSTER] = bytes(CLUSTER)
         self.expected = bytes(volume)
+        self.disk = random.Random(1).randbytes(DISK_SIZE)
+        (folder / "disk.raw").write_bytes(self.disk)
+        # Of file.bin's clusters, in no order, with a hole; the image must be without them.
+        self.clusters = list(range(200, 290)) + list(range(700, 720)) + list(range(100, 103))
+        runs = [(40, 200), (90, 240), (91, -1), (111, 700), (112, 100), (113, 101), (114, 102)]
+        (folder / "runs.given").write_bytes(b"".join(struct.pack("<qq", *run) for run in runs))
         done = python.run(
             windows(HERE / "devices.py"),
             windows(python.folder / "volsnap.sys"),
@@ -80,6 +90,14 @@ class Lab:
         assert not done.returncode, done.stderr
         self.found: dict[str, Any] = json.loads(done.stdout)
         self.target = files["TARGET"].read_bytes()
+        self.written = files["DISK"].read_bytes()
+
+    def without_clusters(self) -> bytes:
+        """The volume at the instant, less what the page file has."""
+        made = bytearray(self.expected)
+        for cluster in self.clusters:
+            made[cluster * CLUSTER : (cluster + 1) * CLUSTER] = bytes(CLUSTER)
+        return bytes(made)
 
 
 @pytest.fixture(scope="module", params=[512, 4096])
@@ -126,6 +144,57 @@ def test_a_volume_in_use_is_refused_and_untouched(lab: Lab) -> None:
     assert found["untouched"]
     assert found["locked"][:2] == ["TargetRefusedError", 5]
     assert found["shadow copy"][0] == "TargetRefusedError"
+
+
+def test_a_volume_that_somebody_has_open_cannot_be_locked(lab: Lab) -> None:
+    found = lab.found["writing"]["open elsewhere"]
+    assert found[:2] == ["TargetRefusedError", 5]
+    assert "FSCTL_LOCK_VOLUME" in found[2]
+
+
+def test_a_file_is_left_out_where_the_system_says_it_lies(lab: Lab) -> None:
+    found = lab.found["leaving out"]
+    assert found["kinds"] == ["page-file"]
+    clusters = {at // CLUSTER + n for at, length in found["extents"] for n in range(length // CLUSTER)}
+    assert clusters == set(lab.clusters)
+    assert found["excluded"] == [
+        [100 * CLUSTER, 3 * CLUSTER],
+        [200 * CLUSTER, 90 * CLUSTER],
+        [700 * CLUSTER, 20 * CLUSTER],
+    ]
+    assert found["digest"] == hashlib.sha256(lab.without_clusters()).hexdigest()
+
+
+def test_holes_of_a_file_are_asked_for_in_pages(lab: Lab) -> None:
+    hole, end = 90 * CLUSTER, 114 * CLUSTER
+    ranges = [(start, start + length, data) for start, length, data in lab.found["leaving out"]["holes"]]
+    assert [start for start, _, _ in ranges[1:]] == [stop for _, stop, _ in ranges[:-1]]
+    assert (ranges[0][0], ranges[-1][1]) == (1000, 1000 + (2 << 20))
+    assert [(start, stop) for start, stop, data in ranges if not data] == [
+        (hole, hole + CLUSTER),
+        (end, 1000 + (2 << 20)),
+    ]
+
+
+def test_volumes_and_partitions_of_a_disk_are_found(lab: Lab) -> None:
+    first, rest = lab.found["disks"]["placed"]
+    assert first[:4] == [1 << 20, 6 << 20, "\\\\?\\Volume{77777777-0000-0000-0000-000000000001}\\", False]
+    assert "no file system" in first[4]
+    assert rest == [7 << 20, 1 << 19, "", True, ""]
+    # The other volume lies on two other disks; what has no room is told by its count.
+    assert lab.found["disks"]["spanned"] == [[8, 1 << 20, 6 << 20], [9, 0, 0]]
+    assert lab.found["disks"]["first of two"] == [32, 2]
+
+
+def test_a_disk_is_written_while_its_volume_is_locked(lab: Lab) -> None:
+    found = lab.found["disks"]
+    assert found["in use"][:2] == ["TargetRefusedError", 5]
+    assert "Volume{77777777" in found["in use"][2]
+    assert found["untouched"]
+    assert found["mounted"] == 5  # Windows protects what a file system has
+    assert found["verified"]
+    assert found["digest"] == hashlib.sha256(lab.disk).hexdigest()
+    assert hashlib.sha256(lab.written).digest() == hashlib.sha256(lab.disk).digest()
 
 
 def test_an_image_is_restored_to_a_locked_volume(lab: Lab) -> None:

@@ -5,6 +5,7 @@ Arguments: the driver and the folder of its files.  Prints what happened as JSON
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 import importlib
@@ -16,36 +17,27 @@ from pathlib import Path
 from typing import Any
 
 from vsssnap import CopyOptions, Snapshot, open_device, restore_image, save_image
-from vsssnap._win32 import dll
+from vsssnap._win32 import com, dll, targets
+from vsssnap._win32 import disks as on_disk
+from vsssnap._win32 import files as files_of_windows
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import Control
+from vsssnap._win32.constants import FILE_SHARE_READ, GENERIC_READ, OPEN_EXISTING, Control
 from vsssnap._win32.devices import RawDevice
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.overlapped import OverlappedFile
-from vsssnap.blocks import windows
+from vsssnap.blocks.extent import ExtentKind
 from vsssnap.errors import VssSnapError
+from vsssnap.providers.vss import exclusions
 
-ERROR_BAD_DEV_TYPE = 66
-SHADOW = "\\\\?\\GLOBALROOT\\Device\\HarddiskVolumeShadowCopy7"
-TARGET = "\\\\?\\GLOBALROOT\\Device\\HarddiskVolume9"
+sys.path.insert(0, os.path.dirname(__file__))  # where the interpreter of the lab does not look
+shim: Any = importlib.import_module("shim")
+SHADOW, TARGET, DISK = shim.SHADOW, shim.TARGET, shim.DISK
 
 
 class Lab(enum.IntEnum):
     """What only this driver knows."""
 
     MOST = 0x222004
-
-
-class Wine(RawDevice):
-    """Wine asks its own mount manager, too, once the driver has dismounted; that knows no such device."""
-
-    def control(self, code: Control, **rest: Any) -> int:  # noqa: ANN401 - those of its base
-        try:
-            return super().control(code, **rest)
-        except WindowsCallError as exc:
-            if code != Control.FSCTL_DISMOUNT_VOLUME or exc.code != ERROR_BAD_DEV_TYPE:
-                raise
-            return 0
 
 
 def most() -> int:
@@ -105,6 +97,8 @@ def writing(folder: Path) -> dict[str, object]:
     (folder / "in_use").touch()
     found: dict[str, object] = {"in use": raised(lambda: restore_image(image, TARGET))}
     (folder / "in_use").unlink()
+    with contextlib.closing(RawDevice(dll.current(), TARGET)):  # type: ignore[arg-type]  # there is one
+        found["open elsewhere"] = raised(lambda: restore_image(image, TARGET))
     found["untouched"] = not any((folder / "target").read_bytes())
     with open_device(TARGET, writable=True):
         found["locked"] = raised(lambda: restore_image(image, TARGET))
@@ -133,21 +127,79 @@ def files(folder: Path) -> dict[str, object]:
     return {"tail": tail, "missing": missing[0], "folder": raised(lambda: open_device(str(folder)))[0]}
 
 
+def leaving_out(folder: Path) -> dict[str, object]:
+    """A page file that lies where the system says so."""
+    (folder / "runs.given").rename(folder / "runs")
+    system = dll.current()
+    assert system is not None
+    found = exclusions.Finder(system, SHADOW, shim.VOLUMES[1]).find(frozenset({"page-file"}))
+    with Snapshot("C:") as s, s.open() as disk:
+        left_out = [extent for extent in disk.extents() if extent.kind is ExtentKind.EXCLUDED]
+        digest = hashlib.sha256(disk.pread(disk.size, 0)).hexdigest()
+    handle = system.kernel32.CreateFileW(
+        com.wide(shim.FILE), GENERIC_READ, FILE_SHARE_READ, ffi.NULL, OPEN_EXISTING, 0, ffi.NULL
+    )
+    holes = list(files_of_windows.ranges(int(ffi.cast("intptr_t", handle)), 1000, 2 << 20))
+    system.kernel32.CloseHandle(handle)
+    return {
+        "kinds": [one.kind for one in found],
+        "extents": [[each.offset, each.length] for one in found for each in one.extents],
+        "excluded": [[each.offset, each.length] for each in left_out],
+        "digest": digest,
+        "holes": holes,
+    }
+
+
+def disks(folder: Path) -> dict[str, object]:
+    """A whole disk, with a volume on it."""
+    system = dll.current()
+    assert system is not None
+    image, volume = folder / "disk.raw", shim.VOLUMES[0].rstrip("\\")
+    placed = on_disk.volumes_on(system, DISK)
+    with contextlib.closing(RawDevice(system, volume)):
+        in_use = raised(lambda: restore_image(image, DISK))
+    untouched = not any((folder / "disk").read_bytes())
+    mounted = 0
+    with contextlib.closing(RawDevice(system, DISK, writable=True)) as device:
+        try:
+            device.write(memoryview(bytes(8192)), 1 << 20, 4096)
+        except WindowsCallError as exc:
+            mounted = exc.code
+    report = restore_image(image, DISK, verify=True)
+    with open_device(DISK) as disk:
+        digest = hashlib.sha256(disk.pread(disk.size, 0)).hexdigest()
+    with contextlib.closing(RawDevice(system, TARGET)) as device:
+        spanned = targets.extents(device)
+        small = ffi.new("VOLUME_DISK_EXTENTS *")
+        one = device.control(Control.IOCTL_VOLUME_GET_VOLUME_DISK_EXTENTS, out=small, partial=True)
+    return {
+        "placed": [[each.offset, each.length, each.name, each.idle, each.reason] for each in placed],
+        "in use": in_use,
+        "untouched": untouched,
+        "mounted": mounted,
+        "verified": report.verified,
+        "digest": digest,
+        "spanned": spanned,
+        "first of two": [one, small.NumberOfDiskExtents],
+    }
+
+
 def main() -> dict[str, object]:
-    sys.path.insert(0, os.path.dirname(__file__))  # where the interpreter of the lab does not look
     imaging: Any = importlib.import_module("imaging")
-    vars(windows)["RawDevice"] = Wine
     driver, folder = sys.argv[1], Path(sys.argv[2])
     manager = imaging.advapi32.OpenSCManagerW(None, None, 0xF003F)
     with (
         imaging.service(manager, "VSS", imaging.OWN_PROCESS, "vssvc.exe", start=False),
         imaging.service(manager, "vsssnaplab", imaging.KERNEL_DRIVER, driver, start=True),
+        dll.lent(shim.System()),
     ):
         imaging.wait_for_device()
         return {
             "reading": reading(folder),
             "losing": losing(folder),
             "writing": writing(folder),
+            "leaving out": leaving_out(folder),
+            "disks": disks(folder),
             "files": files(folder),
         }
 

@@ -5,8 +5,15 @@
  * of a cluster go to KEPT before it is overwritten, and the shadow copy is read from there or, where
  * nothing was overwritten, from LIVE.  What was free then (a clear bit in BITMAP) is not preserved and
  * shows what LIVE holds by now.  While LOST exists the shadow copy is gone; it is made when more bytes
- * were read than the file LOSE_AFTER says.  TARGET is the other volume; while IN_USE exists it cannot be
- * locked.  The names are paths of files, given to the compiler, as is SECTOR.
+ * were read than the file LOSE_AFTER says.  TARGET is the other volume.  DISK is a whole disk with a
+ * partition that is a volume of its own, HarddiskVolume10, and one that is none.  A volume is locked only
+ * while nobody else has it open, and while IN_USE does not exist, which stands for an open file; a disk is
+ * written where it has no volume, or a locked one.  A file of the shadow copy, VsssnapLabFile, lies where
+ * RUNS says (pairs of the VCN behind a run and its LCN), and has clusters where they are not -1.
+ * The names are paths of files, given to the compiler, as is SECTOR.
+ *
+ * What Wine answers by itself and never passes to a driver (locks, retrieval pointers) is asked for by
+ * codes of the lab's own.
  *
  * Reads and writes are pending until one of WORKERS threads has done them; MOST tells how many were
  * so at once. */
@@ -20,7 +27,6 @@
 #define CLUSTER 4096
 #define WORKERS 4
 #define FSCTL(function, method) CTL_CODE(FILE_DEVICE_FILE_SYSTEM, function, method, FILE_ANY_ACCESS)
-#define LOCK_VOLUME FSCTL(6, METHOD_BUFFERED)
 #define DISMOUNT_VOLUME FSCTL(8, METHOD_BUFFERED)
 #define GET_NTFS_VOLUME_DATA FSCTL(25, METHOD_BUFFERED)
 #define GET_VOLUME_BITMAP FSCTL(27, METHOD_NEITHER)
@@ -28,6 +34,17 @@
 #define MOST CTL_CODE(FILE_DEVICE_UNKNOWN, 0x801, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define TAKE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x802, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define COPIED CTL_CODE(FILE_DEVICE_UNKNOWN, 0x803, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define LOCK CTL_CODE(FILE_DEVICE_UNKNOWN, 0x804, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define GET_RETRIEVAL_POINTERS CTL_CODE(FILE_DEVICE_UNKNOWN, 0x805, METHOD_NEITHER, FILE_ANY_ACCESS)
+#define QUERY_ALLOCATED_RANGES FSCTL(51, METHOD_NEITHER) /* FILE_ANY_ACCESS: the bits of access do not matter here */
+#define STORAGE_GET_DEVICE_NUMBER CTL_CODE(FILE_DEVICE_MASS_STORAGE, 0x420, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define VOLUME_GET_VOLUME_DISK_EXTENTS CTL_CODE('V', 0, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define DISK_NUMBER 7
+#define PART_AT (1 << 20)
+#define PART_LENGTH (6 << 20)
+#define REST_AT (7 << 20) /* a partition without a volume */
+#define REST_LENGTH (1 << 19)
+#define SOME_RUNS 3 /* at a time: they have to be asked for in pages */
 #define MOST_CLUSTERS (1 << 18) /* of LIVE: 1 GiB */
 #define SOME_BITS 512 /* bytes of bitmap at a time: it has to be asked for in pages */
 
@@ -37,12 +54,29 @@ typedef struct {
     LONGLONG mft[5];
 } NTFS_DATA;
 
-static DEVICE_OBJECT *shadow_device, *target_device, *live_device;
+typedef struct { /* a volume that can be locked and written */
+    DEVICE_OBJECT *device;
+    const WCHAR *file;
+    LONGLONG base, length; /* where in the file; 0 for all of it */
+    FILE_OBJECT *holder; /* who has locked it */
+    LONG opens;
+} RAW;
+
+typedef struct {
+    ULONG disk, unused;
+    LONGLONG offset, length;
+} EXTENT;
+
+typedef struct {
+    LONGLONG offset, length;
+} RANGE;
+
+static RAW target = {NULL, TARGET, 0, 0, NULL, 0}, part = {NULL, DISK, PART_AT, PART_LENGTH, NULL, 0};
+static DEVICE_OBJECT *shadow_device, *live_device, *disk_device, *file_device;
 static KSEMAPHORE copying; /* held for the instant, and from before a cluster is kept until it is overwritten */
 static BOOLEAN taken;
 static UCHAR kept[MOST_CLUSTERS / 8]; /* clusters whose bytes at the instant are in KEPT */
 static LONG copied;
-static FILE_OBJECT *holder; /* who has locked the target */
 static LIST_ENTRY queue;
 static KSPIN_LOCK guard;
 static KSEMAPHORE waiting;
@@ -117,27 +151,40 @@ static void serve(ULONG length) {
     if (served > limit && (file = open_as(LOST, GENERIC_WRITE, FILE_OPEN_IF))) ZwClose(file);
 }
 
-static NTSTATUS target_io(IRP *irp, IO_STACK_LOCATION *place) {
-    BOOLEAN writes = place->MajorFunction == IRP_MJ_WRITE;
-    ULONG length = writes ? place->Parameters.Write.Length : place->Parameters.Read.Length, done = 0;
-    LARGE_INTEGER offset = writes ? place->Parameters.Write.ByteOffset : place->Parameters.Read.ByteOffset;
-    IO_STATUS_BLOCK status = {{0}};
-    HANDLE file;
-    if (offset.QuadPart % SECTOR || length % SECTOR || !length) return STATUS_INVALID_PARAMETER;
-    if (writes && holder != place->FileObject) return STATUS_ACCESS_DENIED;
-    file = open_as(TARGET, writes ? GENERIC_READ | GENERIC_WRITE : GENERIC_READ, FILE_OPEN);
+static RAW *raw_of(DEVICE_OBJECT *device) {
+    return device == target.device ? &target : device == part.device ? &part : NULL;
+}
+
+static NTSTATUS file_io(IRP *irp, IO_STACK_LOCATION *place, const WCHAR *path, LONGLONG base, LONGLONG end) {
+    BOOLEAN writes = place->MajorFunction == IRP_MJ_WRITE, good;
+    ULONG length = writes ? place->Parameters.Write.Length : place->Parameters.Read.Length;
+    LONGLONG offset = writes ? place->Parameters.Write.ByteOffset.QuadPart : place->Parameters.Read.ByteOffset.QuadPart;
+    HANDLE file = open_as(path, writes ? GENERIC_READ | GENERIC_WRITE : GENERIC_READ, FILE_OPEN);
     if (!file) return STATUS_DEVICE_DOES_NOT_EXIST;
-    if (offset.QuadPart + length > size_of(file)) {
+    if (!end) end = size_of(file);
+    if (offset % SECTOR || length % SECTOR || !length || offset + length > end) {
         ZwClose(file);
         return STATUS_INVALID_PARAMETER;
     }
-    if (!writes)
-        done = read_at(file, irp->UserBuffer, length, offset.QuadPart);
-    else if (!ZwWriteFile(file, NULL, NULL, NULL, &status, irp->UserBuffer, length, &offset, NULL))
-        done = (ULONG)status.Information;
+    if (writes)
+        good = write_at(file, irp->UserBuffer, length, base + offset);
+    else
+        good = read_at(file, irp->UserBuffer, length, base + offset) == length;
     ZwClose(file);
-    irp->IoStatus.Information = done;
-    return done == length ? STATUS_SUCCESS : STATUS_DEVICE_DATA_ERROR;
+    irp->IoStatus.Information = good ? length : 0;
+    return good ? STATUS_SUCCESS : STATUS_DEVICE_DATA_ERROR;
+}
+
+static NTSTATUS raw_io(IRP *irp, IO_STACK_LOCATION *place, RAW *raw) {
+    if (place->MajorFunction == IRP_MJ_WRITE && raw->holder != place->FileObject) return STATUS_ACCESS_DENIED;
+    return file_io(irp, place, raw->file, raw->base, raw->length);
+}
+
+static NTSTATUS disk_io(IRP *irp, IO_STACK_LOCATION *place) {
+    LONGLONG offset = place->Parameters.Write.ByteOffset.QuadPart, end = offset + place->Parameters.Write.Length;
+    if (place->MajorFunction == IRP_MJ_WRITE && !part.holder && offset < PART_AT + PART_LENGTH && PART_AT < end)
+        return STATUS_ACCESS_DENIED;
+    return file_io(irp, place, DISK, 0, 0);
 }
 
 /* The instant: from here on nothing of LIVE is overwritten before it is kept. */
@@ -252,16 +299,107 @@ static NTSTATUS bitmap(IRP *irp, IO_STACK_LOCATION *place) {
     return result;
 }
 
-static NTSTATUS hold(IO_STACK_LOCATION *place) {
-    if (exists(IN_USE) || (holder && holder != place->FileObject)) return STATUS_ACCESS_DENIED;
-    holder = place->FileObject;
+static NTSTATUS hold(RAW *raw, IO_STACK_LOCATION *place) {
+    if (exists(IN_USE) || raw->opens > 1 || (raw->holder && raw->holder != place->FileObject))
+        return STATUS_ACCESS_DENIED;
+    raw->holder = place->FileObject;
     return STATUS_SUCCESS;
+}
+
+/* A structure with a head and items: all of them, or as many as have room. */
+static NTSTATUS give(IRP *irp, IO_STACK_LOCATION *place, void *all, ULONG head, ULONG item, ULONG count, BOOLEAN some) {
+    ULONG room = place->Parameters.DeviceIoControl.OutputBufferLength, length = head + item * count;
+    if (room < head + (some ? item : item * count)) return STATUS_BUFFER_TOO_SMALL;
+    if (room < length) length = room - (room - head) % item;
+    RtlCopyMemory(irp->AssociatedIrp.SystemBuffer, all, length);
+    irp->IoStatus.Information = length;
+    return length < head + item * count ? STATUS_BUFFER_OVERFLOW : STATUS_SUCCESS;
+}
+
+static NTSTATUS volume_extents(IRP *irp, IO_STACK_LOCATION *place, RAW *raw) {
+    struct {
+        ULONG count, unused;
+        EXTENT extents[2];
+    } found = {1, 0, {{DISK_NUMBER, 0, PART_AT, PART_LENGTH}}};
+    if (raw == &target) { /* on two other disks */
+        found.count = 2;
+        found.extents[0].disk = DISK_NUMBER + 1, found.extents[1].disk = DISK_NUMBER + 2;
+    }
+    return give(irp, place, &found, 8, sizeof(EXTENT), found.count, TRUE);
+}
+
+static NTSTATUS disk_layout(IRP *irp, IO_STACK_LOCATION *place) {
+    struct {
+        ULONG style, count;
+        UCHAR gpt[40];
+        struct {
+            ULONG style, unused;
+            LONGLONG offset, length;
+            ULONG number, rewrite;
+            UCHAR gpt[112];
+        } entries[2];
+    } found;
+    RtlZeroMemory(&found, sizeof found);
+    found.style = found.entries[0].style = found.entries[1].style = 1;
+    found.count = 2;
+    found.entries[0].number = 1, found.entries[0].offset = PART_AT, found.entries[0].length = PART_LENGTH;
+    found.entries[1].number = 2, found.entries[1].offset = REST_AT, found.entries[1].length = REST_LENGTH;
+    return give(irp, place, &found, 48, sizeof found.entries[0], found.count, FALSE);
+}
+
+/* Where the file lies, from the run with a VCN on. */
+static NTSTATUS retrieval_pointers(IRP *irp, IO_STACK_LOCATION *place) {
+    LONGLONG *given = place->Parameters.DeviceIoControl.Type3InputBuffer, *to = irp->UserBuffer;
+    ULONG room = place->Parameters.DeviceIoControl.OutputBufferLength, count = 0;
+    LONGLONG run[2], vcn = 0, at = 0;
+    HANDLE runs;
+    if (place->Parameters.DeviceIoControl.InputBufferLength < 8 || room < 32 || *given < 0) return STATUS_INVALID_PARAMETER;
+    runs = open_file(RUNS);
+    for (; read_at(runs, run, sizeof run, at) == sizeof run; vcn = run[0], at += sizeof run) {
+        if (run[0] <= *given) continue;
+        if (count == SOME_RUNS || 16 + 16 * (count + 1) > room) break;
+        if (!count) to[1] = vcn; /* rounded down to where the run begins */
+        to[2 + 2 * count] = run[0], to[3 + 2 * count] = run[1];
+        count++;
+    }
+    room = read_at(runs, run, sizeof run, at);
+    ZwClose(runs);
+    if (!count) return STATUS_END_OF_FILE;
+    to[0] = count; /* a ULONG and padding */
+    irp->IoStatus.Information = 16 + 16 * count;
+    return room ? STATUS_BUFFER_OVERFLOW : STATUS_SUCCESS;
+}
+
+/* What of a range of the file has clusters. */
+static NTSTATUS allocated_ranges(IRP *irp, IO_STACK_LOCATION *place) {
+    RANGE *given = place->Parameters.DeviceIoControl.Type3InputBuffer, *to = irp->UserBuffer;
+    ULONG most_ranges = place->Parameters.DeviceIoControl.OutputBufferLength / sizeof(RANGE), count = 0;
+    LONGLONG run[2], first = 0, at = 0;
+    NTSTATUS result = STATUS_SUCCESS;
+    HANDLE runs;
+    if (place->Parameters.DeviceIoControl.InputBufferLength < sizeof(RANGE) || given->offset < 0 || given->length < 0)
+        return STATUS_INVALID_PARAMETER;
+    if (most_ranges > SOME_RUNS) most_ranges = SOME_RUNS;
+    runs = open_file(RUNS);
+    for (; read_at(runs, run, sizeof run, at) == sizeof run; first = run[0] * CLUSTER, at += sizeof run) {
+        if (run[1] < 0 || run[0] * CLUSTER <= given->offset || first >= given->offset + given->length) continue;
+        if (count == most_ranges) {
+            result = STATUS_BUFFER_OVERFLOW;
+            break;
+        }
+        to[count].offset = first, to[count].length = run[0] * CLUSTER - first;
+        count++;
+    }
+    ZwClose(runs);
+    irp->IoStatus.Information = count * sizeof(RANGE);
+    return result;
 }
 
 static NTSTATUS control(DEVICE_OBJECT *device, IRP *irp, IO_STACK_LOCATION *place) {
     ULONG room = place->Parameters.DeviceIoControl.OutputBufferLength;
     ULONG code = place->Parameters.DeviceIoControl.IoControlCode;
     void *to = irp->AssociatedIrp.SystemBuffer;
+    RAW *raw = raw_of(device);
     HANDLE file;
     LONGLONG size;
     if (code == MOST) {
@@ -278,17 +416,36 @@ static NTSTATUS control(DEVICE_OBJECT *device, IRP *irp, IO_STACK_LOCATION *plac
         return STATUS_SUCCESS;
     }
     if (device == shadow_device && exists(LOST)) return STATUS_DEVICE_DOES_NOT_EXIST;
-    file = open_file(device == target_device ? TARGET : LIVE);
-    size = size_of(file);
+    if (device == file_device) {
+        if (code == GET_RETRIEVAL_POINTERS) return retrieval_pointers(irp, place);
+        if ((code & ~0xc000) == QUERY_ALLOCATED_RANGES) return allocated_ranges(irp, place);
+        return STATUS_INVALID_DEVICE_REQUEST;
+    }
+    file = open_file(raw ? raw->file : device == disk_device ? DISK : LIVE);
+    size = raw && raw->length ? raw->length : size_of(file);
     ZwClose(file);
-    if (device == target_device) {
+    if (raw || device == disk_device) {
         switch (code) {
-        case LOCK_VOLUME:
-        case DISMOUNT_VOLUME:
-            return hold(place);
-        case IOCTL_DISK_IS_WRITABLE:
+        case LOCK:
+            return raw ? hold(raw, place) : STATUS_INVALID_DEVICE_REQUEST;
+        case DISMOUNT_VOLUME: /* who has not locked it would take files from others */
+            if (!raw) return STATUS_INVALID_DEVICE_REQUEST;
+            return raw->holder == place->FileObject ? STATUS_SUCCESS : STATUS_ACCESS_DENIED;
         case ALLOW_EXTENDED_DASD_IO:
+            return raw ? STATUS_SUCCESS : STATUS_INVALID_DEVICE_REQUEST;
+        case IOCTL_DISK_IS_WRITABLE:
             return STATUS_SUCCESS;
+        case VOLUME_GET_VOLUME_DISK_EXTENTS:
+            return raw ? volume_extents(irp, place, raw) : STATUS_INVALID_DEVICE_REQUEST;
+        case STORAGE_GET_DEVICE_NUMBER: {
+            ULONG numbers[3] = {FILE_DEVICE_DISK, DISK_NUMBER, raw ? 1 : 0};
+            if (raw == &target) return STATUS_INVALID_DEVICE_REQUEST; /* it lies on two disks */
+            return give(irp, place, numbers, sizeof numbers, 0, 0, FALSE);
+        }
+        case IOCTL_DISK_GET_DRIVE_LAYOUT_EX:
+            return raw ? STATUS_INVALID_DEVICE_REQUEST : disk_layout(irp, place);
+        case IOCTL_DISK_UPDATE_PROPERTIES:
+            return raw ? STATUS_INVALID_DEVICE_REQUEST : STATUS_SUCCESS;
         case IOCTL_DISK_GET_LENGTH_INFO:
         case IOCTL_DISK_GET_DRIVE_GEOMETRY:
             break;
@@ -349,8 +506,12 @@ static void NTAPI work(void *context) {
         place = IoGetCurrentIrpStackLocation(irp);
         if (irp->Tail.Overlay.DriverContext[0] == shadow_device)
             result = read_volume(irp, place);
+        else if (irp->Tail.Overlay.DriverContext[0] == live_device)
+            result = live_io(irp, place);
+        else if (irp->Tail.Overlay.DriverContext[0] == disk_device)
+            result = disk_io(irp, place);
         else
-            result = irp->Tail.Overlay.DriverContext[0] == live_device ? live_io(irp, place) : target_io(irp, place);
+            result = raw_io(irp, place, raw_of(irp->Tail.Overlay.DriverContext[0]));
         irp->IoStatus.Status = result;
         InterlockedDecrement(&under_way);
         IoCompleteRequest(irp, IO_NO_INCREMENT);
@@ -374,19 +535,24 @@ static NTSTATUS begin(DEVICE_OBJECT *device, IRP *irp) {
 static NTSTATUS NTAPI dispatch(DEVICE_OBJECT *device, IRP *irp) {
     IO_STACK_LOCATION *place = IoGetCurrentIrpStackLocation(irp);
     NTSTATUS result = STATUS_SUCCESS;
+    RAW *raw = raw_of(device);
     irp->IoStatus.Information = 0;
     switch (place->MajorFunction) {
     case IRP_MJ_CREATE:
         if (device == shadow_device && exists(LOST)) result = STATUS_OBJECT_NAME_NOT_FOUND;
-        if (device == target_device && holder) result = STATUS_ACCESS_DENIED;
+        if (raw && raw->holder) result = STATUS_ACCESS_DENIED;
+        if (raw && !result) raw->opens++;
         break;
     case IRP_MJ_CLOSE:
-        if (holder == place->FileObject) holder = NULL;
+        if (raw) raw->opens--;
+        if (raw && raw->holder == place->FileObject) raw->holder = NULL;
         break;
     case IRP_MJ_READ:
-        return begin(device, irp);
+        if (device != file_device) return begin(device, irp);
+        result = STATUS_INVALID_DEVICE_REQUEST;
+        break;
     case IRP_MJ_WRITE:
-        if (device != shadow_device) return begin(device, irp);
+        if (device != shadow_device && device != file_device) return begin(device, irp);
         result = STATUS_ACCESS_DENIED;
         break;
     case IRP_MJ_DEVICE_CONTROL:
@@ -399,13 +565,28 @@ static NTSTATUS NTAPI dispatch(DEVICE_OBJECT *device, IRP *irp) {
     return result;
 }
 
+static const WCHAR *links[][2] = { /* names that programs use */
+    {L"\\DosDevices\\PhysicalDrive7", L"\\Device\\VsssnapLabDisk"},
+    {L"\\DosDevices\\Volume{77777777-0000-0000-0000-000000000001}", L"\\Device\\HarddiskVolume10"},
+    {L"\\DosDevices\\Volume{77777777-0000-0000-0000-000000000002}", L"\\Device\\HarddiskVolume9"},
+};
+
 static void NTAPI unload(DRIVER_OBJECT *driver) {
+    UNICODE_STRING name;
+    ULONG index;
     (void)driver;
     stopping = TRUE;
     KeReleaseSemaphore(&waiting, IO_NO_INCREMENT, WORKERS, FALSE);
     KeWaitForSingleObject(&ended, Executive, KernelMode, FALSE, NULL);
+    for (index = 0; index < sizeof links / sizeof *links; index++) {
+        RtlInitUnicodeString(&name, links[index][0]);
+        IoDeleteSymbolicLink(&name);
+    }
     IoDeleteDevice(shadow_device);
-    IoDeleteDevice(target_device);
+    IoDeleteDevice(target.device);
+    IoDeleteDevice(part.device);
+    IoDeleteDevice(disk_device);
+    IoDeleteDevice(file_device);
     IoDeleteDevice(live_device);
 }
 
@@ -434,5 +615,15 @@ NTSTATUS NTAPI DriverEntry(DRIVER_OBJECT *driver, UNICODE_STRING *registry) {
     }
     if ((result = make(driver, L"\\Device\\HarddiskVolumeShadowCopy7", &shadow_device))) return result;
     if ((result = make(driver, L"\\Device\\HarddiskVolume3", &live_device))) return result;
-    return make(driver, L"\\Device\\HarddiskVolume9", &target_device);
+    if ((result = make(driver, L"\\Device\\HarddiskVolume9", &target.device))) return result;
+    if ((result = make(driver, L"\\Device\\HarddiskVolume10", &part.device))) return result;
+    if ((result = make(driver, L"\\Device\\VsssnapLabDisk", &disk_device))) return result;
+    if ((result = make(driver, L"\\Device\\VsssnapLabFile", &file_device))) return result;
+    for (index = 0; index < (int)(sizeof links / sizeof *links); index++) {
+        UNICODE_STRING name, other;
+        RtlInitUnicodeString(&name, links[index][0]);
+        RtlInitUnicodeString(&other, links[index][1]);
+        if ((result = IoCreateSymbolicLink(&name, &other))) return result;
+    }
+    return STATUS_SUCCESS;
 }
