@@ -205,6 +205,26 @@ def test_an_image_is_restored_to_a_locked_volume(lab: Lab) -> None:
     assert lab.target == lab.expected[:1000] + b"x" * 5000 + lab.expected[6000:]
 
 
+def test_a_device_that_does_not_answer_ends_every_wait(lab: Lab) -> None:
+    found = lab.found["hanging"]
+    assert found["open"][:2] == found["read"][:2] == found["again"][:2] == ["DeviceReadError", 1460]
+    assert "does not answer" in found["open"][2]
+    assert "did not answer before" in found["again"][2]
+    assert found["left after cancelling"] == 0
+    assert found["size"] == 1 << 20
+
+
+def test_ctrl_c_comes_through_within_half_a_second(lab: Lab) -> None:
+    assert lab.found["hanging"]["ctrl-c"] < 0.5
+
+
+def test_a_read_that_goes_on_though_it_is_cancelled_keeps_its_memory(lab: Lab) -> None:
+    found = lab.found["hanging"]
+    assert found["deaf"][:2] == ["DeviceReadError", 1460]
+    assert found["left running"] == DEPTH
+    assert found["left in the end"] == 0
+
+
 def test_a_file_is_opened_in_place_of_a_device(lab: Lab) -> None:
     assert lab.found["files"] == {
         "tail": "01234abc89",

@@ -11,7 +11,7 @@ import wine
 from checkout import TOP
 
 VOLSNAP = TOP / "tests" / "labs" / "wine_vss" / "volsnap.c"
-_FILES = ("KEPT", "LIVE", "BITMAP", "LOST", "LOSE_AFTER", "TARGET", "IN_USE", "DISK", "RUNS")
+_FILES = ["KEPT", "LIVE", "BITMAP", "LOST", "LOSE_AFTER", "TARGET", "IN_USE", "DISK", "RUNS", "HANG", "DEAF"]
 VOLUME = "\\\\?\\GLOBALROOT\\Device\\HarddiskVolume3"
 """The live volume of the driver."""
 _TIMEOUT = 240.0  # seconds for one program

@@ -5,16 +5,18 @@ length are multiples of the sector size, the address of its physical one), GetOv
 Windows SDK documentation.
 
 A call that Windows has not ended goes on writing into its memory.  So whatever ends a read here
-(a bad sector, Ctrl-C) first waits for every call that it has begun.
+(a bad sector, Ctrl-C) first cancels every call that it has begun, and waits for that.  A device that
+does not answer one call within `slots.ANSWER` is not asked again.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from vsssnap._win32._ffi import ffi
+from vsssnap._win32.blocking import answered
 from vsssnap._win32.com import wide
 from vsssnap._win32.constants import (
     FILE_FLAG_BACKUP_SEMANTICS,
@@ -27,121 +29,21 @@ from vsssnap._win32.constants import (
     FILE_SHARE_WRITE,
     GENERIC_READ,
     GENERIC_WRITE,
-    MEM_COMMIT,
-    MEM_RELEASE,
-    MEM_RESERVE,
     OPEN_EXISTING,
-    PAGE_READWRITE,
     Control,
     Win32Error,
 )
-from vsssnap._win32.handles import INVALID_HANDLE, Handle, WindowsCallError, last
+from vsssnap._win32.handles import INVALID_HANDLE, Handle, WindowsCallError
+from vsssnap._win32.slots import PAGE, PIECE, Slot, reap, stop
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vsssnap._win32.dll import System
     from vsssnap._win32.protocols import CData
 
-PIECE = 256 << 10
-"""Bytes of one call: a longer range is cut into such pieces."""
 DEPTH = 4
 """Pieces of one range that are under way at once; every thread has as many."""
-PAGE = 4096
-"""Bytes: what addresses are aligned to; no physical sector is larger."""
-
-
-class Slot:
-    """One call at a time: its OVERLAPPED and event, and memory that is aligned."""
-
-    def __init__(self, system: System, handle: Handle) -> None:
-        self._system = system
-        self._handle = handle
-        event = system.kernel32.CreateEventW(ffi.NULL, 1, 0, ffi.NULL)
-        if not event:
-            raise last(system, "CreateEventW")
-        self._event = Handle(system, event)
-        self._over = ffi.new("OVERLAPPED *")
-        self._done = ffi.new("DWORD *")
-        self._room: CData = ffi.NULL
-        self._running = False
-        self._call = ""
-        self._code = 0
-
-    def _at(self, call: str, offset: int) -> CData:
-        """The OVERLAPPED of a call that begins now."""
-        ffi.memmove(self._over, bytes(ffi.sizeof("OVERLAPPED")), ffi.sizeof("OVERLAPPED"))
-        self._over.Offset = offset & 0xFFFFFFFF
-        self._over.OffsetHigh = offset >> 32
-        self._over.hEvent = self._event.value
-        self._done[0] = 0
-        self._call, self._code = call, 0
-        self._running = True  # before it begins: an interrupt right behind the call must find it
-        return self._over
-
-    def _begun(self, ok: int) -> None:
-        self._code = 0 if ok else self._system.last_error()
-        self._running = self._code == Win32Error.ERROR_IO_PENDING
-
-    def read(self, memory: CData, length: int, offset: int) -> None:
-        """Begin to read sectors."""
-        over = self._at("ReadFile", offset)
-        self._begun(self._system.kernel32.ReadFile(self._handle.value, memory, length, self._done, over))
-
-    def write(self, memory: CData, length: int, offset: int) -> None:
-        """Begin to write sectors."""
-        over = self._at("WriteFile", offset)
-        self._begun(self._system.kernel32.WriteFile(self._handle.value, memory, length, self._done, over))
-
-    def control(self, code: Control, source: CData, source_size: int, out: CData, out_size: int) -> None:
-        """Begin a DeviceIoControl."""
-        over = self._at(f"DeviceIoControl({code.name})", 0)
-        self._begun(
-            self._system.kernel32.DeviceIoControl(
-                self._handle.value, code, source, source_size, out, out_size, self._done, over
-            )
-        )
-
-    def end(self, *, partial: bool = False) -> int:
-        """Wait for the call; bytes that it moved.
-
-        Args:
-            partial: Whether ERROR_MORE_DATA is success.
-
-        Raises:
-            WindowsCallError: it failed.
-        """
-        code = self._wait()
-        if code and not (partial and code == Win32Error.ERROR_MORE_DATA):
-            raise WindowsCallError(self._call, code)
-        return int(self._done[0] or self._over.InternalHigh)  # the latter where it ended at once
-
-    def drain(self) -> None:
-        """Wait for a call whose result nobody wants, if one runs."""
-        if self._running:
-            self._wait()
-
-    def _wait(self) -> int:
-        if self._running:
-            ok = self._system.kernel32.GetOverlappedResult(self._handle.value, self._over, self._done, 1)
-            self._code = 0 if ok else self._system.last_error()
-            self._running = False
-        return self._code
-
-    def room(self) -> CData:
-        """``PIECE`` bytes of page-aligned memory and a page more, for both ends."""
-        if not self._room:
-            size = PIECE + PAGE
-            kernel32 = self._system.kernel32
-            self._room = kernel32.VirtualAlloc(ffi.NULL, size, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE)
-            if not self._room:
-                raise MemoryError(f"VirtualAlloc: no {size} bytes")
-        return self._room
-
-    def close(self) -> None:
-        """Give back what it has."""
-        self._event.close()
-        room, self._room = self._room, ffi.NULL
-        if room:
-            self._system.kernel32.VirtualFree(room, 0, MEM_RELEASE)
 
 
 class OverlappedFile:
@@ -174,12 +76,19 @@ class OverlappedFile:
         if facts_only:
             access, share = FILE_READ_ATTRIBUTES, share | FILE_SHARE_DELETE
             flags = FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT
-        value = system.kernel32.CreateFileW(
-            wide(path), access, share, ffi.NULL, OPEN_EXISTING, flags | FILE_FLAG_OVERLAPPED, ffi.NULL
-        )
+        kernel32, name, call = system.kernel32, wide(path), f"CreateFileW({path})"
+
+        def opened() -> CData:
+            return kernel32.CreateFileW(
+                name, access, share, ffi.NULL, OPEN_EXISTING, flags | FILE_FLAG_OVERLAPPED, ffi.NULL
+            )
+
+        reap()
+        value, code = answered(system, call, opened, lambda value: Handle(system, value).close())
         if value == INVALID_HANDLE:
-            raise last(system, f"CreateFileW({path})")
+            raise WindowsCallError(call, code)
         self._handle = Handle(system, value)
+        self._silent = threading.Event()
         self._slots: deque[Slot] = deque()
         self._edges = threading.Lock()  # a sector that is written in part is read before
 
@@ -190,10 +99,18 @@ class OverlappedFile:
             self._slots.pop().close()
 
     def _slot(self) -> Slot:
+        if self._silent.is_set():
+            raise WindowsCallError(f"{self.path}, which did not answer before", Win32Error.ERROR_TIMEOUT)
         try:
             return self._slots.pop()
         except IndexError:
-            return Slot(self._system, self._handle)
+            return Slot(self._system, self._handle, self._silent)
+
+    def _put_back(self, slots: Sequence[Slot], memory: object) -> bool:
+        """Have calls ended that still run; whether nothing of ``memory`` is in use any more."""
+        ended = stop(slots, memory)
+        self._slots += [slot for slot in slots if not slot.running]
+        return ended
 
     def control(
         self,
@@ -224,8 +141,7 @@ class OverlappedFile:
             slot.control(code, source, source_size, out, out_size)
             return slot.end(partial=partial)
         finally:
-            slot.drain()
-            self._slots.append(slot)
+            self._put_back([slot], (source, out))
 
     def flush(self) -> None:
         """Wait until what was written is on the disk.
@@ -233,8 +149,10 @@ class OverlappedFile:
         Raises:
             WindowsCallError: it is not.
         """
-        if not self._system.kernel32.FlushFileBuffers(self._handle.value):
-            raise last(self._system, "FlushFileBuffers")
+        kernel32, handle = self._system.kernel32, self._handle.value
+        ok, code = answered(self._system, "FlushFileBuffers", lambda: kernel32.FlushFileBuffers(handle))
+        if not ok:
+            raise WindowsCallError("FlushFileBuffers", code)
 
     # Reading.
 
@@ -244,10 +162,11 @@ class OverlappedFile:
         Raises:
             WindowsCallError: a part of it cannot be read; ``view`` then holds no valid bytes.
         """
-        with ffi.from_buffer("char[]", view) as target:  # released also when a traceback refers to it
-            self._fill(target, len(view), offset, sector_size)
+        with _Pinned(view) as pinned:
+            self._fill(pinned, len(view), offset, sector_size)
 
-    def _fill(self, target: CData, length: int, offset: int, sector_size: int) -> None:
+    def _fill(self, pinned: _Pinned, length: int, offset: int, sector_size: int) -> None:
+        target = pinned.start()
         straight = _is_aligned(target, length, offset, sector_size)
         running: deque[tuple[Slot, int, int, int]] = deque()
         at = 0
@@ -270,9 +189,8 @@ class OverlappedFile:
                 running.popleft()
                 self._slots.append(slot)
         finally:
-            for slot, *_ in running:
-                slot.drain()
-                self._slots.append(slot)
+            pinned.free = False  # should an interrupt end the next line
+            pinned.free = self._put_back([slot for slot, *_ in running], pinned.memory)
 
     def _end_read(self, slot: Slot, memory: CData, length: int, offset: int) -> None:
         """Wait for a read, and go on where it ended early."""
@@ -294,14 +212,15 @@ class OverlappedFile:
         Raises:
             WindowsCallError: some of it cannot be written.
         """
-        with ffi.from_buffer("char[]", data) as source:
+        with _Pinned(data) as pinned:
+            source = pinned.start()
             first, end = offset, offset + len(data)
             head = min(-first % sector_size, len(data))
             tail = end % sector_size if end - end % sector_size >= first + head else 0
             if head:
                 self._write_part(source, head, first, sector_size)
             if len(data) - head - tail:
-                self._put(source + head, len(data) - head - tail, first + head, sector_size)
+                self._put(pinned, head, len(data) - head - tail, first + head, sector_size)
             if tail:
                 self._write_part(source + len(data) - tail, tail, end - tail, sector_size)
 
@@ -318,10 +237,10 @@ class OverlappedFile:
                 slot.write(room, sector_size, offset - skip)
                 _all_written(slot.end(), sector_size)
         finally:
-            slot.drain()
-            self._slots.append(slot)
+            self._put_back([slot], None)
 
-    def _put(self, source: CData, length: int, offset: int, sector_size: int) -> None:
+    def _put(self, pinned: _Pinned, skip: int, length: int, offset: int, sector_size: int) -> None:
+        source = pinned.start() + skip
         straight = _is_aligned(source, length, offset, sector_size)
         running: deque[tuple[Slot, int]] = deque()
         at = 0
@@ -343,9 +262,33 @@ class OverlappedFile:
                 running.popleft()
                 self._slots.append(slot)
         finally:
-            for slot, _ in running:
-                slot.drain()
-                self._slots.append(slot)
+            pinned.free = False  # should an interrupt end the next line
+            pinned.free = self._put_back([slot for slot, _ in running], pinned.memory)
+
+
+class _Pinned:
+    """Memory of the caller's that Windows reads or writes; also released when a traceback refers to it.
+
+    Where a call runs on in it that nobody could stop, only `slots` has it in the end: the collector must
+    not find it in a traceback, for it tears a memoryview down before what holds it (CPython 3.11).
+    """
+
+    def __init__(self, view: memoryview) -> None:
+        # A view of its own: the caller may let his go.
+        self.memory = ffi.from_buffer("char[]", memoryview(view))
+        self.free = True
+
+    def start(self) -> CData:
+        """A pointer to it that does not hold it."""
+        return ffi.cast("char *", self.memory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        memory, self.memory = self.memory, None
+        if self.free:
+            ffi.release(memory)
 
 
 def _is_aligned(memory: CData, length: int, offset: int, sector_size: int) -> bool:

@@ -44,6 +44,7 @@ _MOST_SECTOR = 4096  # bytes; memory is aligned to no more
 _FILE_SECTOR = 512
 _ELEVATE = "run elevated (Run as administrator)"
 _NAME_ONE = r"name a volume (\\.\E:) or a disk (\\.\PhysicalDrive1)"
+_SILENT = "look at the System event log; the disk, its cable or its driver hangs"
 _MISSING = (Win32Error.ERROR_FILE_NOT_FOUND, Win32Error.ERROR_PATH_NOT_FOUND)
 _NOT_DONE = (Win32Error.ERROR_INVALID_FUNCTION, Win32Error.ERROR_NOT_SUPPORTED)
 
@@ -167,6 +168,8 @@ def _unopened(
         return DeviceReadError(f"there is no {name}", call=call, code=code, hint="check the name")
     if code == Win32Error.ERROR_NOT_READY:
         return DeviceReadError(f"{name} has no medium", call=call, code=code, hint="put one in")
+    if code == Win32Error.ERROR_TIMEOUT:
+        return DeviceReadError(f"{name} does not answer ({exc})", call=call, code=code, hint=_SILENT)
     what = "is no volume or disk: it does not say how large it is" if opened else "cannot be opened"
     hint = _NAME_ONE if opened else "look at the System event log"
     return DeviceReadError(f"{name} {what} ({exc})", call=call, code=code, hint=hint)
@@ -235,6 +238,9 @@ def _refused(
     if code in _NOT_DONE:
         why = f"{name} is no volume or disk ({exc})"
         return TargetRefusedError(why, path=name, call=call, code=code, hint=_NAME_ONE)
+    if code == Win32Error.ERROR_TIMEOUT:
+        why = f"{which} does not answer ({exc})"
+        return TargetError(why, path=name, call=call, code=code, hint=_SILENT)
     if code == Win32Error.ERROR_SHARING_VIOLATION or call.endswith(("LOCK_VOLUME)", "DISMOUNT_VOLUME)")):
         why = f"{which} is in use: it cannot be locked ({exc})"
         hint = "close the programs that have files of it open, or choose another"

@@ -13,6 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from vsssnap._win32 import slots
 from vsssnap._win32.constants import Win32Error
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap.blocks import _retry
@@ -46,6 +47,8 @@ _GONE: Final = frozenset(
     }
 )
 """Errors of a device that is not there any more: no sector of it can be read."""
+_FINAL: Final = _GONE | {Win32Error.ERROR_TIMEOUT}
+"""Errors after which nothing is tried again."""
 
 
 class HeldDevice:
@@ -135,12 +138,12 @@ class WindowsReader(BlockReader):
                 _log.info("%s: %s in %d bytes at %d", self._device.path, exc, len(view), offset)
                 if self._on_failure is not None:
                     self._on_failure()
-                if exc.code in _GONE:
+                if exc.code in _FINAL:
                     break
             else:
                 return
         assert failure is not None  # noqa: S101 - else it has returned
-        if failure.code in _GONE:
+        if failure.code in _FINAL:
             raise self._unread(failure, len(view), offset) from failure
         view[:] = _retry.search(
             self._sectors, _as_os(failure), len(view), offset, self.sector_size, self._unread
@@ -164,9 +167,7 @@ class WindowsReader(BlockReader):
             length=length,
             call=call,
             code=code,
-            hint="the device was taken away"
-            if code in _GONE
-            else "the disk is failing; on_read_error=OnReadError.MARK keeps what can be read",
+            hint=_hint(code),
         )
 
     def _release(self) -> None:
@@ -222,6 +223,14 @@ class WritableWindows(Writable, WindowsReader):
         metadata = ImageMetadata(volume=path, device=held.device.path)
         super().__init__(held.device, size, sector_size, metadata=metadata, held=held)
         self._writer = WindowsWriter(held, path, size, sector_size)  # never closed by itself
+
+
+def _hint(code: int | None) -> str:
+    if code in _GONE:
+        return "the device was taken away"
+    if code == Win32Error.ERROR_TIMEOUT:
+        return f"it did not answer for {slots.ANSWER:g} s; look at the System event log, then open it again"
+    return "the disk is failing; on_read_error=OnReadError.MARK keeps what can be read"
 
 
 def _as_os(exc: WindowsCallError) -> OSError:

@@ -5,6 +5,7 @@ Arguments: the driver and the folder of its files.  Prints what happened as JSON
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import enum
 import hashlib
@@ -12,12 +13,14 @@ import importlib
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vsssnap import CopyOptions, Snapshot, open_device, restore_image, save_image
-from vsssnap._win32 import com, dll, targets
+from vsssnap._win32 import com, dll, slots, targets
 from vsssnap._win32 import disks as on_disk
 from vsssnap._win32 import files as files_of_windows
 from vsssnap._win32._ffi import ffi
@@ -114,6 +117,52 @@ def writing(folder: Path) -> dict[str, object]:
     return found
 
 
+def hanging(folder: Path) -> dict[str, object]:
+    """A device that does not answer."""
+    hang, deaf = folder / "hang", folder / "deaf"
+    found: dict[str, object] = {}
+    vars(slots)["ANSWER"] = 1.0
+    hang.touch()
+    found["open"] = raised(lambda: open_device(TARGET))
+    hang.unlink()
+    with open_device(TARGET) as disk:
+        hang.touch()
+        found["read"] = raised(lambda: disk.pread(1 << 20, 0))
+        found["again"] = raised(lambda: disk.pread(512, 0))
+        hang.unlink()
+    found["left after cancelling"] = len(slots._unanswered)
+    vars(slots)["ANSWER"] = 100.0
+    with open_device(TARGET) as disk:
+        hang.touch()
+        pressed: list[float] = []
+
+        def press() -> None:
+            pressed.append(time.monotonic())
+            _thread.interrupt_main()
+
+        threading.Timer(0.35, press).start()
+        try:
+            disk.pread(1 << 20, 0)
+        except KeyboardInterrupt:
+            found["ctrl-c"] = time.monotonic() - pressed[0]
+        hang.unlink()
+    vars(slots)["ANSWER"] = 1.0
+    with open_device(TARGET) as disk:
+        deaf.touch()
+        found["deaf"] = raised(lambda: disk.pread(1 << 20, 0))
+    found["left running"] = len(slots._unanswered)
+    deaf.unlink()
+    for _ in range(300):
+        slots.reap()
+        if slots._unanswered:
+            time.sleep(0.1)
+    found["left in the end"] = len(slots._unanswered)
+    vars(slots)["ANSWER"] = 300.0
+    with open_device(TARGET) as disk:
+        found["size"] = len(disk.pread(1 << 20, 0))
+    return found
+
+
 def files(folder: Path) -> dict[str, object]:
     """A file in place of a device."""
     name = str(folder / "plain")
@@ -200,6 +249,7 @@ def main() -> dict[str, object]:
             "writing": writing(folder),
             "leaving out": leaving_out(folder),
             "disks": disks(folder),
+            "hanging": hanging(folder),
             "files": files(folder),
         }
 

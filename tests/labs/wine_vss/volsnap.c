@@ -10,6 +10,8 @@
  * while nobody else has it open, and while IN_USE does not exist, which stands for an open file; a disk is
  * written where it has no volume, or a locked one.  A file of the shadow copy, VsssnapLabFile, lies where
  * RUNS says (pairs of the VCN behind a run and its LCN), and has clusters where they are not -1.
+ * While HANG exists, the target neither tells its length nor is read: such calls are pending until they are
+ * cancelled.  While DEAF exists, reads of it go on though they are cancelled.
  * The names are paths of files, given to the compiler, as is SECTOR.
  *
  * What Wine answers by itself and never passes to a driver (locks, retrieval pointers) is asked for by
@@ -503,6 +505,8 @@ static void NTAPI work(void *context) {
             continue;
         }
         KeDelayExecutionThread(KernelMode, FALSE, &moment);
+        while (irp->Tail.Overlay.DriverContext[0] == target.device && exists(DEAF) && !stopping)
+            KeDelayExecutionThread(KernelMode, FALSE, &moment);
         place = IoGetCurrentIrpStackLocation(irp);
         if (irp->Tail.Overlay.DriverContext[0] == shadow_device)
             result = read_volume(irp, place);
@@ -532,11 +536,31 @@ static NTSTATUS begin(DEVICE_OBJECT *device, IRP *irp) {
     return STATUS_PENDING;
 }
 
+static void NTAPI cancelled(DEVICE_OBJECT *device, IRP *irp) {
+    (void)device;
+    IoReleaseCancelSpinLock(irp->CancelIrql);
+    irp->IoStatus.Status = STATUS_CANCELLED;
+    irp->IoStatus.Information = 0;
+    IoCompleteRequest(irp, IO_NO_INCREMENT);
+}
+
+static BOOLEAN hangs(DEVICE_OBJECT *device, IO_STACK_LOCATION *place) {
+    if (device != target.device || !exists(HANG)) return FALSE;
+    return place->MajorFunction == IRP_MJ_READ
+           || (place->MajorFunction == IRP_MJ_DEVICE_CONTROL
+               && place->Parameters.DeviceIoControl.IoControlCode == IOCTL_DISK_GET_LENGTH_INFO);
+}
+
 static NTSTATUS NTAPI dispatch(DEVICE_OBJECT *device, IRP *irp) {
     IO_STACK_LOCATION *place = IoGetCurrentIrpStackLocation(irp);
     NTSTATUS result = STATUS_SUCCESS;
     RAW *raw = raw_of(device);
     irp->IoStatus.Information = 0;
+    if (hangs(device, place)) {
+        IoMarkIrpPending(irp);
+        IoSetCancelRoutine(irp, cancelled);
+        return STATUS_PENDING;
+    }
     switch (place->MajorFunction) {
     case IRP_MJ_CREATE:
         if (device == shadow_device && exists(LOST)) result = STATUS_OBJECT_NAME_NOT_FOUND;

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vsssnap import Snapshot
-from vsssnap._win32 import overlapped
+from vsssnap._win32 import overlapped, slots
 from vsssnap.blocks import windows_device
 from vsssnap.errors import DeviceReadError
 from vsssnap.testing.fake_vss import FakeVolume, FakeVss
@@ -38,7 +38,7 @@ def test_aligned_memory_is_read_into_directly(
     fake_vss: FakeVss, volume: FakeVolume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Snapshot("C:") as s, s.open() as disk, mmap.mmap(-1, 1 << 20) as memory:
-        monkeypatch.setattr(overlapped.Slot, "room", lambda _: pytest.fail("a copy was made"))
+        monkeypatch.setattr(slots.Slot, "room", lambda _: pytest.fail("a copy was made"))
         assert disk.preadinto(memory, 1 << 20) == 1 << 20
         assert memory[:] == volume.data[1 << 20 : 2 << 20]
 

@@ -85,8 +85,10 @@ library kernel32 {
     BOOL CloseHandle(HANDLE);
     HANDLE GetCurrentProcess();
     BOOL IsWow64Process(HANDLE, BOOL *);
+    HANDLE OpenThread(DWORD, BOOL, DWORD);
     /* synchapi.h */
     HANDLE CreateEventW(void *, BOOL, BOOL, LPCWSTR);
+    DWORD WaitForSingleObject(HANDLE, DWORD);
     /* fileapi.h, ioapiset.h */
     HANDLE CreateFileW(LPCWSTR, DWORD, DWORD, void *, DWORD, DWORD, HANDLE);
     BOOL ReadFile(HANDLE, void *, DWORD, DWORD *, OVERLAPPED *);
@@ -94,6 +96,8 @@ library kernel32 {
     BOOL FlushFileBuffers(HANDLE);
     BOOL DeviceIoControl(HANDLE, DWORD, void *, DWORD, void *, DWORD, DWORD *, OVERLAPPED *);
     BOOL GetOverlappedResult(HANDLE, OVERLAPPED *, DWORD *, BOOL);
+    BOOL CancelIoEx(HANDLE, OVERLAPPED *);
+    BOOL CancelSynchronousIo(HANDLE);
     DWORD GetFullPathNameW(LPCWSTR, DWORD, LPWSTR, LPWSTR *);
     BOOL GetVolumeNameForVolumeMountPointW(LPCWSTR, LPWSTR, DWORD);
     BOOL GetVolumePathNamesForVolumeNameW(LPCWSTR, LPWSTR, DWORD, DWORD *);

@@ -6,7 +6,6 @@ FSCTL_GET_VOLUME_BITMAP; Windows SDK documentation.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._win32._ffi import ffi
@@ -28,11 +27,12 @@ from vsssnap.testing.fake_vss.files import OpenFile, find_file
 if TYPE_CHECKING:
     from vsssnap.testing.fake_vss.machine import Machine
     from vsssnap.testing.fake_vss.parts import FakeDisk, FakeShadow, FakeVolume
+    from vsssnap.testing.fake_vss.pending import Pending
 
 CData = Any
 PHYSICAL_SECTOR = 4096
 """Bytes that addresses for unbuffered reads must be aligned to."""
-_PATIENCE = 10.0  # seconds that a read waits for others to gather
+_CONTROLS = {int(member): member.name for member in Control}
 _BITMAP_STEP = 8  # clusters that a starting cluster is rounded down to
 
 
@@ -88,12 +88,9 @@ class OpenDevice:
 class Devices:
     """The part of kernel32 that opens, reads and writes devices."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, pending: Pending) -> None:
         self._machine = machine
-        self._results: dict[int, tuple[int, int]] = {}  # address of the OVERLAPPED: error, bytes
-        self._events: dict[int, int] = {}  # event of a call that is under way: address of its OVERLAPPED
-        self._reading: set[int] = set()  # addresses of the OVERLAPPEDs of reads that are under way
-        self._changed = threading.Condition()
+        self._pending = pending
 
     def CreateFileW(
         self, name: CData, access: int, share: int, security: CData, how: int, flags: int, template: CData
@@ -102,7 +99,7 @@ class Devices:
         del security, how, template
         machine, path = self._machine, str(ffi.string(name))
         writable = bool(access & GENERIC_WRITE)
-        code = machine.faults.code("CreateFileW", "call")
+        code = self._pending.hold("CreateFileW") or machine.faults.code("CreateFileW", "call")
         file = find_file(machine, path) if code is None else None
         if file is not None:
             if access != FILE_READ_ATTRIBUTES:
@@ -142,12 +139,12 @@ class Devices:
 
     def CloseHandle(self, handle: CData) -> int:
         """Any handle of the kernel."""
-        if int(ffi.cast("uintptr_t", handle)) in self._events:
+        if self._pending.has_event(handle):
             self._machine.ledger.forbid("an event was closed while its call was under way")
         found = self._machine.handle_of(handle)
         if isinstance(found, OpenDevice) and found.holds and found.volume is not None:
             found.volume.locked = False
-        return self._machine.close_handle(handle, "token", "event", "device", "file")
+        return self._machine.close_handle(handle, "token", "event", "device", "file", "thread")
 
     def CreateEventW(self, security: CData, manual: int, initial: int, name: CData) -> CData:
         """An event for overlapped calls."""
@@ -155,36 +152,6 @@ class Devices:
         if not manual:
             self._machine.ledger.forbid("an event for overlapped calls should be reset by hand")
         return self._machine.handle("event")
-
-    def _complete(self, over: CData, code: int, count: int) -> int:
-        """End an overlapped call as Windows does: later, by GetOverlappedResult."""
-        if not over or not over.hEvent:
-            self._machine.ledger.forbid("an overlapped call needs an OVERLAPPED with an event")
-            return self._machine.refuse(Win32Error.ERROR_INVALID_PARAMETER)
-        place = int(ffi.cast("uintptr_t", over))
-        self._results[place] = (code, count)
-        self._events[int(ffi.cast("uintptr_t", over.hEvent))] = place
-        self._machine.set_error(Win32Error.ERROR_IO_PENDING)
-        return 0
-
-    def GetOverlappedResult(self, handle: CData, over: CData, done: CData, wait: int) -> int:
-        """How an overlapped call ended."""
-        del handle, wait
-        place, machine = int(ffi.cast("uintptr_t", over)), self._machine
-        if place in self._reading:
-            with self._changed:
-                self._changed.wait_for(lambda: machine.most_reads >= machine.gathered_reads, _PATIENCE)
-                self._reading.discard(place)
-        self._events.pop(int(ffi.cast("uintptr_t", over.hEvent)), None)
-        code, done[0] = self._results.pop(place, (Win32Error.ERROR_INVALID_PARAMETER, 0))
-        return machine.refuse(code) if code else 1
-
-    def _count(self, over: CData) -> None:
-        """A read is under way."""
-        with self._changed:
-            self._reading.add(int(ffi.cast("uintptr_t", over)))
-            self._machine.most_reads = max(self._machine.most_reads, len(self._reading))
-            self._changed.notify_all()
 
     def ReadFile(self, handle: CData, buffer: CData, length: int, done: CData, over: CData) -> int:
         """Unbuffered: offset and length in sectors, the address in physical ones."""
@@ -196,16 +163,18 @@ class Devices:
         aligned = int(ffi.cast("uintptr_t", buffer)) % PHYSICAL_SECTOR == 0
         if offset % found.sector_size or length % found.sector_size or not aligned or not length:
             self._machine.ledger.forbid(f"ReadFile of {length} bytes at {offset}: not aligned")
-            return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
+            return self._pending.complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
         code = self._machine.read_error(found.shadow, offset, length)
         if code:
-            return self._complete(over, code, 0)
+            return self._pending.complete(over, code, 0)
         if offset >= found.end:
-            return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
+            return self._pending.complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
         data = found.read(offset, min(length, found.end - offset, self._machine.most_read))
         ffi.memmove(buffer, data, len(data))
-        self._count(over)
-        return self._complete(over, 0, len(data))
+        self._pending.count(over)
+        self._pending.complete(over, 0, len(data))
+        self._pending.delay(over, "ReadFile")
+        return 0
 
     def WriteFile(self, handle: CData, buffer: CData, length: int, done: CData, over: CData) -> int:
         """Unbuffered, as reads; sectors of a mounted file system are refused."""
@@ -217,7 +186,7 @@ class Devices:
         aligned = int(ffi.cast("uintptr_t", buffer)) % PHYSICAL_SECTOR == 0
         if offset % found.sector_size or length % found.sector_size or not aligned or not length:
             self._machine.ledger.forbid(f"WriteFile of {length} bytes at {offset}: not aligned")
-            return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
+            return self._pending.complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
         code = self._machine.faults.code("WriteFile", "call")
         if code is None and self._is_mounted(found, offset, length):
             code = Win32Error.ERROR_ACCESS_DENIED
@@ -225,9 +194,11 @@ class Devices:
             code = Win32Error.ERROR_INVALID_PARAMETER
         owner = found.disk or found.volume
         if code is not None or owner is None:
-            return self._complete(over, code or Win32Error.ERROR_INVALID_FUNCTION, 0)
+            return self._pending.complete(over, code or Win32Error.ERROR_INVALID_FUNCTION, 0)
         owner.data[offset : offset + length] = bytes(ffi.buffer(ffi.cast("char *", buffer), length))
-        return self._complete(over, 0, length)
+        self._pending.complete(over, 0, length)
+        self._pending.delay(over, "WriteFile")
+        return 0
 
     def _is_mounted(self, found: OpenDevice, offset: int, length: int) -> bool:
         """Whether a write goes to a file system that is not held."""
@@ -254,7 +225,7 @@ class Devices:
 
     def FlushFileBuffers(self, handle: CData) -> int:
         """What was written is kept."""
-        code = self._machine.faults.code("FlushFileBuffers", "call")
+        code = self._pending.hold("FlushFileBuffers") or self._machine.faults.code("FlushFileBuffers", "call")
         if not isinstance(self._machine.opened(handle, "device"), OpenDevice):
             return self._machine.refuse(Win32Error.ERROR_INVALID_HANDLE)
         return 1 if code is None else self._machine.refuse(code)
@@ -272,61 +243,76 @@ class Devices:
     ) -> int:
         """What may be asked of a volume."""
         del done
+        begun = self._control(handle, code, source, source_size, out, out_size, over)
+        if code in _CONTROLS:
+            self._pending.delay(over, _CONTROLS[code])
+        return begun
+
+    def _control(
+        self,
+        handle: CData,
+        code: int,
+        source: CData,
+        source_size: int,
+        out: CData,
+        out_size: int,
+        over: CData,
+    ) -> int:
         file = self._machine.handle_of(handle)
         if isinstance(file, OpenFile):
-            return self._complete(over, *file.pointers(code, source, out, out_size))
+            return self._pending.complete(over, *file.pointers(code, source, out, out_size))
         found = self._machine.opened(handle, "device")
         if not isinstance(found, OpenDevice):
             return self._machine.refuse(Win32Error.ERROR_INVALID_HANDLE)
-        try:
-            name = Control(code).name
-        except ValueError:
-            return self._complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
-        failure = self._machine.faults.code(name, "call")
+        if code not in _CONTROLS:
+            return self._pending.complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
+        failure = self._machine.faults.code(_CONTROLS[code], "call")
         if failure is not None:
-            return self._complete(over, failure, 0)
+            return self._pending.complete(over, failure, 0)
         if found.lost:
-            return self._complete(over, Win32Error.ERROR_DEV_NOT_EXIST, 0)
+            return self._pending.complete(over, Win32Error.ERROR_DEV_NOT_EXIST, 0)
         if code == Control.FSCTL_GET_VOLUME_BITMAP:
             return self._bitmap(found, source, source_size, out, out_size, over)
         if code == Control.IOCTL_DISK_GET_DRIVE_LAYOUT_EX and found.disk is not None:
-            return self._complete(over, *layouts.layout(self._machine.volumes, found.disk, out, out_size))
+            return self._pending.complete(
+                over, *layouts.layout(self._machine.volumes, found.disk, out, out_size)
+            )
         if code == Control.IOCTL_VOLUME_GET_VOLUME_DISK_EXTENTS and found.volume is not None:
-            return self._complete(over, *layouts.extents(found.volume, out, out_size))
+            return self._pending.complete(over, *layouts.extents(found.volume, out, out_size))
         return self._fact(found, code, out, out_size, over)
 
     def _fact(self, found: OpenDevice, code: int, out: CData, out_size: int, over: CData) -> int:
         volume, disk = found.volume, found.disk
         if code == Control.IOCTL_DISK_UPDATE_PROPERTIES and disk is not None:
             disk.updated += 1
-            return self._complete(over, 0, 0)
+            return self._pending.complete(over, 0, 0)
         if code == Control.IOCTL_DISK_IS_WRITABLE:
             readonly = volume is not None and volume.readonly
-            return self._complete(over, Win32Error.ERROR_WRITE_PROTECT if readonly else 0, 0)
+            return self._pending.complete(over, Win32Error.ERROR_WRITE_PROTECT if readonly else 0, 0)
         if volume is None and Control(code).name.startswith("FSCTL"):
-            return self._complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
+            return self._pending.complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
         if code == Control.FSCTL_ALLOW_EXTENDED_DASD_IO:
             found.extended = True
-            return self._complete(over, 0, 0)
+            return self._pending.complete(over, 0, 0)
         if volume is not None and code in (Control.FSCTL_LOCK_VOLUME, Control.FSCTL_DISMOUNT_VOLUME):
             if volume.in_use or volume.locked != found.holds or self._is_open_elsewhere(found):
-                return self._complete(over, Win32Error.ERROR_ACCESS_DENIED, 0)
+                return self._pending.complete(over, Win32Error.ERROR_ACCESS_DENIED, 0)
             volume.locked = found.holds = True
-            return self._complete(over, 0, 0)
+            return self._pending.complete(over, 0, 0)
         if code == Control.FSCTL_GET_NTFS_VOLUME_DATA and (volume is None or volume.filesystem != "NTFS"):
-            return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
+            return self._pending.complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
         if code == Control.FSCTL_GET_RETRIEVAL_POINTER_BASE and (volume is None or not volume.has_bitmap):
-            return self._complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
+            return self._pending.complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
         table = self._values(found)
         if code not in table:
-            return self._complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
+            return self._pending.complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
         kind, values = table[Control(code)]
         if out_size < ffi.sizeof(kind):
-            return self._complete(over, Win32Error.ERROR_INSUFFICIENT_BUFFER, 0)
+            return self._pending.complete(over, Win32Error.ERROR_INSUFFICIENT_BUFFER, 0)
         made = ffi.cast(f"{kind} *", out)
         for field, value in values.items():
             setattr(made, field, value)
-        return self._complete(over, 0, ffi.sizeof(kind))
+        return self._pending.complete(over, 0, ffi.sizeof(kind))
 
     def _values(self, found: OpenDevice) -> dict[Control, tuple[str, dict[str, Any]]]:
         """What may be asked of a device, as structures."""
@@ -367,11 +353,11 @@ class Devices:
         """Bits from a cluster on; what does not fit is ERROR_MORE_DATA."""
         volume, free = found.volume, found.shadow.free if found.shadow is not None else ()
         if volume is None:
-            return self._complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
+            return self._pending.complete(over, Win32Error.ERROR_INVALID_FUNCTION, 0)
         first = ffi.cast("STARTING_LCN_INPUT_BUFFER *", source).StartingLcn if source_size >= 8 else -1
         head = ffi.offsetof("VOLUME_BITMAP_BUFFER", "Buffer")
         if not volume.has_bitmap or not 0 <= first < volume.clusters or out_size <= head:
-            return self._complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
+            return self._pending.complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
         first -= first % _BITMAP_STEP
         rest = volume.clusters - first
         bits = bytearray(-(-rest // 8))
@@ -383,4 +369,4 @@ class Devices:
         made.StartingLcn, made.BitmapSize = first, rest
         ffi.memmove(ffi.cast("char *", out) + head, bytes(given), len(given))
         code = Win32Error.ERROR_MORE_DATA if len(given) < len(bits) else 0
-        return self._complete(over, code, head + len(given))
+        return self._pending.complete(over, code, head + len(given))

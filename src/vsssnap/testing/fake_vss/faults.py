@@ -87,9 +87,11 @@ class FakeFaults:
         """Have an operation take its time.
 
         Args:
-            call: Name of the method that begins it.
+            call: Name of the method that begins it; of devices ``"CreateFileW"``, ``"ReadFile"``,
+                ``"WriteFile"``, ``"FlushFileBuffers"`` and each control (``"FSCTL_GET_VOLUME_BITMAP"``).
             seconds: How long; for ever by default.
-            deaf: Seconds that it goes on after `IVssAsync.Cancel`; None for one that stops at once.
+            deaf: Seconds that it goes on after `IVssAsync.Cancel` or CancelIoEx; None for one that
+                stops at once.
         """
         with self._lock:
             self._delays.append(_Delay(call, seconds, deaf))

@@ -22,6 +22,7 @@ from vsssnap.testing.fake_vss.files import Files, Memory, Registry
 from vsssnap.testing.fake_vss.ledger import Ledger
 from vsssnap.testing.fake_vss.libraries import Com, Names, Rights, library
 from vsssnap.testing.fake_vss.parts import FakeProvider
+from vsssnap.testing.fake_vss.pending import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +90,8 @@ class Machine:
         self._lock = threading.RLock()
         self._bad: list[tuple[int, int, int]] = []
         rights, self.kernel32 = Rights(self), SimpleNamespace()
-        for part in (rights, Names(self), Devices(self), Files(self), Memory(self)):
+        pending = Pending(self)
+        for part in (rights, Names(self), pending, Devices(self, pending), Files(self), Memory(self)):
             vars(self.kernel32).update(vars(library("kernel32", part, self)))
         self.advapi32 = library("advapi32", rights, self)
         vars(self.advapi32).update(vars(library("advapi32", Registry(self), self)))

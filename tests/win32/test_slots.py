@@ -1,0 +1,175 @@
+"""Devices that do not answer, on a fake one: every wait ends, and no memory is freed that is in use."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import Any, cast
+
+import pytest
+
+from vsssnap import open_device
+from vsssnap._win32 import blocking, slots
+from vsssnap._win32.codes import Win32Error
+from vsssnap._win32.devices import RawDevice
+from vsssnap._win32.dll import System
+from vsssnap.blocks.target import open_target
+from vsssnap.errors import DeviceReadError, TargetError
+from vsssnap.testing.fake_vss import FakeVolume, FakeVss
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "ANSWER", 0.2)
+    monkeypatch.setattr(slots, "SLICE", 0.02)
+    monkeypatch.setattr(slots, "GIVE_UP", 0.05)
+
+
+@pytest.fixture(autouse=True)
+def volume(fake_vss: FakeVss) -> FakeVolume:
+    return fake_vss.add_volume("E:\\", size=4 * MIB, data=b"x" * MIB)
+
+
+def settle() -> None:
+    """Wait until the last call has ended that ran on."""
+    for _ in range(500):
+        slots.reap()
+        if not slots._unanswered:
+            return
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("call", ["CreateFileW", "IOCTL_DISK_GET_LENGTH_INFO"])
+def test_a_device_that_does_not_answer_is_not_opened(fake_vss: FakeVss, call: str) -> None:
+    fake_vss.faults.delay(call)
+    with pytest.raises(DeviceReadError, match="E: does not answer") as caught:
+        open_device("E:")
+    assert caught.value.code == Win32Error.ERROR_TIMEOUT
+    assert call in str(caught.value.call)
+    assert "event log" in caught.value.hint
+    fake_vss.check()
+
+
+def test_a_read_that_is_not_answered_ends_and_the_device_is_not_asked_again(fake_vss: FakeVss) -> None:
+    with open_device("E:") as disk:
+        fake_vss.faults.delay("ReadFile")
+        with pytest.raises(DeviceReadError, match="ERROR_TIMEOUT") as caught:
+            disk.pread(2 * MIB, 100)
+        assert (caught.value.offset, caught.value.length) == (100, 2 * MIB)
+        assert "did not answer for 0.2 s" in caught.value.hint
+        began = time.monotonic()
+        with pytest.raises(DeviceReadError, match="did not answer before"):
+            disk.pread(512, 0)
+        assert time.monotonic() - began < slots.ANSWER
+    fake_vss.check()
+
+
+def test_memory_of_a_call_that_nobody_can_stop_is_kept_until_it_ends(fake_vss: FakeVss) -> None:
+    fake_vss.faults.delay("ReadFile", deaf=0.6)
+    disk = open_device("E:")
+    memory = bytearray(2 * MIB)
+    with memoryview(memory) as view, pytest.raises(DeviceReadError, match="ERROR_TIMEOUT"):
+        disk.preadinto(view, 0)
+    disk.close()
+    with pytest.raises(AssertionError, match="not given back"):
+        fake_vss.check()
+    settle()
+    assert fake_vss.ledger.outstanding() == {}
+
+
+def test_a_device_that_is_opened_too_late_is_closed(fake_vss: FakeVss) -> None:
+    fake_vss.faults.delay("CreateFileW", deaf=0.3)
+    with pytest.raises(DeviceReadError, match="does not answer"):
+        open_device("E:")
+    for thread in threading.enumerate():
+        if thread.name.startswith("vsssnap CreateFileW"):
+            thread.join(10)
+    fake_vss.check()
+
+
+def test_a_disk_that_is_never_flushed_is_no_success(fake_vss: FakeVss) -> None:
+    fake_vss.faults.delay("FlushFileBuffers", deaf=math.inf)
+    writer = open_target("E:")
+    writer.pwrite(b"y" * MIB, MIB)
+    with pytest.raises(TargetError, match="ERROR_TIMEOUT"):
+        writer.flush()
+    writer.close()
+
+
+def test_a_write_that_is_not_answered_ends(fake_vss: FakeVss) -> None:
+    fake_vss.faults.delay("WriteFile")
+    writer = open_target("E:")
+    with pytest.raises(TargetError, match="ERROR_TIMEOUT"):
+        writer.pwrite(b"y" * MIB, 2 * MIB)
+    writer.close()
+    fake_vss.check()
+
+
+class Interrupted:
+    """The libraries of a fake machine; Ctrl-C comes while a device is waited for."""
+
+    def __init__(self, machine: FakeVss) -> None:
+        self._machine, self.kernel32, self._times = machine, self, 0
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - of cffi
+        own = getattr(self._machine.kernel32, name, None)
+        return own if own is not None else getattr(self._machine, name)
+
+    def WaitForSingleObject(self, handle: Any, milliseconds: int) -> int:  # noqa: ANN401, N802 - of cffi
+        self._times += 1
+        if self._times == 2:
+            raise KeyboardInterrupt
+        return int(self._machine.kernel32.WaitForSingleObject(handle, milliseconds))
+
+
+@pytest.mark.parametrize("deaf", [None, 0.3])
+def test_ctrl_c_cancels_the_call(
+    fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch, deaf: float | None
+) -> None:
+    monkeypatch.setattr(slots, "ANSWER", 20.0)
+    fake_vss.faults.delay("IOCTL_DISK_GET_LENGTH_INFO", deaf=deaf)
+    device = RawDevice(cast("System", Interrupted(fake_vss)), r"\\.\E:")
+    with pytest.raises(KeyboardInterrupt):
+        device.length()
+    device.close()
+    settle()
+    fake_vss.check()
+
+
+def test_ctrl_c_ends_an_open(fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch) -> None:
+    joins: list[float | None] = []
+    join = threading.Thread.join
+
+    def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
+        join(self, timeout)
+        joins.append(timeout)
+        if len(joins) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(slots, "ANSWER", 20.0)
+    monkeypatch.setattr(blocking._Call, "join", interrupted)
+    fake_vss.faults.delay("CreateFileW")
+    with pytest.raises(KeyboardInterrupt):
+        open_device("E:")
+    fake_vss.check()
+
+
+def test_an_open_that_ends_just_when_ctrl_c_comes_is_closed(
+    fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def interrupted(self: threading.Thread) -> bool:
+        self.join()
+        asked.append(self)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return False
+
+    monkeypatch.setattr(blocking._Call, "is_alive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_device("E:")
+    fake_vss.check()
