@@ -227,17 +227,17 @@ class OverlappedFile:
     def _write_part(self, source: CData, length: int, offset: int, sector_size: int) -> None:
         """Write a part of one sector."""
         skip = offset % sector_size
-        slot = self._slot()
-        try:
-            with self._edges:
+        with self._edges:
+            slot = self._slot()  # not before: who has waited may find a device that does not answer
+            try:
                 room = slot.room()
                 slot.read(room, sector_size, offset - skip)
                 self._end_read(slot, room, sector_size, offset - skip)
                 ffi.memmove(room + skip, source, length)
                 slot.write(room, sector_size, offset - skip)
                 _all_written(slot.end(), sector_size)
-        finally:
-            self._put_back([slot], None)
+            finally:
+                self._put_back([slot], None)
 
     def _put(self, pinned: _Pinned, skip: int, length: int, offset: int, sector_size: int) -> None:
         source = pinned.start() + skip
