@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from vsssnap import _files
 
 PAGE = 4096
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX; Windows: tests/win32/test_files.py")
+pytestmark = pytest.mark.posix("lseek; holes of Windows are tried in tests/win32/test_files.py")
 
 
 @pytest.fixture

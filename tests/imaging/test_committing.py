@@ -150,6 +150,7 @@ def test_an_image_whose_side_car_cannot_be_set_aside_is_not_replaced(
     assert path.read_bytes() == OLD
 
 
+@pytest.mark.posix("a new name is made by renaming there")
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["error", "ctrl-c"])
 @pytest.mark.parametrize("call", ["link", "unlink"])
 def test_a_new_image_that_fails_in_its_last_step_is_not_there(

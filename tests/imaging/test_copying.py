@@ -328,7 +328,8 @@ def test_memory_does_not_grow_with_the_volume(tmp_path: Path) -> None:
     assert peaks[1] - peaks[0] < 8 << 10, peaks  # KiB
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.posix("signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, getattr(signal, "SIGKILL", None)])
 def test_an_interrupted_save_leaves_nothing_under_the_final_name(tmp_path: Path, number: int) -> None:
     script = (
         "import sys, time\n"

@@ -66,10 +66,9 @@ def test_the_image_is_that_of_a_full_comparison(tmp_path: Path, old: bytes, seed
         changes.append(Extent(at, length, kind))
         at += length
     saved(tmp_path, bytes(data), changes)
-    by_list = open_image(tmp_path / "new.vsnap")
     (tmp_path / "new.vsnap").rename(tmp_path / "list.vsnap")
     saved(tmp_path, bytes(data), None)
-    with by_list, open_image(tmp_path / "new.vsnap") as by_comparison:
+    with open_image(tmp_path / "list.vsnap") as by_list, open_image(tmp_path / "new.vsnap") as by_comparison:
         assert by_list.pread(SIZE, 0) == bytes(data)
         assert by_list.info()["identity"] == by_comparison.info()["identity"]
 
