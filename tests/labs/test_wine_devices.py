@@ -36,9 +36,7 @@ DISK_SIZE = 8 << 20
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VssPython]:
     made = VssPython(tmp_path_factory.mktemp("windows"))
-    made.build(
-        "vssapi.dll", HERE / "vssapi.cpp", HERE / "vssapi.def", libraries=("ole32", "oleaut32", "uuid")
-    )
+    made.build("vssapi.dll", HERE / "vssapi.cpp", HERE / "vssapi.def")
     yield made
     made.wine.stop()
 

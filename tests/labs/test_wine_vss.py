@@ -44,8 +44,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VssPython]:
 def abi(python: VssPython, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[str]]:
     """What Python got, and what the library got, from one run through all calls."""
     log = tmp_path_factory.mktemp("abi") / "log.txt"
-    libraries = ("ole32", "oleaut32", "uuid")
-    python.build("vssapi.dll", HERE / "vssapi.cpp", HERE / "vssapi.def", libraries=libraries)
+    python.build("vssapi.dll", HERE / "vssapi.cpp", HERE / "vssapi.def")
     done = python.run(windows(HERE / "abi.py"), VSSSNAP_LAB_LOG=windows(log))
     assert not done.returncode, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)

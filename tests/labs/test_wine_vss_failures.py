@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What all scenes came to."""
     python = VssPython(tmp_path_factory.mktemp("windows"))
     sources = (HERE / "vssapi.cpp", HERE / "documents.cpp", HERE / "vssapi.def")
-    python.build("vssapi.dll", *sources, libraries=("ole32", "oleaut32", "uuid"))
+    python.build("vssapi.dll", *sources)
     try:
         done = python.run(windows(HERE / "failures.py"))
     finally:

@@ -11,6 +11,7 @@ import wine
 from checkout import TOP
 
 VOLSNAP = TOP / "tests" / "labs" / "wine_vss" / "volsnap.c"
+_COM = TOP / "tests" / "labs" / "wine_com" / "com.cpp"
 _FILES = ["KEPT", "LIVE", "BITMAP", "LOST", "LOSE_AFTER", "TARGET", "IN_USE", "DISK", "RUNS", "HANG", "DEAF"]
 VOLUME = "\\\\?\\GLOBALROOT\\Device\\HarddiskVolume3"
 """The live volume of the driver."""
@@ -44,12 +45,12 @@ class VssPython:
             check=False,
         )
 
-    def build(self, name: str, *sources: Path, libraries: tuple[str, ...] = ()) -> None:
-        """Compile a library and put it beside ``python.exe``."""
+    def build(self, name: str, *sources: Path) -> None:
+        """Compile a library of COM's, with what all of them share, and put it beside ``python.exe``."""
         compiler = requirements.require_program("x86_64-w64-mingw32-g++")
         command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wno-non-virtual-dtor", "-D_WIN32_WINNT=0x0A00"]
-        command += ["-DINITGUID", "-shared", "-static", "-o", str(self.folder / name), *map(str, sources)]
-        command += [f"-l{library}" for library in libraries]
+        command += ["-DINITGUID", "-shared", "-static", "-o", str(self.folder / name)]
+        command += [*map(str, sources), str(_COM), "-lole32", "-loleaut32", "-luuid"]
         subprocess.run(command, check=True)
 
     def build_driver(self, name: str, source: Path, *options: str) -> None:

@@ -1,54 +1,15 @@
-// What the laboratory's strict vssapi.dll is made of: objects that are counted, notes, and the documents of
-// writers and requesters.
+// What the laboratory's strict vssapi.dll is made of: its journal, and the documents of writers and requesters.
 
-#include <windows.h>
-#include <oleauto.h>
-#include <vss.h>
-#include <vswriter.h>
-#include <vsbackup.h>
-#include <cstdarg>
-#include <cstdio>
-#include <cstring>
+#include "../wine_com/com.h"
 #include <functional>
 #include <string>
 #include <vector>
 
 extern std::string journal;  // every call, a line each
 extern int violations;
-extern LONG live;  // objects
 
-void note(const char *format, ...);
 void forbid(const char *format, ...);
-int allocations();  // pieces of COM's memory that are out: strings and structures
 HRESULT fault(const char *call, int where);
-VSS_PWSZ wide(const WCHAR *text);
-
-struct Text {  // an id, or a wide string as UTF-8
-    char text[512];
-    explicit Text(const GUID &id);
-    explicit Text(const WCHAR *wide);
-};
-
-template <class Interface> struct Object : Interface {
-    LONG references = 1;
-    Object() { InterlockedIncrement(&live); }
-    virtual ~Object() { InterlockedDecrement(&live); }
-    ULONG STDMETHODCALLTYPE AddRef() override { return InterlockedIncrement(&references); }
-    ULONG STDMETHODCALLTYPE Release() override {
-        ULONG left = InterlockedDecrement(&references);
-        if (!left) delete this;
-        return left;
-    }
-    HRESULT STDMETHODCALLTYPE QueryInterface(REFIID id, void **out) override {
-        *out = id == IID_IUnknown || answers(id) ? this : nullptr;
-        if (!*out) return E_NOINTERFACE;
-        AddRef();
-        return S_OK;
-    }
-    virtual bool answers(REFIID) { return false; }
-};
-
-#define ABSENT(name, ...) HRESULT STDMETHODCALLTYPE name(__VA_ARGS__) override { return E_NOTIMPL; }
 
 enum { PREPARE, FREEZE, COMPLETE, PRE_RESTORE, POST_RESTORE };
 

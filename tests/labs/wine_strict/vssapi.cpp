@@ -21,7 +21,6 @@ static bool jammed; // an operation was released while it was pending
 static void *creating;
 std::string journal;
 int violations;
-LONG live;
 
 HRESULT fault(const char *call, int where) {
     for (Fault &known : faults)
@@ -499,30 +498,6 @@ extern "C" void WINAPI LabKeep(int on) {  // the first shadow copy cannot be del
 
 extern "C" void WINAPI LabLeave(const GUID *set, const WCHAR *volume) {  // a lasting shadow copy of somebody's
     shadows.push_back({fresh(), *set, VSS_CTX_APP_ROLLBACK, volume, L"", false});
-}
-
-// GetProcessHandleCount says nothing under Wine; the list of all handles does.
-static int handles() {
-    struct Entry {
-        ULONG owner;
-        BYTE kind, flags;
-        USHORT value;
-        void *object;
-        ULONG access;
-    };
-    struct List {
-        ULONG count;
-        Entry entries[1];
-    };
-    auto query = reinterpret_cast<LONG(WINAPI *)(int, void *, ULONG, ULONG *)>(
-        reinterpret_cast<void *>(GetProcAddress(GetModuleHandleA("ntdll"), "NtQuerySystemInformation")));
-    std::vector<char> room(1 << 20);
-    ULONG needed = 0;
-    if (!query || query(16, room.data(), room.size(), &needed)) return -1;
-    auto list = reinterpret_cast<const List *>(room.data());
-    int own = 0;
-    for (ULONG index = 0; index < list->count; index++) own += list->entries[index].owner == GetCurrentProcessId();
-    return own;
 }
 
 extern "C" const char *WINAPI LabJournal() { return journal.c_str(); }

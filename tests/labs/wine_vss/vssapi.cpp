@@ -5,19 +5,10 @@
 // The log is the file named by VSSSNAP_LAB_LOG.  At the instant the device VSSSNAP_LAB_VOLUME, a volume of
 // volsnap.c, is told to keep what will be overwritten; its shadow copy is gone once VSSSNAP_LAB_LOST exists.
 
-#include <windows.h>
-#include <oleauto.h>
-#include <vss.h>
-#include <vswriter.h>
-#include <vsbackup.h>
-#include <cstdarg>
-#include <cstdio>
+#include "../wine_com/com.h"
 #include <cstdlib>
-#include <cwchar>
 
-static LONG live = 0;  // objects
-
-static void note(const char *format, ...) {
+void note(const char *format, ...) {
     const char *path = getenv("VSSSNAP_LAB_LOG");
     FILE *file = path ? fopen(path, "ab") : nullptr;
     if (!file) return;
@@ -29,48 +20,12 @@ static void note(const char *format, ...) {
     fclose(file);
 }
 
-struct Text {  // an id, or a wide string as UTF-8
-    char text[1024];
-    explicit Text(const GUID &id) {
-        snprintf(text, sizeof text, "%08lx-%04x-%04x-%02x%02x-%02x%02x%02x%02x%02x%02x", id.Data1, id.Data2,
-                 id.Data3, id.Data4[0], id.Data4[1], id.Data4[2], id.Data4[3], id.Data4[4], id.Data4[5],
-                 id.Data4[6], id.Data4[7]);
-    }
-    explicit Text(const WCHAR *wide) {
-        text[0] = 0;
-        if (wide) WideCharToMultiByte(CP_UTF8, 0, wide, -1, text, sizeof text, nullptr, nullptr);
-    }
-};
-
 static const GUID WRITER = {0x11111111, 0x2222, 0x3333, {0x44, 0x44, 1, 2, 3, 4, 5, 6}};
 static const GUID INSTANCE = {0x99999999, 0x8888, 0x7777, {0x66, 0x66, 6, 5, 4, 3, 2, 1}};
 static const GUID SET = {0xabcdef01, 0x2345, 0x6789, {0xab, 0xcd, 0xef, 1, 2, 3, 4, 5}};
 static const GUID COPY = {0x0badcafe, 0x1234, 0x5678, {0x9a, 0xbc, 0xde, 0xf0, 0x12, 0x34, 0x56, 0x78}};
 static const GUID PROVIDER = {0xb5946137, 0x7b9f, 0x4925, {0xaf, 0x80, 0x51, 0xab, 0xd6, 0x0b, 0x20, 0xd5}};
 static const WCHAR NAME[] = L"Sp\u00e4tzle \U0001F400 Writer";  // beyond ASCII, and beyond 16 bits
-
-template <class Interface> struct Object : Interface {
-    LONG references = 1;
-    Object() { InterlockedIncrement(&live); }
-    virtual ~Object() { InterlockedDecrement(&live); }
-    ULONG STDMETHODCALLTYPE AddRef() override { return InterlockedIncrement(&references); }
-    ULONG STDMETHODCALLTYPE Release() override {
-        ULONG left = InterlockedDecrement(&references);
-        if (!left) delete this;
-        return left;
-    }
-    HRESULT STDMETHODCALLTYPE QueryInterface(REFIID id, void **out) override {
-        note("QueryInterface %s", Text(id).text);
-        if (id == IID_IUnknown || answers(id)) {
-            AddRef();
-            *out = this;
-            return S_OK;
-        }
-        *out = nullptr;
-        return E_NOINTERFACE;
-    }
-    virtual bool answers(REFIID) { return false; }
-};
 
 struct Async : Object<IVssAsync> {
     const char *name;
@@ -110,7 +65,6 @@ struct Metadata : Object<IVssExamineWriterMetadata> {
         *xml = SysAllocStringLen(L"<m>\0</m>", 8);  // a BSTR may hold a zero
         return S_OK;
     }
-#define ABSENT(name, ...) HRESULT STDMETHODCALLTYPE name(__VA_ARGS__) override { return E_NOTIMPL; }
     ABSENT(GetFileCounts, UINT *, UINT *, UINT *)
     ABSENT(GetIncludeFile, UINT, IVssWMFiledesc **)
     ABSENT(GetExcludeFile, UINT, IVssWMFiledesc **)
@@ -124,6 +78,7 @@ struct Metadata : Object<IVssExamineWriterMetadata> {
 
 struct Components : Object<IVssBackupComponentsEx3> {
     bool answers(REFIID id) override {
+        note("QueryInterface %s", Text(id).text);
         return id == IID_IVssBackupComponents || id == IID_IVssBackupComponentsEx ||
                id == IID_IVssBackupComponentsEx2 || id == IID_IVssBackupComponentsEx3;
     }
@@ -242,20 +197,17 @@ struct Components : Object<IVssBackupComponentsEx3> {
         found->m_SnapshotId = COPY;
         found->m_SnapshotSetId = SET;
         found->m_lSnapshotsCount = 1;
-        found->m_pwszSnapshotDeviceObject = wide("\\\\?\\GLOBALROOT\\Device\\HarddiskVolumeShadowCopy7");
-        found->m_pwszOriginalVolumeName = wide("\\\\?\\Volume{original}\\");
+        found->m_pwszSnapshotDeviceObject = counted(L"\\\\?\\GLOBALROOT\\Device\\HarddiskVolumeShadowCopy7");
+        found->m_pwszOriginalVolumeName = counted(L"\\\\?\\Volume{original}\\");
         found->m_ProviderId = PROVIDER;
         found->m_lSnapshotAttributes = VSS_VOLSNAP_ATTR_DIFFERENTIAL;
         found->m_tsCreationTimestamp = 133485408000000000LL;  // 2024-01-01 00:00 UTC
         found->m_eStatus = VSS_SS_CREATED;
         return S_OK;
     }
-    static VSS_PWSZ wide(const char *text) {
+    static VSS_PWSZ counted(const WCHAR *text) {
         InterlockedIncrement(&live);
-        int length = MultiByteToWideChar(CP_UTF8, 0, text, -1, nullptr, 0);
-        WCHAR *made = static_cast<WCHAR *>(CoTaskMemAlloc(length * sizeof(WCHAR)));
-        MultiByteToWideChar(CP_UTF8, 0, text, -1, made, length);
-        return made;
+        return wide(text);
     }
     HRESULT STDMETHODCALLTYPE DeleteSnapshots(VSS_ID source, VSS_OBJECT_TYPE type, WINBOOL force, LONG *deleted,
                                               VSS_ID *failed) override {
