@@ -1,65 +1,32 @@
 """Runs under the Windows Python: every way in which VSS fails, against the strict vssapi.dll beside it.
 
-One process runs all scenes, several times over.  Prints for each what the caller got, which calls the
-library got, and what is left, as JSON.  Devices are not a part of this: what a shadow copy holds is made up.
+Prints what `wine_scenes` finds, as JSON.
 """
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
-import logging
-import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from vsssnap import Consistency, Snapshot, _retries, list_snapshots, purge, vss
-from vsssnap._win32 import failures
+from vsssnap import Consistency, Snapshot, list_snapshots, purge, vss
 from vsssnap.errors import VssSnapError
-from vsssnap.providers import SnapshotVolume
-from vsssnap.providers.vss.provider import VssProvider
 from vsssnap.vss import ComponentSelection, ComponentSelector, RestoreStatus, VssOptions, WriterRestore
+from wine_scenes import CALL, EVER, OPERATION, WAITING, Scene, fail, lab, play, take
 
-Scene = Callable[[], object]
 ALL = VssOptions(components=ComponentSelection())
 APPLICATION = Consistency.APPLICATION
-CALL, OPERATION, WAITING = 0, 1, 2
 PREPARE, FREEZE, COMPLETE, PRE_RESTORE, POST_RESTORE = range(5)
-OBJECTS, MEMORY, SHADOWS, BUSY, VIOLATIONS, HANDLES = range(6)
-EVER = 1000
-ROUNDS = 2
 
 DENIED, BAD_STATE, UNEXPECTED, VETO = 0x80070005, 0x80042301, 0x80042302, 0x80042306
 HOLD_WRITES, IN_PROGRESS, MEMORY_OUT = 0x80042314, 0x80042316, 0x8007000E
 # Not VSS_E_INSUFFICIENT_STORAGE: that asks for shadow storage, which is a server of its own, and Wine
 # leaves two handles behind whenever it finds none.
 RETRYABLE, NONRETRYABLE, CONTEXT = 0x800423F3, 0x800423F4, 0x8004231B
-
-lab: Any = getattr(ctypes, "WinDLL")("vssapi.dll")  # noqa: B009 - types of Linux do not know it
-lab.LabFail.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_int, ctypes.c_int)
-lab.LabWriter.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_uint32, ctypes.c_int)
-lab.LabHang.argtypes = (ctypes.c_char_p, ctypes.c_uint32)
-lab.LabLeave.argtypes = (ctypes.c_char_p, ctypes.c_wchar_p)
-lab.LabJournal.restype = ctypes.c_char_p
-
-
-def fail(call: str, code: int, where: int = CALL, times: int = 1, skip: int = 0) -> None:
-    lab.LabFail(call.encode(), where, code, times, skip)
-
-
-def take(*volumes: str, **arguments: Any) -> Snapshot:  # noqa: ANN401 - of Snapshot
-    """A snapshot from its beginning to its end."""
-    with Snapshot(*(volumes or ("C:",)), **arguments) as s:
-        pass
-    return s
-
 
 # Scenes; the name says what happens, and the test what has to come of it.
 
@@ -146,11 +113,11 @@ def one_that_stays() -> str:
 
 
 CHILD = """
-import sys, time
-sys.path.insert(0, sys.argv[1])
-import failures
-failures.prepare()
-with failures.Snapshot("C:", persistent=True) as s:
+import time
+from vsssnap import Snapshot
+from wine_scenes import prepare
+prepare()
+with Snapshot("C:", persistent=True) as s:
     print(s.id, *(volume.device for volume in s.volumes.values()), flush=True)
     time.sleep(100)
 """
@@ -158,8 +125,7 @@ with failures.Snapshot("C:", persistent=True) as s:
 
 def killed() -> list[object]:
     """What a process left that was ended from outside."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    with subprocess.Popen([sys.executable, "-c", CHILD, here], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         try:
             set_id, volume = child.stdout.readline().split()
@@ -297,57 +263,6 @@ for name in ("PreRestore", "PostRestore"):
     SCENES[f"restore {name} 1"] = restore((name, DENIED, OPERATION))
 
 
-def run(scene: Scene) -> dict[str, Any]:
-    """One scene: what came of it, what was called, what is left."""
-    lab.LabReset()
-    before = lab.LabLeft(MEMORY)
-    found: dict[str, Any] = {"error": "", "code": None, "notes": [], "result": None}
-    started = time.monotonic()
-    try:
-        result = scene()
-        found["result"] = None if isinstance(result, Snapshot) else result
-    except (VssSnapError, ZeroDivisionError) as exc:
-        found |= {"error": type(exc).__name__, "code": getattr(exc, "code", None)}
-        found["notes"] = list(getattr(exc, "__notes__", ()))
-    found["seconds"] = time.monotonic() - started
-    found["calls"] = lab.LabJournal().decode().splitlines()
-    found["left"] = {
-        "objects": lab.LabLeft(OBJECTS),
-        "memory": lab.LabLeft(MEMORY) - before,
-        "shadow copies": lab.LabLeft(SHADOWS),
-        "busy": lab.LabLeft(BUSY),
-        "forbidden": lab.LabLeft(VIOLATIONS),
-    }
-    return found
-
-
-def described(self: VssProvider, volume: str, notes: list[str]) -> SnapshotVolume:
-    """The facts of a shadow copy, without its device."""
-    del self, notes
-    return SnapshotVolume(name=volume, device=volume, size=1 << 20)
-
-
-def prepare() -> None:
-    """Leave out what is not VSS itself: devices have a laboratory of their own, Wine has no service VSS."""
-    logging.disable(logging.CRITICAL)
-    failures.RETRY_PAUSE = _retries._FIRST = 0.01
-    VssProvider._describe = described  # type: ignore[method-assign]
-    VssProvider.unusable = lambda self: ""  # type: ignore[method-assign]
-
-
-def main() -> dict[str, object]:
-    prepare()
-    watched = bool(lab.LabWatch())
-    handles, threads = [], []
-    found: dict[str, Any] = {}
-    for _ in range(ROUNDS):
-        found = {name: run(scene) for name, scene in SCENES.items()}
-        gc.collect()  # Python's locks are handles, and an exception that was caught refers to its own frames
-        handles.append(lab.LabLeft(HANDLES))
-        threads.append(threading.active_count())
-    return {"watched": watched, "handles": handles, "threads": threads, "scenes": found}
-
-
 if __name__ == "__main__":
     with suppress(BrokenPipeError):
-        sys.stdout.write(json.dumps(main()))
+        sys.stdout.write(json.dumps(play(SCENES)))

@@ -1,6 +1,8 @@
 // What the laboratory's strict vssapi.dll is made of: its journal, and the documents of writers and requesters.
 
 #include "../wine_com/com.h"
+#include <vsmgmt.h>
+#include <vsadmin.h>
 #include <functional>
 #include <string>
 #include <vector>
@@ -10,6 +12,30 @@ extern int violations;
 
 void forbid(const char *format, ...);
 HRESULT fault(const char *call, int where);
+bool has_shadow_copies(const std::wstring &volume);
+void forget_storage();
+
+#define CALLED(name)                                    \
+    note("%s", #name);                                  \
+    if (HRESULT code = fault(#name, 0)) return code;
+
+template <class Interface, class Prop> struct List : Object<Interface> {  // of functions that fill a structure
+    std::vector<std::function<void(Prop &)>> rest;
+    HRESULT STDMETHODCALLTYPE Next(ULONG count, Prop *out, ULONG *fetched) override {
+        *fetched = 0;
+        CALLED(Next)
+        while (*fetched < count && !rest.empty()) {
+            Prop &prop = out[(*fetched)++];
+            memset(&prop, 0, sizeof prop);
+            rest.front()(prop);
+            rest.erase(rest.begin());
+        }
+        return *fetched == count ? S_OK : S_FALSE;
+    }
+    ABSENT(Skip, ULONG)
+    ABSENT(Reset)
+    ABSENT(Clone, Interface **)
+};
 
 enum { PREPARE, FREEZE, COMPLETE, PRE_RESTORE, POST_RESTORE };
 

@@ -32,10 +32,6 @@ HRESULT fault(const char *call, int where) {
     return S_OK;
 }
 
-#define CALLED(name)                                    \
-    note("%s", #name);                                  \
-    if (HRESULT code = fault(#name, 0)) return code;
-
 static Writer writers[2] = {
     {{0x11111111, 0x2222, 0x3333, {0x44, 0x44, 1, 2, 3, 4, 5, 6}}, {0xa1}, L"Lab Writer"},
     {{0x55555555, 0x6666, 0x7777, {0x88, 0x88, 6, 5, 4, 3, 2, 1}}, {0xa2}, L"Idle Writer"},
@@ -65,6 +61,11 @@ static unsigned next_id = 1;
 static GUID fresh() {
     GUID id = {next_id++, 0x1234, 0x5678, {0x9a, 0xbc, 0xde, 0xf0, 0x12, 0x34, 0x56, 0x78}};
     return id;
+}
+
+bool has_shadow_copies(const std::wstring &volume) {
+    for (const Shadow &shadow : shadows) if (shadow.volume == volume) return true;
+    return false;
 }
 
 static void fill(VSS_SNAPSHOT_PROP *out, const Shadow &shadow) {
@@ -122,24 +123,6 @@ struct Async : Object<IVssAsync> {
         *result = outcome;
         return S_OK;
     }
-};
-
-struct Shadows : Object<IVssEnumObject> {
-    std::vector<Shadow> rest;
-    HRESULT STDMETHODCALLTYPE Next(ULONG count, VSS_OBJECT_PROP *out, ULONG *fetched) override {
-        *fetched = 0;
-        while (*fetched < count && !rest.empty()) {
-            VSS_OBJECT_PROP &prop = out[(*fetched)++];
-            memset(&prop, 0, sizeof prop);
-            prop.Type = VSS_OBJECT_SNAPSHOT;
-            fill(&prop.Obj.Snap, rest.front());
-            rest.erase(rest.begin());
-        }
-        return *fetched == count ? S_OK : S_FALSE;
-    }
-    ABSENT(Skip, ULONG)
-    ABSENT(Reset)
-    ABSENT(Clone, IVssEnumObject **)
 };
 
 struct Components : Requester {
@@ -368,8 +351,12 @@ struct Components : Requester {
     HRESULT STDMETHODCALLTYPE Query(VSS_ID, VSS_OBJECT_TYPE, VSS_OBJECT_TYPE, IVssEnumObject **out) override {
         CALLED(Query)
         INITIALIZED
-        Shadows *made = new Shadows;
-        made->rest = shadows;
+        auto made = new List<IVssEnumObject, VSS_OBJECT_PROP>;
+        for (const Shadow &shadow : shadows)
+            made->rest.push_back([shadow](VSS_OBJECT_PROP &prop) {
+                prop.Type = VSS_OBJECT_SNAPSHOT;
+                fill(&prop.Obj.Snap, shadow);
+            });
         *out = made;
         return S_OK;
     }
@@ -470,6 +457,7 @@ extern "C" void WINAPI LabReset() {
     shadows.clear();
     journal.clear();
     busy = jammed = false;
+    forget_storage();
     violations = 0;
     creating = nullptr;
     for (Writer &writer : writers) writer.fails_at = -1, writer.state = VSS_WS_STABLE, writer.failure = S_OK;

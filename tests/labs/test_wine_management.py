@@ -1,0 +1,155 @@
+"""The functions that look after VSS, in the real Windows Python run by Wine, against another program's code.
+
+Classes that Windows keeps in its service are registered in the process, where the same calls find them.
+All scenes run in one process, twice; after each it is counted what is left.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wine import windows
+from wine_vss import VssPython
+
+pytestmark = pytest.mark.lab
+
+HERE = Path(__file__).parent / "wine_strict"
+
+DENIED, STORAGE_FULL = 0x80070005, 0x8004231F
+MIB = 1 << 20
+AREA = {"allocated": 12 << 30, "used": 5}
+ON_C = {"volume": "C:\\", "storage": "C:\\", **AREA}
+ON_Z = {"volume": "C:\\", "storage": "Z:\\", **AREA}
+
+Found = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What all scenes came to."""
+    python = VssPython(tmp_path_factory.mktemp("windows"))
+    python.build("vssapi.dll", *sorted(HERE.glob("*.cpp")), HERE / "vssapi.def")
+    try:
+        done = python.run(windows(HERE / "management.py"))
+    finally:
+        python.wine.stop()
+    assert not done.returncode, done.stderr
+    found: Found = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def scenes(run: Found) -> dict[str, Found]:
+    found: dict[str, Found] = run["scenes"]
+    return found
+
+
+def test_writers_and_providers_are_listed(scenes: dict[str, Found]) -> None:
+    assert [(one["name"], one["state"], one["writer_id"]) for one in scenes["writers"]["result"]] == [
+        ("Idle Writer", "STABLE", "55555555-6666-7777-8888-060504030201"),
+        ("Lab Writer", "STABLE", "11111111-2222-3333-4444-010203040506"),
+    ]
+    assert [tuple(one.values()) for one in scenes["providers"]["result"]] == [
+        ("b5946137-7b9f-4925-af80-51abd60b20d5", "Lab provider", "system", "1.0.0.7"),
+        ("0badcafe-1234-5678-9abc-def012345678", "Sp\u00e4tzle \U0001f400", "hardware", ""),
+    ]
+
+
+def test_shadow_storage_is_told_made_and_limited(scenes: dict[str, Found]) -> None:
+    none, both, one, more = scenes["storage"]["result"]
+    assert none == []
+    assert both == [
+        {**ON_Z, "maximum": 400 * MIB},
+        {**ON_Z, "volume": "Z:\\", "maximum": None},
+    ]
+    assert one == both[:1]
+    assert more == [{**ON_C, "maximum": (5 << 40) - 1}], "a number of 64 bits"
+    numbers = [line for line in scenes["storage"]["calls"] if line.startswith("  ")]
+    assert numbers == ["  419430400 0", "  -1 0", "  5497558138879 0"]
+
+
+def test_a_volume_is_protected_and_put_back_to_use(scenes: dict[str, Found]) -> None:
+    least, fresh, offline, cleared, back, other = scenes["protection"]["result"]
+    well = {"offline": False, "fault": "", "status": "", "unused_storage": False}
+    assert least == 320 * MIB
+    assert fresh == back == other == {"level": "VOLUME", **well}
+    assert offline == {
+        "level": "SHADOW_COPIES",
+        "offline": True,
+        "fault": "DIFF_AREA_FULL",
+        "status": "VSS_E_INSUFFICIENT_STORAGE",
+        "unused_storage": True,
+    }
+    assert cleared == {"level": "SHADOW_COPIES", **well}
+
+
+def test_a_windows_that_is_no_server_is_told_so(scenes: dict[str, Found]) -> None:
+    maximum, least, *refused = scenes["no server"]["result"]
+    assert (maximum, least) == (400 * MIB, 320 * MIB), "the rest works"
+    assert refused == [["ProviderUnavailableError", "Windows Server has it"]] * 4
+
+
+def test_storage_that_is_too_little_or_too_much_is_refused(scenes: dict[str, Found]) -> None:
+    for name in ("too little", "too much"):
+        assert (scenes[name]["error"], scenes[name]["code"]) == ("InsufficientStorageError", STORAGE_FULL)
+
+
+def test_storage_that_is_full_is_described(scenes: dict[str, Found]) -> None:
+    scene = scenes["full"]
+    assert (scene["error"], scene["code"]) == ("InsufficientStorageError", STORAGE_FULL)
+    assert scene["notes"] == ["shadow storage of C:\\ on C:\\: 5 B used, 12.0 GiB allocated, 400 MiB at most"]
+
+
+FAILING = (
+    "providers: CoCreateInstance",
+    "providers: QueryProviders",
+    "providers: Next",
+    "storage: CoCreateInstance",
+    "storage: GetProviderMgmtInterface",
+    "storage: QueryVolumes",
+    "storage: Next",
+    "storage: QueryDiffAreas",
+    "resize",
+    "least",
+    "ask for protection",
+    "protect",
+    "clear",
+    "delete unused",
+)
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_each_call_that_is_denied_says_so(scenes: dict[str, Found], name: str) -> None:
+    assert (scenes[name]["error"], scenes[name]["code"]) == ("SnapshotPermissionError", DENIED)
+
+
+COPIES = ("Query", "Next", "ExposeSnapshot", "UnexposeSnapshot", "DeleteSnapshots")
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_call_about_a_shadow_copy_that_failed_can_be_made_again(
+    scenes: dict[str, Found], name: str
+) -> None:
+    assert scenes[f"shadow copies: {name}"]["result"] == f"{DENIED:#x}, 0 left"
+
+
+def test_nothing_is_left_after_any_of_it(run: Found, scenes: dict[str, Found]) -> None:
+    assert run["watched"], "COM's memory is seen"
+    left = {
+        name: {what: count for what, count in scene["left"].items() if count}
+        for name, scene in scenes.items()
+    }
+    assert {name: what for name, what in left.items() if what} == {}
+    first, second = run["handles"]
+    assert first > 50, "they are seen"
+    assert second == first
+    assert run["threads"] == [1, 1]
+
+
+def test_every_scene_is_judged(scenes: dict[str, Found]) -> None:
+    own = {"writers", "providers", "storage", "protection", "no server", "too little", "too much", "full"}
+    assert own | set(FAILING) | {f"shadow copies: {name}" for name in COPIES} == set(scenes)
