@@ -23,6 +23,7 @@ from wine_vss import VssPython
 pytestmark = pytest.mark.lab
 
 HERE = Path(__file__).parent / "wine_mirror"
+VOID = ("CoUninitialize", "CoTaskMemFree", "SysFreeString", "VssFreeSnapshotPropertiesInternal")
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,9 @@ def run(headers: mirror.Headers, tmp_path_factory: pytest.TempPathFactory) -> di
     folder = tmp_path_factory.mktemp("mirror")
     python = VssPython(folder)
     source, plan = folder / "mirror.cpp", folder / "headers.json"
-    source.write_text(mirror.source(headers))
-    plan.write_text(json.dumps(dataclasses.asdict(headers) | {"unions": sorted(headers.unions)}))
+    source.write_text(mirror.source(headers, functions_of_the_binding()))
+    facts = {"unions": sorted(headers.unions), "functions": functions_of_the_binding()}
+    plan.write_text(json.dumps(dataclasses.asdict(headers) | facts))
     python.build("vssapi.dll", source)
     try:
         done = python.run(windows(HERE / "calls.py"), windows(plan))
@@ -47,6 +49,12 @@ def run(headers: mirror.Headers, tmp_path_factory: pytest.TempPathFactory) -> di
     assert not done.returncode, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def functions_of_the_binding() -> list[str]:
+    typedefs, _, _ = ffi.list_types()
+    tables = [ffi.typeof(name).fields for name in typedefs if name.endswith("_FUNCTIONS")]
+    return [name for fields in tables for name, _ in fields]
 
 
 def slots_of_the_binding() -> dict[str, list[str]]:
@@ -62,8 +70,10 @@ def test_every_slot_of_the_binding_is_called(run: dict[str, Any], capsys: pytest
     slots = slots_of_the_binding()
     assert run["called"] == slots
     called, wanted = sum(map(len, run["called"].values())), sum(map(len, slots.values()))
+    functions = len(functions_of_the_binding())
+    counted = f"{called} of {wanted} slots of {len(slots)} interfaces, {functions} functions"
     with capsys.disabled():
-        print(f"\n{called} of {wanted} slots of {len(slots)} interfaces, {mirror.ROUNDS} times each")  # noqa: T201
+        print(f"\n{counted}, {mirror.ROUNDS} times each")  # noqa: T201 - the count is for people
 
 
 def test_what_is_passed_given_and_returned_arrives_whole(run: dict[str, Any]) -> None:
@@ -74,6 +84,8 @@ def test_a_difference_in_any_slot_would_be_seen(run: dict[str, Any]) -> None:
     """Each returns a value of its own, which is another in another round."""
     seen = Counter(line.split(",")[0] for line in run["seen"] if ", what it returned " in line)
     assert sum(seen.values()) == sum(map(len, run["called"].values()))
+    functions = [name for name in functions_of_the_binding() if name not in VOID]
+    assert [line.split()[0] for line in run["seen"] if "." not in line.split()[0]] == functions
 
 
 def test_no_string_and_no_structure_is_left(run: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ forgotten would leave a class abstract, which does not compile.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,8 +177,8 @@ def expected(declared: str, path: str, turn: int, headers: Headers) -> str:
 # The library.
 
 
-def source(headers: Headers) -> str:
-    """C++ with a class for every interface."""
+def source(headers: Headers, functions: Sequence[str]) -> str:
+    """C++ with a class for every interface, and a function in place of each that is named."""
     lines = [f'#include "{_KIT}"', "", *_structures(headers)]
     for interface, methods in headers.interfaces.items():
         bases = "IVssWriterComponents, IUnknown" if interface == TWO_VTABLES else interface
@@ -204,7 +204,17 @@ def source(headers: Headers) -> str:
         lines.append(
             f'    if (!strcmp(name, "{interface}")) return static_cast<{first} *>(&mirror_{interface});'
         )
-    return "\n".join([*lines, "    return nullptr;", "}", ""])
+    lines += ["    return nullptr;", "}", "", "const char *const functions[] = {"]
+    lines += [f'    "{name}",' for name in functions]
+    lines += [
+        "};",
+        "",
+        'extern "C" void *WINAPI MirrorFunction(int index) {',
+        "    static void *const all[] = {",
+    ]
+    for index, name in enumerate(functions):
+        lines.append(f"        reinterpret_cast<void *>(Echo<{index}, decltype(&{name})>::call),")
+    return "\n".join([*lines, "    };", "    return all[index];", "}", ""])
 
 
 def _structures(headers: Headers) -> Iterator[str]:

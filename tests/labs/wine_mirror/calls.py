@@ -23,6 +23,7 @@ ROOM = 64  # bytes behind what a method fills, which it has to leave alone
 library: Any = getattr(ctypes, "WinDLL")("vssapi.dll")  # noqa: B009 - types of Linux do not know it
 library.MirrorOf.restype = ctypes.c_void_p
 library.MirrorOf.argtypes = (ctypes.c_char_p,)
+library.MirrorFunction.restype = ctypes.c_void_p
 library.MirrorRecord.restype = ctypes.c_char_p
 
 system: Any = dll.current()
@@ -192,13 +193,30 @@ class Slots:
             yield mirror.written_number(int(ffi.cast("uintptr_t", found[0])), ffi.sizeof(kept))
 
 
-def exports() -> list[str]:
-    """The two functions of vssapi.dll, and what differs with them."""
-    out = ffi.new("IVssBackupComponents **")
-    code = system.vssapi.CreateVssBackupComponentsInternal(out)
-    return (
-        [] if not code and out[0] == pointers("IVssBackupComponents")["IVssBackupComponents"] else ["exports"]
-    )
+def functions(names: list[str], turn: int) -> Iterator[str]:
+    """Call each function of a library with the binding's type of it; what differs.
+
+    How wide each argument and the result are, the compiler writes into the record.
+    """
+    types = {}
+    for typedef in ffi.list_types()[0]:
+        if typedef.endswith("_FUNCTIONS"):
+            types.update({name: field.type for name, field in ffi.typeof(typedef).fields})
+    for index, name in enumerate(names):
+        kind = types[name]
+        arguments, expected = [], [name]
+        for number, one in enumerate(kind.args):
+            value = mirror.mark(f"{name}.{number}", turn)
+            arguments.append(ffi.cast(one, value))
+            expected.append(mirror.written_number(value, ffi.sizeof(one)))
+        returned = ffi.cast(kind, library.MirrorFunction(index))(*arguments)
+        found = library.MirrorRecord().decode().rstrip("\n").split("|")
+        if kind.result.kind != "void":
+            width = ffi.sizeof(kind.result)
+            expected += [mirror.written_number(mirror.mark(f"{name}.result", turn), width)] * 2
+            found.append(mirror.written_number(int(ffi.cast("uintptr_t", returned)), width))
+        if found != expected:
+            yield f"{name} in round {turn}: {found} for {expected}"
 
 
 def main(plan: Path) -> dict[str, object]:
@@ -207,9 +225,10 @@ def main(plan: Path) -> dict[str, object]:
     watched = bool(library.LabWatch())
     before = library.MirrorLeft()
     called: dict[str, list[str]] = {}
-    wrong = exports()
+    wrong: list[str] = []
     for turn in range(mirror.ROUNDS):
         library.MirrorTurn(turn)
+        wrong += functions(kept["functions"], turn)
         for interface in headers.interfaces:
             slots = Slots(headers, interface, turn)
             slots.run()
@@ -217,8 +236,8 @@ def main(plan: Path) -> dict[str, object]:
             wrong += slots.wrong
     left = library.MirrorLeft() - before
     # That differences are seen: now the mirror goes by another round.
-    seen = []
     library.MirrorTurn(mirror.ROUNDS)
+    seen = list(functions(kept["functions"], 0))
     for interface in headers.interfaces:
         slots = Slots(headers, interface, 0)
         slots.run()

@@ -5,7 +5,9 @@
 #include <msxml.h>
 #include <vsmgmt.h>
 #include <vsadmin.h>
+#include <winsvc.h>
 #include <string>
+#include <type_traits>
 
 static int turn;            // the round
 static std::string record;  // of all calls since it was asked for
@@ -88,15 +90,34 @@ static inline VSS_COMPONENTINFO *block(PVSSCOMPONENTINFO *to) {
 // One call; its name is the compiler's.
 struct Call {
     Path path;
-    Call(const char *interface_name, const char *method) : path{std::string(interface_name) + "." + method} {
-        record += path.text;
-    }
+    explicit Call(const std::string &name) : path{name} { record += name; }
+    Call(const char *interface_name, const char *method) : Call(std::string(interface_name) + "." + method) {}
     ~Call() { record += "\n"; }
     Path operator[](int index) const { return path + std::to_string(index).c_str(); }
     template <class T> T result() const {
         T made;
         give_number(path + "result", &made);
         return made;
+    }
+};
+
+// A function of a library, with the type that the headers give it.
+extern const char *const functions[];
+
+template <int Index, class Type> struct Echo;
+template <int Index, class Result, class... Arguments> struct Echo<Index, Result(WINAPI *)(Arguments...)> {
+    template <class T> static void one(T value) {
+        if constexpr (std::is_reference_v<T>) put_number(&value);
+        else put_number(value);
+    }
+    static Result WINAPI call(Arguments... values) {
+        Call call{functions[Index]};
+        (one<Arguments>(values), ...);
+        if constexpr (!std::is_void_v<Result>) {
+            Result made = call.template result<Result>();
+            put_number(made);
+            return made;
+        }
     }
 };
 
