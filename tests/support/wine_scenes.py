@@ -31,7 +31,7 @@ lab.LabFail.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32, ctypes.c
 lab.LabWriter.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_uint32, ctypes.c_int)
 lab.LabHang.argtypes = (ctypes.c_char_p, ctypes.c_uint32)
 lab.LabLeave.argtypes = (ctypes.c_char_p, ctypes.c_wchar_p)
-lab.LabJournal.restype = ctypes.c_char_p
+lab.LabJournal.restype = lab.LabAsked.restype = ctypes.c_char_p
 
 
 def fail(call: str, code: int, where: int = CALL, times: int = 1, skip: int = 0) -> None:

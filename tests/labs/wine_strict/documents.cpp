@@ -24,19 +24,22 @@ void forbid(const char *format, ...) {
 
 struct Files : Object<IVssWMFiledesc> {
     HRESULT STDMETHODCALLTYPE GetPath(BSTR *out) override {
+        MAY_FAIL(GetPath)
         *out = SysAllocString(L"%SystemDrive%\\lab\\data");
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE GetFilespec(BSTR *out) override {
-        if (HRESULT code = fault("GetFilespec", 0)) return code;
+        MAY_FAIL(GetFilespec)
         *out = SysAllocString(L"*.mdf");
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE GetRecursive(boolean *out) override {
+        MAY_FAIL(GetRecursive)
         *out = TRUE;
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE GetAlternateLocation(BSTR *out) override {
+        MAY_FAIL(GetAlternateLocation)
         *out = nullptr;
         return S_FALSE;
     }
@@ -46,14 +49,17 @@ struct Files : Object<IVssWMFiledesc> {
 struct Dependency : Object<IVssWMDependency> {
     GUID writer;
     HRESULT STDMETHODCALLTYPE GetWriterId(VSS_ID *out) override {
+        MAY_FAIL(GetWriterId)
         *out = writer;
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE GetLogicalPath(BSTR *out) override {
+        MAY_FAIL(GetLogicalPath)
         *out = nullptr;
         return S_FALSE;
     }
     HRESULT STDMETHODCALLTYPE GetComponentName(BSTR *out) override {
+        MAY_FAIL(GetComponentName)
         *out = SysAllocString(L"whole");
         return S_OK;
     }
@@ -65,8 +71,8 @@ struct Part : Object<IVssWMComponent> {
     int index;
     Part(const Writer &writer, int index) : writer(writer), index(index) {}
     HRESULT STDMETHODCALLTYPE GetComponentInfo(PVSSCOMPONENTINFO *out) override {
+        MAY_FAIL(GetComponentInfo)
         static const WCHAR *const paths[] = {nullptr, L"whole", L"up"}, *const names[] = {L"whole", L"part", L"needy"};
-        if (HRESULT code = fault("GetComponentInfo", 0)) return code;
         auto info = static_cast<VSS_COMPONENTINFO *>(CoTaskMemAlloc(sizeof(VSS_COMPONENTINFO)));
         memset(info, 0, sizeof *info);
         info->type = index == 2 ? VSS_CT_DATABASE : VSS_CT_FILEGROUP;
@@ -86,18 +92,22 @@ struct Part : Object<IVssWMComponent> {
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE GetFile(UINT, IVssWMFiledesc **out) override {
+        MAY_FAIL(GetFile)
         *out = new Files;
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE GetDatabaseFile(UINT, IVssWMFiledesc **out) override {
+        MAY_FAIL(GetDatabaseFile)
         *out = new Files;
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE GetDatabaseLogFile(UINT, IVssWMFiledesc **out) override {
+        MAY_FAIL(GetDatabaseLogFile)
         *out = new Files;
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE GetDependency(UINT, IVssWMDependency **out) override {
+        MAY_FAIL(GetDependency)
         auto made = new Dependency;
         made->writer = writer.id;
         *out = made;
@@ -111,6 +121,7 @@ struct Metadata : Object<IVssExamineWriterMetadata> {
     Metadata(const Writer &writer, bool components) : writer(writer), components(components) {}
     HRESULT STDMETHODCALLTYPE GetIdentity(VSS_ID *instance, VSS_ID *id, BSTR *name, VSS_USAGE_TYPE *usage,
                                           VSS_SOURCE_TYPE *source) override {
+        MAY_FAIL(GetIdentity)
         *instance = writer.instance;
         *id = writer.id;
         *name = SysAllocString(writer.name);
@@ -119,11 +130,13 @@ struct Metadata : Object<IVssExamineWriterMetadata> {
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE GetFileCounts(UINT *included, UINT *excluded, UINT *count) override {
+        MAY_FAIL(GetFileCounts)
         *included = *excluded = 0;
         *count = components ? 3 : 0;
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE GetComponent(UINT index, IVssWMComponent **out) override {
+        MAY_FAIL(GetComponent)
         *out = new Part(writer, index);
         return S_OK;
     }
@@ -150,16 +163,34 @@ struct SavedPart : Object<IVssComponent> {
         *out = from.empty() ? nullptr : SysAllocString(from.c_str());
         return from.empty() ? S_FALSE : S_OK;
     }
-    HRESULT STDMETHODCALLTYPE GetLogicalPath(BSTR *out) override { return text(saved.path, out); }
-    HRESULT STDMETHODCALLTYPE GetComponentType(VSS_COMPONENT_TYPE *out) override { return *out = saved.kind, S_OK; }
+    HRESULT STDMETHODCALLTYPE GetLogicalPath(BSTR *out) override {
+        MAY_FAIL(GetLogicalPath)
+        return text(saved.path, out);
+    }
+    HRESULT STDMETHODCALLTYPE GetComponentType(VSS_COMPONENT_TYPE *out) override {
+        MAY_FAIL(GetComponentType)
+        return *out = saved.kind, S_OK;
+    }
     HRESULT STDMETHODCALLTYPE GetComponentName(BSTR *out) override {
-        if (HRESULT code = fault("GetComponentName", 0)) return code;
+        MAY_FAIL(GetComponentName)
         return text(saved.name, out);
     }
-    HRESULT STDMETHODCALLTYPE GetBackupSucceeded(boolean *out) override { return *out = saved.succeeded, S_OK; }
-    HRESULT STDMETHODCALLTYPE GetRestoreTarget(VSS_RESTORE_TARGET *out) override { return *out = VSS_RT_ORIGINAL, S_OK; }
-    HRESULT STDMETHODCALLTYPE GetPreRestoreFailureMsg(BSTR *out) override { return text(L"", out); }
-    HRESULT STDMETHODCALLTYPE GetPostRestoreFailureMsg(BSTR *out) override { return text(L"", out); }
+    HRESULT STDMETHODCALLTYPE GetBackupSucceeded(boolean *out) override {
+        MAY_FAIL(GetBackupSucceeded)
+        return *out = saved.succeeded, S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetRestoreTarget(VSS_RESTORE_TARGET *out) override {
+        MAY_FAIL(GetRestoreTarget)
+        return *out = VSS_RT_ORIGINAL, S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetPreRestoreFailureMsg(BSTR *out) override {
+        MAY_FAIL(GetPreRestoreFailureMsg)
+        return text(L"", out);
+    }
+    HRESULT STDMETHODCALLTYPE GetPostRestoreFailureMsg(BSTR *out) override {
+        MAY_FAIL(GetPostRestoreFailureMsg)
+        return text(L"", out);
+    }
     ABSENT(GetAlternateLocationMappingCount, UINT *)
     ABSENT(GetAlternateLocationMapping, UINT, IVssWMFiledesc **)
     ABSENT(SetBackupMetadata, LPCWSTR)
@@ -210,14 +241,18 @@ struct OfWriter : IVssWriterComponents, IUnknown {
         *out = nullptr;
         return E_NOINTERFACE;
     }
-    HRESULT STDMETHODCALLTYPE GetComponentCount(UINT *out) override { return *out = document.size(), S_OK; }
+    HRESULT STDMETHODCALLTYPE GetComponentCount(UINT *out) override {
+        MAY_FAIL(GetComponentCount)
+        return *out = document.size(), S_OK;
+    }
     HRESULT STDMETHODCALLTYPE GetWriterInfo(VSS_ID *instance, VSS_ID *writer) override {
-        if (HRESULT code = fault("GetWriterInfo", 0)) return code;
+        MAY_FAIL(GetWriterInfo)
         *instance = document[0].instance;
         *writer = document[0].writer;
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE GetComponent(UINT index, IVssComponent **out) override {
+        MAY_FAIL(GetComponent)
         *out = new SavedPart(document[index]);
         return S_OK;
     }

@@ -15,9 +15,11 @@ HRESULT fault(const char *call, int where);
 bool has_shadow_copies(const std::wstring &volume);
 void forget_storage();
 
-#define CALLED(name)                                    \
-    note("%s", #name);                                  \
+#define MAY_FAIL(name) \
     if (HRESULT code = fault(#name, 0)) return code;
+#define CALLED(name)   \
+    note("%s", #name); \
+    MAY_FAIL(name)
 
 template <class Interface, class Prop> struct List : Object<Interface> {  // of functions that fill a structure
     std::vector<std::function<void(Prop &)>> rest;

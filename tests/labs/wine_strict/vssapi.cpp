@@ -20,9 +20,11 @@ static bool busy;   // another program creates a set
 static bool jammed; // an operation was released while it was pending
 static void *creating;
 std::string journal;
+static std::string asked;  // where a fault could have been, a line each
 int violations;
 
 HRESULT fault(const char *call, int where) {
+    asked += std::string(call) + " " + std::to_string(where) + "\n";
     for (Fault &known : faults)
         if (known.call == call && known.where == where && known.times > 0) {
             if (known.skip-- > 0) return S_OK;
@@ -216,6 +218,7 @@ struct Components : Requester {
     }
     HRESULT STDMETHODCALLTYPE FreeWriterMetadata() override {
         unread = false;
+        MAY_FAIL(FreeWriterMetadata)
         return gathered ? S_OK : VSS_E_BAD_STATE;
     }
     HRESULT STDMETHODCALLTYPE AddComponent(VSS_ID instance, VSS_ID writer, VSS_COMPONENT_TYPE kind, LPCWSTR path,
@@ -295,6 +298,7 @@ struct Components : Requester {
     }
     HRESULT STDMETHODCALLTYPE FreeWriterStatus() override {
         statuses = false;
+        MAY_FAIL(FreeWriterStatus)
         return S_OK;
     }
     HRESULT STDMETHODCALLTYPE DoSnapshotSet(IVssAsync **out) override {
@@ -456,6 +460,7 @@ extern "C" void WINAPI LabReset() {
     hanging.clear();
     shadows.clear();
     journal.clear();
+    asked.clear();
     busy = jammed = false;
     forget_storage();
     violations = 0;
@@ -489,6 +494,8 @@ extern "C" void WINAPI LabLeave(const GUID *set, const WCHAR *volume) {  // a la
 }
 
 extern "C" const char *WINAPI LabJournal() { return journal.c_str(); }
+
+extern "C" const char *WINAPI LabAsked() { return asked.c_str(); }
 
 extern "C" int WINAPI LabLeft(int what) {
     switch (what) {

@@ -49,6 +49,8 @@ class WriterComponent:
 def list_components(*, timeout: float = 300.0) -> list[WriterComponent]:
     """The components of the VSS writers of this machine.
 
+    A writer whose document cannot be read is left out, and the log says so.
+
     Args:
         timeout: Seconds for all of them.
 
