@@ -149,7 +149,11 @@ struct Metadata : Object<IVssExamineWriterMetadata> {
     ABSENT(GetExcludeFile, UINT, IVssWMFiledesc **)
     ABSENT(GetRestoreMethod, VSS_RESTOREMETHOD_ENUM *, BSTR *, BSTR *, VSS_WRITERRESTORE_ENUM *, boolean *, UINT *)
     ABSENT(GetAlternateLocationMapping, UINT, IVssWMFiledesc **)
-    ABSENT(GetBackupSchema, DWORD *)
+    HRESULT STDMETHODCALLTYPE GetBackupSchema(DWORD *out) override {
+        MAY_FAIL(GetBackupSchema)
+        *out = VSS_BS_DIFFERENTIAL | VSS_BS_INCREMENTAL;
+        return S_OK;
+    }
     ABSENT(GetDocument, IXMLDOMDocument **)
     ABSENT(LoadFromXML, BSTR)
 };
@@ -159,6 +163,7 @@ IVssExamineWriterMetadata *metadata_of(const Writer &writer, bool components) { 
 struct SavedPart : Object<IVssComponent> {
     Saved saved;
     explicit SavedPart(const Saved &saved) : saved(saved) {}
+    bool directed() { return saved.name == L"part"; }
     static HRESULT text(const std::wstring &from, BSTR *out) {
         *out = from.empty() ? nullptr : SysAllocString(from.c_str());
         return from.empty() ? S_FALSE : S_OK;
@@ -181,7 +186,7 @@ struct SavedPart : Object<IVssComponent> {
     }
     HRESULT STDMETHODCALLTYPE GetRestoreTarget(VSS_RESTORE_TARGET *out) override {
         MAY_FAIL(GetRestoreTarget)
-        return *out = VSS_RT_ORIGINAL, S_OK;
+        return *out = directed() ? VSS_RT_DIRECTED : VSS_RT_ORIGINAL, S_OK;
     }
     HRESULT STDMETHODCALLTYPE GetPreRestoreFailureMsg(BSTR *out) override {
         MAY_FAIL(GetPreRestoreFailureMsg)
@@ -190,6 +195,21 @@ struct SavedPart : Object<IVssComponent> {
     HRESULT STDMETHODCALLTYPE GetPostRestoreFailureMsg(BSTR *out) override {
         MAY_FAIL(GetPostRestoreFailureMsg)
         return text(L"", out);
+    }
+    HRESULT STDMETHODCALLTYPE GetBackupStamp(BSTR *out) override {
+        MAY_FAIL(GetBackupStamp)
+        return text(saved.path.empty() ? L"" : L"stamp of " + saved.name, out);
+    }
+    HRESULT STDMETHODCALLTYPE GetDirectedTargetCount(UINT *out) override {
+        MAY_FAIL(GetDirectedTargetCount)
+        return *out = directed(), S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetDirectedTarget(UINT, BSTR *path, BSTR *name, BSTR *ranges, BSTR *new_path, BSTR *new_name,
+                                                BSTR *new_ranges) override {
+        MAY_FAIL(GetDirectedTarget)
+        text(L"C:\\old", path), text(L"a.mdf", name), text(L"0x10:16, 64:1", ranges);
+        text(L"D:\\new", new_path), text(L"b.mdf", new_name), text(L"0:16,0x20:1", new_ranges);
+        return S_OK;
     }
     ABSENT(GetAlternateLocationMappingCount, UINT *)
     ABSENT(GetAlternateLocationMapping, UINT, IVssWMFiledesc **)
@@ -203,15 +223,12 @@ struct SavedPart : Object<IVssComponent> {
     ABSENT(GetNewTargetCount, UINT *)
     ABSENT(GetNewTarget, UINT, IVssWMFiledesc **)
     ABSENT(AddDirectedTarget, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR)
-    ABSENT(GetDirectedTargetCount, UINT *)
-    ABSENT(GetDirectedTarget, UINT, BSTR *, BSTR *, BSTR *, BSTR *, BSTR *, BSTR *)
     ABSENT(SetRestoreMetadata, LPCWSTR)
     ABSENT(GetRestoreMetadata, BSTR *)
     ABSENT(SetRestoreTarget, VSS_RESTORE_TARGET)
     ABSENT(SetPreRestoreFailureMsg, LPCWSTR)
     ABSENT(SetPostRestoreFailureMsg, LPCWSTR)
     ABSENT(SetBackupStamp, LPCWSTR)
-    ABSENT(GetBackupStamp, BSTR *)
     ABSENT(GetPreviousBackupStamp, BSTR *)
     ABSENT(GetBackupOptions, BSTR *)
     ABSENT(GetRestoreOptions, BSTR *)

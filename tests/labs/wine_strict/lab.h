@@ -12,8 +12,17 @@ extern int violations;
 
 void forbid(const char *format, ...);
 HRESULT fault(const char *call, int where);
-bool has_shadow_copies(const std::wstring &volume);
 void forget_storage();
+void forget_reverting();
+
+struct Shadow {
+    GUID id, set;
+    LONG context;
+    std::wstring volume, exposed;
+    bool kept;
+};
+extern std::vector<Shadow> shadows;
+HRESULT begin(const char *call, IVssAsync **out, std::function<void()> effect);
 
 #define MAY_FAIL(name) \
     if (HRESULT code = fault(#name, 0)) return code;
@@ -60,28 +69,37 @@ struct Saved {  // a component in a requester's document
 IVssExamineWriterMetadata *metadata_of(const Writer &writer, bool components);
 IVssWriterComponentsExt *saved_of(const std::vector<Saved> &document);
 
-struct Requester : Object<IVssBackupComponentsEx3> {  // what no test needs
+struct Requester : Object<IVssBackupComponentsEx3> {  // what is seldom called, in requester.cpp; what never is
+    bool restore = false;
+    int restoring = 0;  // 1 PreRestore was called, 2 PostRestore
+    enum { NO, RUNNING, DONE } prepared = NO, done = NO;
+    bool early() { return restore ? !restoring : !prepared; }  // writers were not told of anything
+    virtual Saved *find(const GUID &writer, LPCWSTR path, LPCWSTR name) = 0;
+    HRESULT told(bool now, const GUID &writer, LPCWSTR path, LPCWSTR name);
+
+    using Path = LPCWSTR;
+    using Kind = VSS_COMPONENT_TYPE;
+    HRESULT STDMETHODCALLTYPE SetBackupOptions(VSS_ID, Kind, Path, Path, LPCWSTR) override;
+    HRESULT STDMETHODCALLTYPE SetPreviousBackupStamp(VSS_ID, Kind, Path, Path, LPCWSTR) override;
+    HRESULT STDMETHODCALLTYPE SetAdditionalRestores(VSS_ID, Kind, Path, Path, boolean) override;
+    HRESULT STDMETHODCALLTYPE AddRestoreSubcomponent(VSS_ID, Kind, Path, Path, Path, Path, boolean) override;
+    HRESULT STDMETHODCALLTYPE AddNewTarget(VSS_ID, Kind, Path, Path, Path, Path, boolean, Path) override;
+    HRESULT STDMETHODCALLTYPE AddAlternativeLocationMapping(VSS_ID, Kind, Path, Path, Path, Path, boolean, Path) override;
+    HRESULT STDMETHODCALLTYPE RevertToSnapshot(VSS_ID, WINBOOL) override;
+    HRESULT STDMETHODCALLTYPE QueryRevertStatus(VSS_PWSZ, IVssAsync **) override;
+    HRESULT STDMETHODCALLTYPE BreakSnapshotSet(VSS_ID) override;
+    HRESULT STDMETHODCALLTYPE BreakSnapshotSetEx(VSS_ID, DWORD, IVssAsync **) override;
     ABSENT(SetRestoreState, VSS_RESTORE_TYPE)
-    ABSENT(SetBackupOptions, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, LPCWSTR)
-    ABSENT(SetAdditionalRestores, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, boolean)
-    ABSENT(SetPreviousBackupStamp, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, LPCWSTR)
-    ABSENT(AddAlternativeLocationMapping, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR, boolean, LPCWSTR)
-    ABSENT(AddRestoreSubcomponent, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR, boolean)
-    ABSENT(AddNewTarget, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, LPCWSTR, LPCWSTR, boolean, LPCWSTR)
     ABSENT(SetRangesFilePath, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, UINT, LPCWSTR)
     ABSENT(ImportSnapshots, IVssAsync **)
-    ABSENT(BreakSnapshotSet, VSS_ID)
     ABSENT(DisableWriterClasses, const VSS_ID *, UINT)
     ABSENT(EnableWriterClasses, const VSS_ID *, UINT)
     ABSENT(DisableWriterInstances, const VSS_ID *, UINT)
-    ABSENT(RevertToSnapshot, VSS_ID, BOOL)
-    ABSENT(QueryRevertStatus, VSS_PWSZ, IVssAsync **)
     ABSENT(GetWriterMetadataEx, UINT, VSS_ID *, IVssExamineWriterMetadataEx **)
     ABSENT(SetSelectedForRestoreEx, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, boolean, VSS_ID)
     ABSENT(SetAuthoritativeRestore, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, boolean)
     ABSENT(SetRollForward, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, VSS_ROLLFORWARD_TYPE, LPCWSTR)
     ABSENT(SetRestoreName, VSS_ID, VSS_COMPONENT_TYPE, LPCWSTR, LPCWSTR, LPCWSTR)
-    ABSENT(BreakSnapshotSetEx, VSS_ID, DWORD, IVssAsync **)
     ABSENT(PreFastRecovery, VSS_ID, DWORD, IVssAsync **)
     ABSENT(FastRecovery, VSS_ID, DWORD, IVssAsync **)
     ABSENT(AddSnapshotToRecoverySet, VSS_ID, DWORD, VSS_PWSZ)

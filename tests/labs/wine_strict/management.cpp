@@ -7,6 +7,7 @@ static const GUID SYSTEM_PROVIDER = {0xb5946137, 0x7b9f, 0x4925, {0xaf, 0x80, 0x
 static const GUID OTHER_PROVIDER = {0x0badcafe, 0x1234, 0x5678, {0x9a, 0xbc, 0xde, 0xf0, 0x12, 0x34, 0x56, 0x78}};
 static const LONGLONG LEAST = 320LL << 20, FREE = 5LL << 40;  // bytes
 static bool server = true;  // Windows Server, which protects volumes
+static bool makes = true;   // changing shadow storage makes it, as from Windows 7 on
 
 struct Volume {
     const WCHAR *root;
@@ -24,7 +25,7 @@ struct Volume {
 static Volume volumes[2];
 
 void forget_storage() {
-    server = true;
+    server = makes = true;
     volumes[0] = {L"C:\\"};
     volumes[1] = {L"Z:\\"};
 }
@@ -57,9 +58,19 @@ struct Areas : Object<IVssDifferentialSoftwareSnapshotMgmt3> {
         note("  %lld %d", maximum, passing);
         Volume *volume = find(name);
         if (!volume || !find(storage)) return VSS_E_OBJECT_NOT_FOUND;
-        if (!maximum && has_shadow_copies(name)) return VSS_E_VOLUME_IN_USE;
+        if (volume->storage.empty() ? !makes : volume->storage != storage) return VSS_E_OBJECT_NOT_FOUND;
+        for (Shadow &shadow : shadows) if (!maximum && shadow.volume == name) return VSS_E_VOLUME_IN_USE;
         if (maximum && maximum != -1 && (maximum < LEAST || maximum > FREE)) return VSS_E_INSUFFICIENT_STORAGE;
         volume->storage = maximum ? storage : L"";
+        volume->maximum = maximum;
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE AddDiffArea(VSS_PWSZ name, VSS_PWSZ storage, LONGLONG maximum) override {
+        CALLED(AddDiffArea)
+        Volume *volume = find(name);
+        if (!volume || !find(storage)) return VSS_E_OBJECT_NOT_FOUND;
+        if (!volume->storage.empty()) return VSS_E_MAXIMUM_DIFFAREA_ASSOCIATIONS_REACHED;
+        volume->storage = storage;
         volume->maximum = maximum;
         return S_OK;
     }
@@ -93,7 +104,6 @@ struct Areas : Object<IVssDifferentialSoftwareSnapshotMgmt3> {
         volume->unused = false;
         return S_OK;
     }
-    ABSENT(AddDiffArea, VSS_PWSZ, VSS_PWSZ, LONGLONG)
     ABSENT(ChangeDiffAreaMaximumSize, VSS_PWSZ, VSS_PWSZ, LONGLONG)
     ABSENT(QueryVolumesSupportedForDiffAreas, VSS_PWSZ, IVssEnumMgmtObject **)
     ABSENT(QueryDiffAreasOnVolume, VSS_PWSZ, IVssEnumMgmtObject **)
@@ -188,6 +198,8 @@ extern "C" HRESULT WINAPI LabManage() {
 }
 
 extern "C" void WINAPI LabServer(int on) { server = on; }
+
+extern "C" void WINAPI LabMakes(int on) { makes = on; }
 
 extern "C" void WINAPI LabProtection(int index, int fault, int unused) {
     volumes[index].fault = VSS_PROTECTION_FAULT(fault);

@@ -33,8 +33,8 @@ def storage() -> list[object]:
     vss.resize_shadow_storage("Z:\\", maximum=None)
     found.append([facts(one) for one in vss.shadow_storage()])
     found.append([facts(one) for one in vss.shadow_storage("c:\\")])
-    vss.resize_shadow_storage("C:", maximum=(5 << 40) - 1)
-    found.append([facts(one) for one in vss.shadow_storage("C:")])
+    vss.resize_shadow_storage("Z:", maximum=(5 << 40) - 1)
+    found.append([facts(one) for one in vss.shadow_storage("Z:")])
     return found
 
 

@@ -51,23 +51,12 @@ void Writer::on(int event) {
     } else state = event == FREEZE ? VSS_WS_WAITING_FOR_BACKUP_COMPLETE : VSS_WS_STABLE;
 }
 
-struct Shadow {
-    GUID id, set;
-    LONG context;
-    std::wstring volume, exposed;
-    bool kept;
-};
-static std::vector<Shadow> shadows;
+std::vector<Shadow> shadows;
 static unsigned next_id = 1;
 
 static GUID fresh() {
     GUID id = {next_id++, 0x1234, 0x5678, {0x9a, 0xbc, 0xde, 0xf0, 0x12, 0x34, 0x56, 0x78}};
     return id;
-}
-
-bool has_shadow_copies(const std::wstring &volume) {
-    for (const Shadow &shadow : shadows) if (shadow.volume == volume) return true;
-    return false;
 }
 
 static void fill(VSS_SNAPSHOT_PROP *out, const Shadow &shadow) {
@@ -127,12 +116,15 @@ struct Async : Object<IVssAsync> {
     }
 };
 
+HRESULT begin(const char *call, IVssAsync **out, std::function<void()> effect) {
+    *out = new Async(call, effect);
+    return S_OK;
+}
+
 struct Components : Requester {
     LONG context = 0;
     bool context_set = false, state_set = false, select = false, gathering = false, gathered = false;
-    bool unread = false, statuses = false, aborted = false, completed = false, restore = false;
-    int restoring = 0;  // 1 PreRestore was called, 2 PostRestore
-    enum { NO, RUNNING, DONE } prepared = NO, done = NO;
+    bool unread = false, statuses = false, aborted = false, completed = false;
     GUID set = {};
     bool started = false;
     std::vector<Shadow> own;
@@ -146,10 +138,6 @@ struct Components : Requester {
     }
     void tell(int event) {
         for (Writer &writer : writers) if (takes_part(writer)) writer.on(event);
-    }
-    HRESULT begin(const char *call, IVssAsync **out, std::function<void()> effect) {
-        *out = new Async(call, effect);
-        return S_OK;
     }
     void leave() {
         if (creating == this) creating = nullptr;
@@ -399,7 +387,7 @@ struct Components : Requester {
         *out = saved_of(document);
         return S_OK;
     }
-    Saved *find(const GUID &writer, LPCWSTR path, LPCWSTR name) {
+    Saved *find(const GUID &writer, LPCWSTR path, LPCWSTR name) override {
         for (Saved &one : document)
             if (one.writer == writer && one.path == (path ? path : L"") && one.name == name) return &one;
         return nullptr;
@@ -463,6 +451,7 @@ extern "C" void WINAPI LabReset() {
     asked.clear();
     busy = jammed = false;
     forget_storage();
+    forget_reverting();
     violations = 0;
     creating = nullptr;
     for (Writer &writer : writers) writer.fails_at = -1, writer.state = VSS_WS_STABLE, writer.failure = S_OK;
