@@ -1,5 +1,6 @@
 // What the laboratory's strict vssapi.dll is made of: its journal, and the documents of writers and requesters.
 
+#pragma once
 #include "../wine_com/com.h"
 #include <vsmgmt.h>
 #include <vsadmin.h>
