@@ -114,6 +114,7 @@ def test_each_refusal_is_told_or_stops_nobody(rows: list[Row]) -> None:
     assert quiet == QUIET
     assert errors.pop(("SnapshotError", None)) == DOCUMENT | COMPONENTS, "no component is left to back up"
     assert errors.pop(("WriterFailedError", NOT_RESPONDING)) == STATUS
+    assert errors.pop(("WriterFailedError", DENIED)) == STATUS, "of a restore"
     assert set(errors) == {("SnapshotPermissionError", DENIED)}
 
 

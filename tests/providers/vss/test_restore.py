@@ -87,6 +87,17 @@ def called(vss: FakeVss, method: str) -> int:
     return sum(call.endswith(f"::{method}") for call in vss.calls)
 
 
+def test_a_writer_that_cannot_be_asked_has_failed(fake_vss: FakeVss, document: bytes) -> None:
+    fake_vss.faults.fail("GetWriterStatusEx", 0x80042301, times=2)
+    with pytest.raises(WriterFailedError):
+        restore_all(document)
+    assert called(fake_vss, "PostRestore") == 1
+    with WriterRestore(document) as restore:  # the other writer, which is not asked for, may keep silent
+        restore.select(restore.components[0])
+        fake_vss.faults.fail("GetWriterStatusEx", 0x80042301, skip=1)
+        restore.begin()
+
+
 def test_writers_prepare_for_a_restore_and_take_over(fake_vss: FakeVss, document: bytes) -> None:
     sql, mail = fake_vss.writers
     with WriterRestore(document) as restore:

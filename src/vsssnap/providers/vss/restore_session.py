@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from vsssnap._deadline import Deadline
+from vsssnap._win32.guids import GUID_NULL
 from vsssnap._win32.operations import wait
 from vsssnap._win32.restore_components import RestoreComponents, SavedComponent
 from vsssnap.errors import ClosedError, SnapshotError
@@ -97,10 +98,17 @@ class RestoreSession:
             raise first
 
     def _ask(self, deadline: Deadline, where: str) -> None:
-        """How the writers of what was selected are; a failure is an error."""
+        """How the writers of what was selected are; a failure is an error.
+
+        One that VSS does not speak of may have been stopped for the restore, and has not failed; one that
+        cannot be asked has, and nobody knows which it is.
+        """
         wait(self.vss.gather_writer_status(), deadline, "GatherWriterStatus")
         own = {UUID(one.writer_id) for one in self.selected}
-        found: list[WriterStatus] = [one for one in self.vss.writer_status() if one.writer_id in own]
+        asked = self.vss.writer_status()
+        if own - {one.writer_id for one in asked}:
+            own.add(GUID_NULL)
+        found: list[WriterStatus] = [one for one in asked if one.writer_id in own]
         self.reports = tuple(map(writers.report, found))
         failure = writers.first_failure(found)
         if failure is not None:
