@@ -103,6 +103,79 @@ def test_storage_that_is_full_is_described(scenes: dict[str, Found]) -> None:
     assert scene["notes"] == ["shadow storage of C:\\ on C:\\: 5 B used, 12.0 GiB allocated, 400 MiB at most"]
 
 
+def test_a_windows_that_makes_no_storage_by_itself_is_told_to(scenes: dict[str, Found]) -> None:
+    scene = scenes["old storage"]
+    assert scene["result"] == [{"volume": "C:\\", "storage": "C:\\", "maximum": 500 * MIB, **AREA}]
+    assert scene["calls"].count("AddDiffArea") == 1
+
+
+def test_a_backup_that_continues_one_hands_over_its_stamps(scenes: dict[str, Found]) -> None:
+    scene = scenes["continued"]
+    assert scene["result"] == ["Lab Writer: up\\needy has no stamp of the backup that this one continues."]
+    told = [line for line in scene["calls"] if line.startswith(("  whole: ", "  needy: ", "  select"))]
+    assert told == [
+        "  select 1, kind 2",
+        "  whole: m\u00f6ve",
+        "  whole: stamp of whole",
+        "  needy: m\u00f6ve",
+    ]
+
+
+def test_where_files_of_a_restore_go_is_told_both_ways(scenes: dict[str, Found]) -> None:
+    part, whole = scenes["placed"]["result"]
+    assert part["target"] == "DIRECTED"
+    assert part["directed"] == [
+        {
+            "path": "C:\\old",
+            "name": "a.mdf",
+            "ranges": [[16, 16], [64, 1]],
+            "to_path": "D:\\new",
+            "to_name": "b.mdf",
+            "to_ranges": [[0, 16], [32, 1]],
+        }
+    ]
+    assert whole == {"target": "ORIGINAL", "directed": []}
+    assert [line for line in scenes["placed"]["calls"] if ": " in line] == [
+        "  part: 1",
+        "  part: %SystemDrive%\\lab *.mdf 1 to D:\\new",
+        "  whole: below\\it",
+        "  part: %SystemDrive%\\lab *.mdf 1 to E:\\else",
+    ]
+
+
+def test_a_volume_is_reverted_unless_something_speaks_against_it(scenes: dict[str, Found]) -> None:
+    for name, force in (("reverted", 0), ("reverted, dismounted", 1)):
+        assert scenes[name]["error"] == ""
+        assert scenes[name]["calls"].count(f"  {force}") == 1
+        assert [line for line in scenes[name]["calls"] if line.startswith("  is ")] == [
+            "  is reverted",
+            "  is not",
+        ]
+    assert scenes["reverted, in use"]["error"] == "SnapshotBusyError"
+    assert scenes["reverted, blocked"]["error"] == "ProviderUnavailableError"
+    assert "RevertToSnapshot" not in scenes["reverted, blocked"]["calls"]
+    assert scenes["revert hangs"]["result"].startswith("SnapshotTimeoutError the volume is being reverted")
+    assert "Cancel" not in scenes["revert hangs"]["calls"], "nothing stops it"
+
+
+def test_a_set_is_broken_into_volumes(scenes: dict[str, Found]) -> None:
+    assert scenes["broken"]["result"] == [["\\\\?\\GLOBALROOT\\Device\\HarddiskVolumeShadowCopy7"], 0]
+    assert "  0x2" in scenes["broken"]["calls"]
+
+
+def test_a_writers_document_is_read_by_vss(scenes: dict[str, Found]) -> None:
+    (found,) = scenes["document"]["result"]
+    files = {"path": "%SystemDrive%\\lab\\data", "spec": "*.mdf", "recursive": True}
+    assert found["components"] == ["whole", "whole\\part", "up\\needy"]
+    assert (found["method"], found["takes_part"], found["service"]) == (
+        "STOP_RESTORE_START",
+        "always",
+        "LabService",
+    )
+    assert (found["instructions"], found["reboot"], found["excluded"]) == ("", True, [files])
+    assert found["alternate_locations"] == [{"files": files, "to": ""}]
+
+
 FAILING = (
     "providers: CoCreateInstance",
     "providers: QueryProviders",
@@ -151,4 +224,6 @@ def test_nothing_is_left_after_any_of_it(run: Found, scenes: dict[str, Found]) -
 
 def test_every_scene_is_judged(scenes: dict[str, Found]) -> None:
     own = {"writers", "providers", "storage", "protection", "no server", "too little", "too much", "full"}
+    own |= {"old storage", "continued", "placed", "revert hangs", "broken", "document"}
+    own |= {f"reverted{how}" for how in ("", ", in use", ", dismounted", ", blocked")}
     assert own | set(FAILING) | {f"shadow copies: {name}" for name in COPIES} == set(scenes)

@@ -88,8 +88,8 @@ class Slots:
                 received = mirror.received(declared)
                 sent += [mirror.expected(received, one, self.turn, self.headers) for one in places]
                 arguments.append(self._argument(slot.args[index + 1], received, places))
-        sys.stderr.write(path + "\n")  # the last one is where it crashed, if it did
-        sys.stderr.flush()
+        if not self.turn:
+            print(path, file=sys.stderr, flush=True)  # noqa: T201 - the last one is where it crashed, if it did
         returned = getattr(this.lpVtbl, name)(this, *arguments)
         record = library.MirrorRecord().decode()
         self._differs(f"{name}, what it got", record, "|".join([path, *sent]) + "\n")

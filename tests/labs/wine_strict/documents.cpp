@@ -131,7 +131,8 @@ struct Metadata : Object<IVssExamineWriterMetadata> {
     }
     HRESULT STDMETHODCALLTYPE GetFileCounts(UINT *included, UINT *excluded, UINT *count) override {
         MAY_FAIL(GetFileCounts)
-        *included = *excluded = 0;
+        *included = 0;
+        *excluded = components;
         *count = components ? 3 : 0;
         return S_OK;
     }
@@ -146,9 +147,27 @@ struct Metadata : Object<IVssExamineWriterMetadata> {
         return S_OK;
     }
     ABSENT(GetIncludeFile, UINT, IVssWMFiledesc **)
-    ABSENT(GetExcludeFile, UINT, IVssWMFiledesc **)
-    ABSENT(GetRestoreMethod, VSS_RESTOREMETHOD_ENUM *, BSTR *, BSTR *, VSS_WRITERRESTORE_ENUM *, boolean *, UINT *)
-    ABSENT(GetAlternateLocationMapping, UINT, IVssWMFiledesc **)
+    HRESULT STDMETHODCALLTYPE GetExcludeFile(UINT, IVssWMFiledesc **out) override {
+        MAY_FAIL(GetExcludeFile)
+        *out = new Files;
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetAlternateLocationMapping(UINT, IVssWMFiledesc **out) override {
+        MAY_FAIL(GetAlternateLocationMapping)
+        *out = new Files;
+        return S_OK;
+    }
+    HRESULT STDMETHODCALLTYPE GetRestoreMethod(VSS_RESTOREMETHOD_ENUM *method, BSTR *service, BSTR *procedure,
+                                               VSS_WRITERRESTORE_ENUM *called, boolean *reboot, UINT *mappings) override {
+        MAY_FAIL(GetRestoreMethod)
+        *method = VSS_RME_STOP_RESTORE_START;
+        *service = SysAllocString(L"LabService");
+        *procedure = nullptr;
+        *called = VSS_WRE_ALWAYS;
+        *reboot = TRUE;
+        *mappings = 1;
+        return S_OK;
+    }
     HRESULT STDMETHODCALLTYPE GetBackupSchema(DWORD *out) override {
         MAY_FAIL(GetBackupSchema)
         *out = VSS_BS_DIFFERENTIAL | VSS_BS_INCREMENTAL;
@@ -198,7 +217,7 @@ struct SavedPart : Object<IVssComponent> {
     }
     HRESULT STDMETHODCALLTYPE GetBackupStamp(BSTR *out) override {
         MAY_FAIL(GetBackupStamp)
-        return text(saved.path.empty() ? L"" : L"stamp of " + saved.name, out);
+        return text(L"stamp of " + saved.name, out);
     }
     HRESULT STDMETHODCALLTYPE GetDirectedTargetCount(UINT *out) override {
         MAY_FAIL(GetDirectedTargetCount)

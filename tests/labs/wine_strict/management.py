@@ -11,7 +11,7 @@ import json
 import sys
 from typing import Any
 
-from vsssnap import vss
+from vsssnap import Snapshot, vss
 from vsssnap._win32 import com, dll
 from vsssnap.errors import VssSnapError
 from wine_scenes import EVER, OPERATION, Scene, fail, lab, play, take
@@ -75,6 +75,77 @@ def full() -> None:
     take()
 
 
+def old_storage() -> list[object]:
+    lab.LabMakes(0)
+    vss.resize_shadow_storage("C:", maximum=400 * MIB)
+    vss.resize_shadow_storage("C:", maximum=500 * MIB) if vss.shadow_storage("C:") else None
+    return [facts(one) for one in vss.shadow_storage()]
+
+
+def continued() -> list[str]:
+    selector = vss.ComponentSelector(writer="Lab Writer", options="m\u00f6ve")
+    selection = vss.ComponentSelection(
+        kind=vss.BackupKind.INCREMENTAL, based_on="<before/>", include=(selector,)
+    )
+    with Snapshot("C:", options=vss.VssOptions(components=selection)) as s:
+        assert s._held is not None
+        choice = s._held.provider._requester.choice  # type: ignore[attr-defined] # which makes the metadata
+    return [note for note in choice.notes if "stamp" in note or "know" in note]
+
+
+def placed() -> list[object]:
+    files = vss.FileSet(path="%SystemDrive%\\lab", spec="*.mdf", recursive=True)
+    with vss.WriterRestore("<saved/>") as it:
+        part, whole = it.components
+        it.select(part, more=True)
+        it.redirect(part, files, to="D:\\new")
+        it.select_part(whole, "below\\it")
+        it.begin()
+        places = [facts(it.placement(one)) for one in (part, whole)]
+        it.restored_elsewhere(part, files, to="E:\\else")
+        it.report(part, vss.RestoreStatus.ALL)
+    return places
+
+
+def reverted(*, in_use: bool = False, blocks: bool = False, dismount: bool = False) -> Scene:
+    def scene() -> None:
+        take("Z:", persistent=True)
+        lab.LabInUse(in_use)
+        lab.LabBlocks(blocks)
+        (copy,) = vss.list_shadow_copies()
+        try:
+            vss.revert_to_shadow_copy(copy.id, dismount=dismount)
+            vss.wait_for_revert("Z:")
+        finally:
+            vss.delete_shadow_copy(copy.id)
+
+    return scene
+
+
+def revert_hangs() -> str:
+    lab.LabHang(b"QueryRevertStatus", 0)
+    take("Z:", persistent=True)
+    (copy,) = vss.list_shadow_copies()
+    try:
+        vss.revert_to_shadow_copy(copy.id, timeout=0.3)
+    except VssSnapError as exc:
+        return f"{type(exc).__name__} {exc.__notes__[0]}"
+    finally:
+        vss.delete_shadow_copy(copy.id)
+    return "it ended"
+
+
+def broken() -> list[object]:
+    s = take(persistent=True)
+    devices = vss.break_shadow_copy_set(s.id, writable=True)
+    return [devices, len(vss.list_shadow_copies())]
+
+
+def document() -> list[object]:
+    found = facts(vss.read_writer_document("<\u00fc \U0001f400/>"))
+    return [{**found, "components": [one["path"] for one in found["components"]]}]
+
+
 def a_lasting_one(name: str) -> Scene:
     """A call about a shadow copy fails; a second one does not."""
 
@@ -113,6 +184,16 @@ SCENES: dict[str, Scene] = {
     "storage": storage,
     "protection": protection,
     "no server": no_server,
+    "old storage": old_storage,
+    "continued": continued,
+    "placed": placed,
+    "reverted": reverted(),
+    "reverted, in use": reverted(in_use=True),
+    "reverted, dismounted": reverted(in_use=True, dismount=True),
+    "reverted, blocked": reverted(blocks=True),
+    "revert hangs": revert_hangs,
+    "broken": broken,
+    "document": document,
     "too little": lambda: vss.resize_shadow_storage("C:", maximum=320 * MIB - 1),
     "too much": lambda: vss.resize_shadow_storage("C:", maximum=(5 << 40) + 1),
     "full": full,
