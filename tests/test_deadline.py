@@ -105,6 +105,24 @@ def test_spent_budget_raises_with_step_and_number(clock: Clock) -> None:
     assert caught.value.call == "freezing /srv"
 
 
+@pytest.mark.parametrize(
+    ("own", "hint", "expected"),
+    [
+        (1.0, "raise step=", "1 s [freezing /srv]: raise step="),
+        (1.0, None, "1 s [freezing /srv]: raise timeout= or find what blocks it"),
+        (9.0, "raise step=", "2.5 s [freezing /srv]: raise timeout= or find what blocks it"),
+    ],
+)
+def test_the_remedy_names_the_limit_that_ended_it(
+    clock: Clock, own: float, hint: str | None, expected: str
+) -> None:
+    step = Deadline(2.5).child(own, hint)
+    clock.now += 2.5
+    with pytest.raises(SnapshotTimeoutError) as caught:
+        step.check("freezing /srv")
+    assert str(caught.value) == f"freezing /srv: not done within {expected}"
+
+
 def test_check_passes_while_there_is_time(clock: Clock) -> None:
     deadline = Deadline(2.5)
     clock.now += 2.4

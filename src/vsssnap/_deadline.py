@@ -18,7 +18,7 @@ class Deadline:
     spend the time of another.  Thread-safe.
     """
 
-    __slots__ = ("_cancelled", "_end", "seconds", "told")
+    __slots__ = ("_cancelled", "_end", "_hint", "seconds", "told")
 
     def __init__(self, seconds: float, *, cancelled: threading.Event | None = None) -> None:
         """Start the budget now.
@@ -36,15 +36,22 @@ class Deadline:
         except OverflowError:  # a whole number that no float can hold
             self.seconds = math.inf
         self.told = self.seconds  # the number that the caller knows
+        self._hint: str | None = None
         self._end = time.monotonic() + self.seconds
         self._cancelled = cancelled if cancelled is not None else threading.Event()
 
-    def child(self, seconds: float) -> Deadline:
-        """A budget for one step: at most ``seconds``, ending with this one, cancelled with it."""
+    def child(self, seconds: float, hint: str | None = None) -> Deadline:
+        """A budget for one step: at most ``seconds``, ending with this one, cancelled with it.
+
+        Args:
+            seconds: The step's own limit.
+            hint: What to do when that limit is what ends it.
+        """
         left = self.left()
         found = Deadline(max(0.001, min(seconds, left)), cancelled=self._cancelled)
+        found._hint = hint
         if left < seconds:
-            found.told = self.told
+            found.told, found._hint = self.told, self._hint
         return found
 
     def left(self) -> float:
@@ -76,7 +83,7 @@ class Deadline:
             raise SnapshotTimeoutError(
                 f"{step}: not done within {self.told:g} s",
                 call=step,
-                hint="raise timeout= or find what blocks it",
+                hint="raise timeout= or find what blocks it" if self._hint is None else self._hint,
             )
 
     def sleep(self, seconds: float, step: str) -> None:

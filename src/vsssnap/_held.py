@@ -84,7 +84,7 @@ class Held:
             budget = Deadline(_RELEASE_BUDGET)
             late = self._settle(budget, wait=mine)
             if mine and complete and late is None:
-                reports = self._complete(budget)
+                reports = self._complete(Deadline(self.provider.completing))
         finally:
             if mine:
                 self._give_back(late)

@@ -65,6 +65,11 @@ def test_remedy_speaks_no_python(place: str, hint: str) -> None:
         assert not speaks_python(translated(hint)), f"{place}: put it into WORDS"
 
 
+def test_limits_that_no_command_can_set_are_not_spoken_of() -> None:
+    hint = "raise timeouts=StepTimeouts(do_snapshot_set=) or find what blocks it"
+    assert translated(hint, "save") == "find what blocks it"
+
+
 def test_error_keeps_everything_but_its_remedy() -> None:
     error = TargetRefusedError("a exists", path="a", hint="choose another name, or pass replace=True")
     error.add_note("a note")

@@ -42,6 +42,7 @@ WORDS: Sequence[tuple[str, str]] = (
 # The option --parent of `save` names the image itself; of where its own parents are it has none.
 _NO_OPTION = {"save": (", or name it with parent=",)}
 
+_STEP = re.compile(r"raise timeouts=StepTimeouts\(\w+=\) or ")  # which no command can set
 _OPTION = re.compile(r"\b([a-z_]+)=(?![\w\"'])")  # of a format or provider: --option takes it
 _VALUE = re.compile(r"\b([a-z_]+)=\"([^\"]*)\"")
 _LIBRARY = re.compile(r"\b\w+=(?!\w)|\b[a-z]+=[A-Z]\w+|\b[a-z_]+\(\)")
@@ -53,6 +54,7 @@ _FORMAT = {"save": "--input-format", "convert": "--input-format", "compare": "--
 
 def translated(hint: str, command: str = "") -> str:
     """A remedy as a user of a command can follow it."""
+    hint = _STEP.sub("", hint)
     for library in _NO_OPTION.get(command, ()):
         hint = hint.replace(library, "")
     for library, program in WORDS:

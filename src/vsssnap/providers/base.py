@@ -205,12 +205,14 @@ class Provider(ABC):
             options to `Snapshot` chooses the provider.
         platforms: The values of ``sys.platform`` where it can ever be used; () for all.  Elsewhere
             messages do not speak of it.
+        completing: Seconds that `complete` may take.
     """
 
     api: ClassVar[int] = PROVIDER_API
     name: ClassVar[str]
     options_type: ClassVar[type | None] = None
     platforms: tuple[str, ...] = ()
+    completing: float = 60.0
 
     def unusable(self) -> str:
         """Why this machine or process cannot use the provider at all, or ""; cheap."""

@@ -127,6 +127,7 @@ class VssProvider(Provider):
         if not options.allow_unelevated and not _is_elevated(system):
             raise SnapshotPermissionError(f"no shadow copy: {_UNELEVATED}")
         self._named = names.resolve(system, request.volumes)
+        self.completing += options.timeouts.backup_complete + options.timeouts.ask_writers
         self._requester = requester = Requester(
             system=system,
             names=tuple(dict.fromkeys(named.volume for named in self._named)),

@@ -25,7 +25,6 @@ from vsssnap.errors import (
     InsufficientStorageError,
     SnapshotBusyError,
     SnapshotError,
-    SnapshotTimeoutError,
 )
 from vsssnap.providers.base import ProviderStep
 from vsssnap.providers.vss import existing, names, sequence, stamps, writers
@@ -104,11 +103,11 @@ class Requester:
             started = time.monotonic()
             timeouts = self.options.timeouts
             seconds = getattr(timeouts, step.timeout) if step.timeout else step.seconds
+            hint = f"raise timeouts=StepTimeouts({step.timeout}=) or " if step.timeout else ""
+            hint += "find what blocks it"
             try:
-                getattr(self, step.name)(deadline.child(seconds))
+                getattr(self, step.name)(deadline.child(seconds, hint))
             except SnapshotError as exc:
-                if step.timeout and isinstance(exc, SnapshotTimeoutError) and deadline.left():
-                    exc.add_note(f"VssOptions(timeouts=StepTimeouts({step.timeout}=)) gives the step more")
                 code = name_of(exc.code) if exc.code is not None else ""
                 if isinstance(exc, InsufficientStorageError):
                     for note in filter(
