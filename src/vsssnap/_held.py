@@ -7,6 +7,7 @@ the snapshot, in the process that took it and in no other.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import weakref
@@ -18,7 +19,7 @@ from vsssnap._uses import UseGate
 from vsssnap.blocks.extent import checked
 from vsssnap.blocks.reader import BlockReader
 from vsssnap.consistency import Consistency
-from vsssnap.errors import DeviceReadError, SnapshotError, SnapshotLostError
+from vsssnap.errors import ClosedError, DeviceReadError, SnapshotError, SnapshotLostError
 from vsssnap.metadata import ImageMetadata
 from vsssnap.volumes.base import checked_exclusions, checked_policy
 from vsssnap.volumes.policy import UnusedPolicy
@@ -201,7 +202,15 @@ def open_volume(
     """
     unused, exclude = checked_policy(unused), checked_exclusions(exclude)
     with held.opening:
-        return _open(held, taken, volume, consistency, unused, exclude)
+        try:
+            reader = _open(held, taken, volume, consistency, unused, exclude)
+        except SnapshotLostError as exc:
+            if held.opening.closed:
+                raise ClosedError("the snapshot was closed meanwhile", hint="take a new one") from exc
+            raise
+    if held.opening.closed:  # and whoever closed it may not have waited for this reader
+        reader.close()
+    return reader
 
 
 def _open(
@@ -231,7 +240,8 @@ def _open(
         given = held.provider.allocation(volume)
         if given is None and unused is UnusedPolicy.READ and not exclude:
             return SnapshotReader(held, inner, metadata, (volume.device,))
-        left_out = _left_out(held, inner, volume, exclude)
+        left_out, notes = _left_out(held, inner, volume, exclude)
+        metadata = dataclasses.replace(metadata, notes=(*metadata.notes, *notes))
         view = _view(held, inner, given, left_out, metadata, unused, exclude, frozen=frozen)
     except BaseException:
         inner.close()
@@ -241,14 +251,15 @@ def _open(
 
 def _left_out(
     held: Held, inner: BlockReader, volume: SnapshotVolume, exclude: Collection[Exclusion]
-) -> list[tuple[Exclusion, str, Sequence[Extent]]]:
-    """What the provider leaves out, of what is asked for.
+) -> tuple[list[tuple[Exclusion, str, Sequence[Extent]]], list[str]]:
+    """What the provider leaves out, of what is asked for, and what it says of that.
 
     Raises:
         SnapshotError: it names what lies behind the volume.
     """
     asked = {str(kind): kind for kind in exclude}
     found: list[tuple[Exclusion, str, Sequence[Extent]]] = []
+    notes: list[str] = []
     for each in held.provider.excluded(volume, frozenset(asked)):
         behind = [extent for extent in each.extents if extent.end > inner.size]
         if behind:
@@ -258,7 +269,8 @@ def _left_out(
             )
         if each.kind in asked:
             found.append((asked[each.kind], each.path, each.extents))
-    return found
+            notes += each.notes
+    return found, notes
 
 
 def _view(

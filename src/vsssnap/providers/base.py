@@ -165,11 +165,13 @@ class LeftOut:
         kind: Why, a value of `vsssnap.Exclusion`.
         path: What the metadata say: a path on the volume, or the pattern that found it.
         extents: Where it lies, ascending.
+        notes: What a reader of the image should know of it, a sentence each.
     """
 
     kind: str
     path: str
     extents: tuple[Extent, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import random
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import pytest
 
-from vsssnap import DEFAULT_EXCLUSIONS, Exclusion, Extent, ExtentKind, Snapshot
-from vsssnap.errors import SnapshotError
+from vsssnap import DEFAULT_EXCLUSIONS, BlockReader, Exclusion, Extent, ExtentKind, Snapshot, _held
+from vsssnap._deadline import Deadline
+from vsssnap._win32 import listing
+from vsssnap._win32.dll import System
+from vsssnap.errors import ClosedError, SnapshotError, SnapshotTimeoutError
 from vsssnap.providers import LeftOut, SnapshotVolume
 from vsssnap.providers.vss import exclusions
 from vsssnap.providers.vss.exclusions import Finder
@@ -46,7 +53,9 @@ def left_out(volume: FakeVolume, *exclude: Exclusion) -> tuple[tuple[str, ...], 
 def found(fake_vss: FakeVss, kind: str, **environment: str) -> dict[str, list[int]]:
     """What is found of a kind: paths, and the first cluster of each of its runs."""
     shadow = next(iter(fake_vss.shadows.values()))
-    finder = Finder(fake_vss, shadow.device, shadow.volume.guid_path, environment=environment)
+    finder = Finder(
+        fake_vss, shadow.device, shadow.volume.guid_path, deadline=Deadline(60), environment=environment
+    )
     return {
         each.path: [extent.offset // CLUSTER for extent in each.extents]
         for each in finder.find(frozenset({kind}))
@@ -160,6 +169,59 @@ def test_there_is_an_end_to_looking(
     volume.files = {f"\\t\\{number}": FakeFile(((number, 1),)) for number in range(1, 9)}
     fake_vss.registry[NOT_TO_SNAPSHOT] = {"t": [r"C:\t\1", r"C:\t\2", r"C:\t\3"]}
     assert left_out(volume) == ((r"C:\t\1", r"C:\t\2"), {1, 2})
+
+
+@pytest.fixture
+def endless(volume: FakeVolume, fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """A folder that has no end; the event says that somebody looks into it."""
+    looked_into = threading.Event()
+    volume.files = {"\\first": FakeFile(((1, 1),)), "\\t\\x": FakeFile(((2, 1),))}
+    fake_vss.registry[NOT_TO_SNAPSHOT] = {"t": [r"\first", r"C:\t\* /s"]}
+    entries = listing.entries
+
+    def forever(system: System, folder: str) -> Iterator[listing.Entry]:
+        if not folder.endswith("\\t"):
+            yield from entries(system, folder)
+            return
+        looked_into.set()
+        while True:
+            time.sleep(0.001)
+            yield listing.Entry("there is no such file", False, False)
+
+    monkeypatch.setattr(listing, "entries", forever)
+    return looked_into
+
+
+def test_looking_for_files_ends_with_the_timeout(
+    fake_vss: FakeVss, endless: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Snapshot("C:", timeout=1.5) as s, s.open() as disk:
+        assert disk.metadata.exclusions == ("\\first",)
+    assert endless.is_set()
+    assert "more files could be left out" in caplog.text
+
+
+def test_looking_for_files_ends_when_the_snapshot_is_released(
+    fake_vss: FakeVss, endless: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_held, "_RELEASE_BUDGET", 0.2)
+    snapshot = Snapshot("C:", timeout=math.inf)
+    snapshot.create()
+    readers: list[BlockReader] = []
+
+    def look() -> None:
+        with contextlib.suppress(ClosedError):  # it ends as one or the other, by what is released first
+            readers.append(snapshot.open())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    assert endless.wait(10)
+    with pytest.raises(SnapshotTimeoutError, match="wait for open"):
+        snapshot.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert all(reader.closed for reader in readers)
+    assert not fake_vss.shadows
 
 
 class Naming(MemoryProvider):

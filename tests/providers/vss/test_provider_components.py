@@ -16,7 +16,7 @@ from vsssnap import Consistency, Snapshot, open_image, save_image
 from vsssnap.errors import DeviceReadError, SnapshotError, SnapshotPermissionError, UsageError
 from vsssnap.formats.qcow2 import Qcow2Options
 from vsssnap.formats.vhdx import VhdxOptions
-from vsssnap.testing.fake_vss import FakeComponent, FakeFiles, FakeVss, FakeWriter
+from vsssnap.testing.fake_vss import FakeComponent, FakeFile, FakeFiles, FakeVss, FakeWriter
 from vsssnap.testing.fake_vss.requester import FakeBackupComponents
 from vsssnap.vss import (
     BackupKind,
@@ -67,6 +67,33 @@ def test_components_on_the_volumes_are_named_and_told_of_their_success(
     calls = [call.split("::")[-1] for call in fake_vss.calls]
     assert calls.index("AddComponent") < calls.index("StartSnapshotSet")
     assert calls.index("SetBackupSucceeded") < calls.index("BackupComplete")
+
+
+def test_what_files_not_to_snapshot_takes_of_a_component_is_told(
+    fake_vss: FakeVss, sql: FakeWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SystemRoot", r"C:\Windows")
+    key = r"SYSTEM\CurrentControlSet\Control\BackupRestore\FilesNotToSnapshot"
+    fake_vss.registry[key] = {"x": [r"C:\*.tmp /s", r"C:\Windows\sql\shop.mdf"]}
+    fake_vss.volumes[0].files = {
+        "\\logs\\2026\\a.tmp": FakeFile(((2, 1),)),
+        "\\logs\\kept.log": FakeFile(((3, 1),)),
+        "\\logs2\\b.tmp": FakeFile(((4, 1),)),
+        "\\Windows\\SQL\\Shop.mdf": FakeFile(((5, 1),)),
+        "\\Windows\\SQL\\below\\shop.tmp": FakeFile(((6, 1),)),
+    }
+    writer = "SqlServerWriter: SERVER\\shop"
+    expected = [
+        rf"{writer}\logs is without \logs\2026\a.tmp (FilesNotToSnapshot: C:\*.tmp /s).",
+        rf"{writer} is without \Windows\sql\Shop.mdf (FilesNotToSnapshot: C:\Windows\sql\shop.mdf).",
+    ]
+    with Snapshot("C:", options=ALL) as s:
+        with s.open() as disk:
+            assert [note for note in disk.metadata.notes if "FilesNotToSnapshot" in note] == expected
+        with s.open(exclude=()) as disk:
+            assert not any("FilesNotToSnapshot" in note for note in disk.metadata.notes)
+    with Snapshot("C:") as s, s.open() as disk:  # no component is backed up
+        assert not any("FilesNotToSnapshot" in note for note in disk.metadata.notes)
 
 
 def test_a_mounted_folder_is_another_volume(fake_vss: FakeVss, sql: FakeWriter) -> None:

@@ -15,6 +15,7 @@ import fnmatch
 import logging
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vsssnap._win32 import listing, registry, volumes
@@ -25,10 +26,12 @@ from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.providers.base import LeftOut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from vsssnap._deadline import Deadline
     from vsssnap._win32.devices import Clusters
     from vsssnap._win32.dll import System
+    from vsssnap._win32.writer_metadata import FileSet
 
 _log = logging.getLogger("vsssnap.vss")
 
@@ -39,6 +42,7 @@ _STORAGE = "{3808876b-c176-4e48-b7ae-04046e6cc752}"
 _MOST_FILES = 100_000  # of one volume, and
 _MOST_PIECES = 1_000_000  # runs of clusters of them
 _DEEP = 64  # folders in one another
+_MOST_NAMED = 10  # files of a component that a note names
 _VARIABLE = re.compile(r"%([^%\\]+)%")
 
 
@@ -46,11 +50,34 @@ class _Enough(Exception):
     """More is not looked for; what was found by then is left out."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Owned:
+    """Files of a component, on the volume."""
+
+    owner: str
+    folder: str  # lower case, with a backslash at its end
+    name: re.Pattern[str]
+    recursive: bool
+
+    def holds(self, path: str) -> bool:
+        folder, _, name = path.rpartition("\\")
+        folder = folder.lower() + "\\"
+        there = folder.startswith(self.folder) if self.recursive else folder == self.folder
+        return there and self.name.fullmatch(name) is not None
+
+
 class Finder:
     """Looks for files on one shadow copy."""
 
     def __init__(
-        self, system: System, device: str, volume: str, *, environment: Mapping[str, str] | None = None
+        self,
+        system: System,
+        device: str,
+        volume: str,
+        *,
+        deadline: Deadline,
+        owners: Iterable[tuple[str, FileSet]] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Describe it.
 
@@ -58,6 +85,9 @@ class Finder:
             system: The libraries.
             device: The shadow copy, without a backslash at its end.
             volume: GUID path of its volume.
+            deadline: Until when files are looked for; what was not found by then is kept.
+            owners: Files that components of the backup have, by the component's name: such a one that
+                is left out is told of.
             environment: Variables for patterns; by default those of this process.
         """
         self._system = system
@@ -70,7 +100,16 @@ class Finder:
             self._roots = volumes.mount_points(system, volume)
         except WindowsCallError:
             self._roots = []
+        self._deadline = deadline
+        self._owned = list(self._owned_here(owners))
         self._files = self._pieces = 0
+        self._gone: list[str] = []
+
+    def _owned_here(self, owners: Iterable[tuple[str, FileSet]]) -> Iterator[_Owned]:
+        for owner, files in owners:
+            inside = self._inside(self._filled(files.alternate or files.path).rstrip("\\") + "\\")
+            if inside is not None:
+                yield _Owned(owner, inside.lower(), _pattern(files.spec or "*"), files.recursive)
 
     def find(self, kinds: frozenset[str]) -> tuple[LeftOut, ...]:
         """The files of some kinds, each a value of `vsssnap.Exclusion`."""
@@ -87,7 +126,8 @@ class Finder:
                 if kind == "hibernation" and extents and _holds_system(raw, extents[0].offset, sector_size):
                     _log.info("%s holds a hibernated system and is kept", path)
                 elif extents:
-                    found.append(LeftOut(kind=kind, path=path, extents=tuple(extents)))
+                    notes = self._lacking(path) if kind == "not-in-snapshot" else ()
+                    found.append(LeftOut(kind=kind, path=path, extents=tuple(extents), notes=notes))
         except _Enough:
             _log.warning("%s: more files could be left out than are looked for", self._device)
         except WindowsCallError as exc:
@@ -95,6 +135,21 @@ class Finder:
         finally:
             raw.close()
         return tuple(found)
+
+    def _lacking(self, line: str) -> tuple[str, ...]:
+        """What to tell of components whose files a line of FilesNotToSnapshot has left out."""
+        owned: dict[str, list[str]] = {}
+        for path in self._gone if self._owned else ():
+            for owner in {each.owner for each in self._owned if each.holds(path)}:
+                owned.setdefault(owner, []).append(path)
+        notes = []
+        for owner, paths in sorted(owned.items()):
+            more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
+            notes.append(
+                f"{owner} is without {', '.join(paths[:_MOST_NAMED])}{more} (FilesNotToSnapshot: {line})."
+            )
+            _log.warning("%s", notes[-1])
+        return tuple(notes)
 
     def _wanted(self, kinds: frozenset[str]) -> Iterator[tuple[str, str, Iterator[str]]]:
         """Kind, what the metadata say, and the files, by their paths on the volume."""
@@ -186,18 +241,25 @@ class Finder:
             elif pattern.fullmatch(entry.name):
                 yield path
 
-    def _entries(self, folder: str) -> Sequence[listing.Entry]:
+    def _entries(self, folder: str) -> Iterator[listing.Entry]:
         try:
-            return list(listing.entries(self._system, self._device + folder))
+            for entry in listing.entries(self._system, self._device + folder):
+                self._go_on()
+                yield entry
         except WindowsCallError as exc:
             _log.info("%s is not looked into: %s", folder, exc)
-            return ()
+
+    def _go_on(self) -> None:
+        if self._deadline.cancelled or not self._deadline.left():
+            raise _Enough
 
     # Where they lie.
 
     def _extents(self, files: Iterator[str], clusters: Clusters, size: int) -> list[Extent]:
         found: list[Extent] = []
+        self._gone = []
         for path in files:
+            self._go_on()
             try:
                 links, runs = listing.clusters_of(self._system, self._device + path)
             except WindowsCallError as exc:
@@ -214,6 +276,8 @@ class Finder:
             if self._files > _MOST_FILES or self._pieces > _MOST_PIECES:
                 raise _Enough
             found += [Extent(at, length, ExtentKind.EXCLUDED) for at, length in placed]
+            if placed:
+                self._gone.append(path)
         return sorted(found, key=lambda extent: extent.offset)
 
 

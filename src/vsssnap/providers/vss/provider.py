@@ -52,6 +52,7 @@ __all__ = ["VssProvider"]
 _log = logging.getLogger("vsssnap.vss")
 
 _ASK_BUDGET = 30.0  # seconds for asking whether shadow copies exist
+_LOOK_BUDGET = 600.0  # seconds for finding files to leave out, where nobody has said how long
 _UNELEVATED = "this process has no administrator's token: start it elevated (Run as administrator)"
 
 
@@ -74,6 +75,8 @@ class VssProvider(Provider):
         self._maps: dict[str, ClusterMap | None] = {}
         self._left_out: dict[tuple[str, frozenset[str]], tuple[LeftOut, ...]] = {}
         self._mapping = threading.Lock()
+        self._looking = _LOOK_BUDGET
+        self._released = threading.Event()
         self._steps: list[ProviderStep] = []
 
     def unusable(self) -> str:
@@ -127,6 +130,7 @@ class VssProvider(Provider):
         if not options.allow_unelevated and not _is_elevated(system):
             raise SnapshotPermissionError(f"no shadow copy: {_UNELEVATED}")
         self._named = names.resolve(system, request.volumes)
+        self._looking = deadline.seconds
         self.completing += options.timeouts.backup_complete + options.timeouts.ask_writers
         self._requester = requester = Requester(
             system=system,
@@ -237,8 +241,14 @@ class VssProvider(Provider):
         with self._mapping:
             if (volume.device, kinds) not in self._left_out:
                 device = self._requester.copies[volume.device].device
-                found = Finder(self._system, device, volume.device).find(kinds) if kinds else ()
-                self._left_out[volume.device, kinds] = found
+                finder = Finder(
+                    self._system,
+                    device,
+                    volume.device,
+                    deadline=Deadline(self._looking, cancelled=self._released),
+                    owners=self._requester.owned_files() if isinstance(self._requester, Requester) else (),
+                )
+                self._left_out[volume.device, kinds] = finder.find(kinds) if kinds else ()
             return self._left_out[volume.device, kinds]
 
     def alive(self) -> None:
@@ -321,6 +331,7 @@ class VssProvider(Provider):
             SnapshotTimeoutError: VSS hangs; it is done by the worker's thread as soon as it does not.
             SnapshotError: AbortBackup failed; everything is released all the same.
         """
+        self._released.set()  # ends what is looked for meanwhile, which has the lock
         with self._mapping:
             maps = list(self._maps.values())
             self._maps.clear()

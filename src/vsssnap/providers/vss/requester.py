@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from vsssnap._deadline import Deadline
     from vsssnap._win32.backup_components import ShadowCopy, WriterStatus
     from vsssnap._win32.dll import System
-    from vsssnap._win32.writer_metadata import WriterMetadata
+    from vsssnap._win32.writer_metadata import FileSet, WriterMetadata
 
 _log = logging.getLogger("vsssnap.vss")
 
@@ -306,6 +306,13 @@ class Requester:
         self.need_writers = False  # the copy is made: what they report now changes nothing about it
 
     # Not steps.
+
+    def owned_files(self) -> list[tuple[str, FileSet]]:
+        """The files of the components that are backed up, by the names of these."""
+        chosen = self.choice.candidates if self.choice is not None else []
+        return [
+            (one.name, files) for one in chosen if one.state != "left out" for files in one.component.files
+        ]
 
     def complete(self, deadline: Deadline) -> None:
         """The copies are made and good: tell the writers, if any take part."""
