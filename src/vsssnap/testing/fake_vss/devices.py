@@ -25,6 +25,8 @@ from vsssnap.testing.fake_vss import layouts
 from vsssnap.testing.fake_vss.files import OpenFile, find_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vsssnap.testing.fake_vss.machine import Machine
     from vsssnap.testing.fake_vss.parts import FakeDisk, FakeShadow, FakeVolume
     from vsssnap.testing.fake_vss.pending import Pending
@@ -360,13 +362,20 @@ class Devices:
             return self._pending.complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
         first -= first % _BITMAP_STEP
         rest = volume.clusters - first
-        bits = bytearray(-(-rest // 8))
-        for index in range(rest):
-            if not any(start <= first + index < start + count for start, count in free):
-                bits[index // 8] |= 1 << index % 8
-        given = bits[: min(len(bits), out_size - head, self._machine.most_bitmap)]
+        room = 8 * min(out_size - head, self._machine.most_bitmap)
+        given = _used(first, min(rest, room), free)
         made = ffi.cast("VOLUME_BITMAP_BUFFER *", out)
         made.StartingLcn, made.BitmapSize = first, rest
-        ffi.memmove(ffi.cast("char *", out) + head, bytes(given), len(given))
-        code = Win32Error.ERROR_MORE_DATA if len(given) < len(bits) else 0
+        ffi.memmove(ffi.cast("char *", out) + head, given, len(given))
+        code = Win32Error.ERROR_MORE_DATA if rest > room else 0
         return self._pending.complete(over, code, head + len(given))
+
+
+def _used(first: int, count: int, free: Iterable[tuple[int, int]]) -> bytes:
+    """A bit for each cluster from ``first`` on, the lowest of each byte first; 1 is in use."""
+    bits = (1 << count) - 1
+    for start, length in free:
+        begin, end = max(start, first) - first, min(start + length, first + count) - first
+        if begin < end:
+            bits &= ~(((1 << end - begin) - 1) << begin)
+    return bits.to_bytes(-(-count // 8), "little")
