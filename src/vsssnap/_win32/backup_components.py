@@ -308,20 +308,20 @@ class BackupComponents:
         check(this.lpVtbl.StartSnapshotSet(this, out), "StartSnapshotSet")
         return uuid_of(out)
 
-    def is_volume_supported(self, volume: str, provider: UUID = GUID_NULL) -> bool:
-        """Whether a provider (any, by default) can copy a volume."""
+    def is_volume_supported(self, volume: str, provider: UUID = GUID_NULL, *, shown: str = "") -> bool:
+        """Whether a provider (any, by default) can copy a volume; ``shown`` is its name in messages."""
         this = self._this()
         out, given = ffi.new("BOOL *"), guid(provider)
         name = wide(volume)
-        check(this.lpVtbl.IsVolumeSupported(this, given[0], name, out), "IsVolumeSupported", volume)
+        check(this.lpVtbl.IsVolumeSupported(this, given[0], name, out), "IsVolumeSupported", shown or volume)
         return bool(out[0])
 
-    def add_to_snapshot_set(self, volume: str, provider: UUID = GUID_NULL) -> UUID:
+    def add_to_snapshot_set(self, volume: str, provider: UUID = GUID_NULL, *, shown: str = "") -> UUID:
         """Add a volume, named with a backslash at the end; gives the shadow copy's id."""
         this = self._this()
         out, given = ffi.new("VSS_ID *"), guid(provider)
         name = wide(volume)
-        check(this.lpVtbl.AddToSnapshotSet(this, name, given[0], out), "AddToSnapshotSet", volume)
+        check(this.lpVtbl.AddToSnapshotSet(this, name, given[0], out), "AddToSnapshotSet", shown or volume)
         return uuid_of(out)
 
     def snapshot(self, snapshot_id: UUID) -> ShadowCopy:

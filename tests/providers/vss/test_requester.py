@@ -194,6 +194,31 @@ def test_a_volume_that_no_provider_copies_is_named(vss: FakeVss) -> None:
     assert called(vss, "AbortBackup") == 1
 
 
+@pytest.mark.parametrize("order", [("C:", "V:"), ("V:", "C:")])
+def test_a_volume_in_a_virtual_disk_is_not_of_one_instant_with_its_host(
+    vss: FakeVss, order: tuple[str, str]
+) -> None:
+    inner = vss.add_volume("V:\\", host=vss.volumes[0])
+    expected = rf"^{order[1]}\\: a volume in a virtual disk and .* cannot be in one set"
+    with pytest.raises(ProviderUnavailableError, match=expected) as caught:
+        Snapshot(*order, provider="vss").create()
+    assert (caught.value.code, caught.value.retryable) == (0x8004232C, False)
+    assert "one after the other" in caught.value.hint
+    assert called(vss, "AbortBackup") == 1
+    inner.pwrite(b"at its own instant", 0)
+    for volume in order:  # what the hint says
+        with Snapshot(volume, provider="vss") as s, s.open() as disk:
+            assert disk.pread(18, 0) == (b"at its own instant" if volume == "V:" else bytes(18))
+
+
+@pytest.mark.parametrize("step", ["IsVolumeSupported", "AddToSnapshotSet"])
+def test_a_volume_that_fails_is_named_as_people_know_it(vss: FakeVss, step: str) -> None:
+    vss.add_volume("D:\\")
+    vss.faults.fail(step, NOT_FOUND, skip=1)
+    with pytest.raises(SnapshotError, match=r"^D:\\: there is no such volume"):
+        Snapshot("C:", "D:", provider="vss").create()
+
+
 def test_an_abort_that_fails_is_a_note_on_the_first_error(vss: FakeVss) -> None:
     vss.faults.fail("AddToSnapshotSet", NO_STORAGE)
     vss.faults.fail("AbortBackup", UNEXPECTED)

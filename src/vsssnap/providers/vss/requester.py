@@ -253,11 +253,10 @@ class Requester:
         provider = self.options.provider_id()
         for name in self.names:
             deadline.check("AddToSnapshotSet")
-            if not self._vss.is_volume_supported(name, provider):
-                raise error_for(
-                    HResult.VSS_E_VOLUME_NOT_SUPPORTED, "IsVolumeSupported", existing.shown(self.system, name)
-                )
-            self._ids[name] = self._vss.add_to_snapshot_set(name, provider)
+            shown = existing.shown(self.system, name)
+            if not self._vss.is_volume_supported(name, provider, shown=shown):
+                raise error_for(HResult.VSS_E_VOLUME_NOT_SUPPORTED, "IsVolumeSupported", shown)
+            self._ids[name] = self._vss.add_to_snapshot_set(name, provider, shown=shown)
 
     def prepare_writers(self, deadline: Deadline) -> None:
         """PrepareForBackup."""

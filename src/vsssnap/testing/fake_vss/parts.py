@@ -96,6 +96,7 @@ class FakeVolume:
         cluster_size: Bytes.
         id: Its GUID.
         storage: Its shadow storage, if it has any.
+        host: The volume that holds the virtual disk that it lies in.
         in_use: Whether files of it are open, so that it cannot be locked.
         readonly: Whether it is write-protected.
         disk: Number of the disk that it lies on, and its first byte there.
@@ -121,6 +122,7 @@ class FakeVolume:
     first_cluster: int | None = None
     id: UUID = field(default_factory=uuid.uuid4)
     storage: FakeStorage | None = None
+    host: FakeVolume | None = None
     in_use: bool = False
     readonly: bool = False
     disk: tuple[int, int] = (0, 1 << 20)

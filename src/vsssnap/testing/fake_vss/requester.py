@@ -150,7 +150,7 @@ class FakeBackupComponents(WriterSlots):
         return maker
 
     def AddToSnapshotSet(self, name: CData, provider: CData, out: CData) -> int:
-        """After StartSnapshotSet; 64 volumes at most, each once."""
+        """After StartSnapshotSet; 64 volumes at most, each once, none in a virtual disk of another."""
         if self.set_id is None or self.prepared or self.done or self.aborted:
             return _BAD
         found = self._volume(name, id_of(provider))
@@ -163,6 +163,9 @@ class FakeBackupComponents(WriterSlots):
             return HResult.VSS_E_OBJECT_ALREADY_EXISTS
         if len(self.shadows) >= MOST_VOLUMES:
             return HResult.VSS_E_MAXIMUM_NUMBER_OF_VOLUMES_REACHED
+        deep = found.host is not None and found.host.host is not None
+        if deep or any(s.volume is found.host or s.volume.host is found for s in self.shadows):
+            return HResult.VSS_E_NESTED_VOLUME_LIMIT
         number = self.machine.next_number()
         shadow = FakeShadow(uuid.uuid4(), self.set_id, found, number, self.context or 0, provider_id=maker)
         self.shadows.append(shadow)
