@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vsssnap._deadline import Deadline
-from vsssnap._win32.backup_components import BackupComponents
-from vsssnap._win32.operations import wait
 from vsssnap.providers.vss import existing, names
 from vsssnap.providers.vss.components import full_path
+from vsssnap.providers.vss.gathering import gathered
 from vsssnap.providers.vss.management import run
 
 if TYPE_CHECKING:
@@ -60,21 +59,12 @@ def list_components(*, timeout: float = 300.0) -> list[WriterComponent]:
         SnapshotTimeoutError: a writer does not answer.
     """
     deadline = Deadline(timeout)
-    gathered: list[WriterMetadata] = []
     found: list[WriterComponent] = []
 
     def ask(system: System) -> None:
-        vss = BackupComponents(system)
-        try:
-            vss.initialize_for_backup()
-            try:
-                wait(vss.gather_writer_metadata(), deadline, "GatherWriterMetadata")
-                gathered.extend(vss.writer_metadata(components=True))
-            finally:
-                vss.free()
-        finally:
-            vss.release()
-        found.extend(_described(system, gathered))
+        with gathered(system, deadline) as vss:
+            writers = vss.writer_metadata(components=True)
+        found.extend(_described(system, writers))
 
     run(ask, deadline, "list components of VSS writers")
     return found

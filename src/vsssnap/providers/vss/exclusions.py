@@ -18,12 +18,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vsssnap._win32 import listing, registry, volumes
+from vsssnap._win32 import listing, registry
 from vsssnap._win32.constants import Win32Error
 from vsssnap._win32.devices import RawDevice
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.providers.base import LeftOut
+from vsssnap.providers.vss import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -96,10 +97,7 @@ class Finder:
             name.upper(): value
             for name, value in (os.environ if environment is None else environment).items()
         }
-        try:
-            self._roots = volumes.mount_points(system, volume)
-        except WindowsCallError:
-            self._roots = []
+        self._roots = names.mounted(system, volume)
         self._deadline = deadline
         self._owned = list(self._owned_here(owners))
         self._files = self._pieces = 0

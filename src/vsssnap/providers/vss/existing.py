@@ -12,12 +12,12 @@ from vsssnap._units import format_size
 from vsssnap._version import __version__
 from vsssnap._win32 import targets, volumes
 from vsssnap._win32.constants import SnapshotAttributes, SnapshotContext, SnapshotState
-from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult
 from vsssnap._win32.management import ShadowStorageManager
 from vsssnap._win32.shadow_copies import ShadowCopies
 from vsssnap.errors import SnapshotError, SnapshotLostError
 from vsssnap.providers.base import SnapshotRecord
+from vsssnap.providers.vss import names
 from vsssnap.providers.vss.journal import Journal
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ _WHY = "source volsnap in the System event log says why; often shadow storage wa
 
 def shown(system: System, volume: str) -> str:
     """A volume as people know it: where it is mounted."""
-    try:
-        return ", ".join(volumes.mount_points(system, volume)) or volume
-    except WindowsCallError:
-        return volume
+    return ", ".join(names.mounted(system, volume)) or volume
 
 
 def storage_note(system: System, volume: str) -> str:

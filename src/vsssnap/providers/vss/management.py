@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 
 from vsssnap._deadline import Deadline
 from vsssnap._units import whole
-from vsssnap._win32 import dll, volumes
-from vsssnap._win32.backup_components import BackupComponents
+from vsssnap._win32 import dll
 from vsssnap._win32.constants import VSS_ASSOC_NO_MAX_SPACE
 from vsssnap._win32.failures import error_for
-from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult
 from vsssnap._win32.management import ShadowStorageManager
 from vsssnap._win32.management import providers as registered
 from vsssnap._win32.operations import wait
 from vsssnap.errors import ProviderUnavailableError
 from vsssnap.providers.vss import names, writers
+from vsssnap.providers.vss.gathering import gathered
 from vsssnap.providers.vss.worker import run_once
 
 if TYPE_CHECKING:
@@ -89,17 +88,9 @@ def list_writers(*, timeout: float = 300.0) -> list[WriterReport]:
     found: list[WriterReport] = []
 
     def ask(system: System) -> None:
-        vss = BackupComponents(system)
-        try:
-            vss.initialize_for_backup()
-            try:
-                wait(vss.gather_writer_metadata(), deadline, "GatherWriterMetadata")
-                wait(vss.gather_writer_status(), deadline, "GatherWriterStatus")
-                found.extend(map(writers.report, vss.writer_status()))
-            finally:
-                vss.free()
-        finally:
-            vss.release()
+        with gathered(system, deadline) as vss:
+            wait(vss.gather_writer_status(), deadline, "GatherWriterStatus")
+            found.extend(map(writers.report, vss.writer_status()))
 
     run(ask, deadline, "list VSS writers")
     return sorted(found, key=lambda report: report.name.casefold())
@@ -205,10 +196,7 @@ def _described(system: System, area: DiffArea) -> ShadowStorage:
 
 
 def _mounted(system: System, volume: str) -> str:
-    try:
-        return next(iter(volumes.mount_points(system, volume)), volume)
-    except WindowsCallError:
-        return volume
+    return next(iter(names.mounted(system, volume)), volume)
 
 
 def current_system(step: str) -> System:

@@ -68,6 +68,14 @@ def resolve(system: System, asked: Iterable[object]) -> list[Named]:
     return found
 
 
+def mounted(system: System, volume: str) -> list[str]:
+    """Where a volume is mounted; nothing if that cannot be told."""
+    try:
+        return volumes.mount_points(system, volume)
+    except WindowsCallError:
+        return []
+
+
 def component_volumes(system: System) -> Callable[[Component], set[str]]:
     """A function that gives the GUID paths of the volumes that a component's files lie on.
 

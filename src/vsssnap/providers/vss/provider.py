@@ -178,10 +178,7 @@ class VssProvider(Provider):
         """The facts of one volume, from its shadow copy."""
         assert self._system is not None and self._requester is not None  # noqa: S101, PT018 - take has checked
         copy = self._requester.copies[volume]
-        try:
-            mounted = volumes.mount_points(self._system, volume)
-        except WindowsCallError:
-            mounted = []
+        mounted = names.mounted(self._system, volume)
         shown = mounted[0] if mounted else volume
         with ShadowReader(self._system, copy.device) as reader:
             if not reader.tail_captured:

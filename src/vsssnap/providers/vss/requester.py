@@ -27,7 +27,7 @@ from vsssnap.errors import (
     SnapshotError,
 )
 from vsssnap.providers.base import ProviderStep
-from vsssnap.providers.vss import existing, names, sequence, stamps, writers
+from vsssnap.providers.vss import existing, gathering, names, sequence, stamps, writers
 from vsssnap.providers.vss.components import Choice
 from vsssnap.providers.vss.journal import Entry, Journal
 from vsssnap.providers.vss.options import BackupKind, ComSecurity, VssOptions
@@ -184,14 +184,8 @@ class Requester:
             return
         known: list[WriterMetadata] = []
         if any(writers.as_id(item) is None for item in excluded):
-            scout = BackupComponents(self.system)
-            try:
-                scout.initialize_for_backup()
-                wait(scout.gather_writer_metadata(), deadline, "GatherWriterMetadata")
+            with gathering.gathered(self.system, deadline) as scout:
                 known = scout.writer_metadata()
-            finally:
-                scout.free()
-                scout.release()
         self._vss.disable_writer_classes(writers.excluded_ids(excluded, known))
 
     def gather_writers(self, deadline: Deadline) -> None:
