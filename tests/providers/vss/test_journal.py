@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import pytest
 from vsssnap import Snapshot, list_snapshots, purge
 from vsssnap.errors import SnapshotError, SnapshotPermissionError, UsageError
 from vsssnap.providers import SnapshotRecord, by_name
+from vsssnap.providers.vss.journal import Journal
 from vsssnap.testing.fake_vss import FakeShadow, FakeVolume, FakeVss
 from vsssnap.vss import purge_orphans
 
@@ -113,6 +115,27 @@ def test_what_was_closed_is_meant_to_stay(fake_vss: FakeVss, volume: FakeVolume)
     Snapshot.attach(s.id, own=True).close()
     assert not fake_vss.shadows
     assert names(fake_vss) == []
+
+
+@pytest.mark.parametrize("call", ["close", "unlink", "replace"])
+def test_what_is_meant_to_stay_is_never_seen_as_left_behind(
+    fake_vss: FakeVss, volume: FakeVolume, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    seen: list[tuple[bool, bool]] = []
+    original, busy = getattr(os, call), threading.Lock()
+
+    def look(*arguments: object) -> None:
+        original(*arguments)
+        if busy.acquire(blocking=False):  # another process looks right after each change
+            seen.extend((one.alive, one.kept) for one in Journal(fake_vss).records().values())
+            busy.release()
+
+    with Snapshot("C:", persistent=True) as s:
+        monkeypatch.setattr(os, call, look)
+    monkeypatch.undo()
+    assert all(alive or kept for alive, kept in seen)
+    assert names(fake_vss) == [".kept"]
+    Snapshot.attach(s.id, own=True).close()
 
 
 def test_a_set_that_ends_with_its_process_is_on_record_as_long(fake_vss: FakeVss, volume: FakeVolume) -> None:

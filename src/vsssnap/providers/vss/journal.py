@@ -69,8 +69,8 @@ class Record:
 class Entry:
     """The record of a set that this process makes."""
 
-    def __init__(self, path: str, fd: int) -> None:
-        self._path, self._fd = path, fd
+    def __init__(self, path: str, fd: int, content: bytes) -> None:
+        self._path, self._fd, self._content = path, fd, content
 
     def _close(self) -> bool:
         fd, self._fd = self._fd, -1
@@ -80,8 +80,11 @@ class Entry:
 
     def keep(self) -> None:
         """The shadow copies stay, and are meant to."""
-        if self._close():
-            _attempt("keep", lambda: os.replace(self._path, self._path.removesuffix(_TAKING) + _KEPT))
+        if self._fd >= 0:
+            # The new record before the claim is given up: between the two others would see an orphan.
+            _keep(self._path.removesuffix(_TAKING), self._content)
+            self._close()
+            _attempt("remove", lambda: os.unlink(self._path))
 
     def forget(self) -> None:
         """The shadow copies are gone."""
@@ -126,7 +129,8 @@ class Journal:
             if not self._folder:
                 raise FileNotFoundError(f"there is no {_BASE}")
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            return Entry(path, _claims.create(path, json.dumps(content).encode()))
+            encoded = json.dumps(content).encode()
+            return Entry(path, _claims.create(path, encoded), encoded)
         except OSError as exc:
             if not persistent:
                 _log.warning("the set %s is not in the journal: %s", set_id, exc)
@@ -153,6 +157,8 @@ class Journal:
                 _log.info("%s in the journal cannot be read: %s", name, exc)
                 continue
             set_id, kept = UUID(match[1]), match[2] == _KEPT
+            # Looked for after the claim, which is given up last; see `Entry.keep`.
+            kept = kept or os.path.exists(path.removesuffix(_TAKING) + _KEPT)
             found[set_id] = _record(set_id, content, kept=kept, alive=alive)
         return found
 
@@ -170,13 +176,20 @@ class Journal:
         record = self.records().get(set_id)
         if record is not None and not record.kept and not record.alive:
             path = os.path.join(self._folder, str(set_id))
-            _attempt("keep", lambda: os.replace(path + _TAKING, path + _KEPT))
+            with contextlib.suppress(OSError):
+                _keep(path, _claims.read(path + _TAKING, _MOST)[0])
+                os.unlink(path + _TAKING)
 
     def forget(self, set_id: UUID) -> None:
         """A set is gone."""
         for suffix in (_TAKING, _KEPT):
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self._folder, f"{set_id}{suffix}"))
+
+
+def _keep(path: str, content: bytes) -> None:
+    """Write the record of a set that is meant to stay, claimed by nobody."""
+    _attempt("keep", lambda: os.close(_claims.create(path + _KEPT, content)))
 
 
 def _attempt(what: str, change: Callable[[], None]) -> None:
