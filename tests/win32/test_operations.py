@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -67,6 +68,14 @@ def test_a_wait_that_fails_while_it_is_pending_is_drained(vss: FakeVss) -> None:
         wait(begun(vss), Deadline(10), "Step")
     assert caught.value.code == HResult.E_ACCESSDENIED
     assert "IVssAsync::Cancel" in vss.calls
+
+
+def test_a_wait_that_always_fails_is_not_asked_in_a_circle(vss: FakeVss) -> None:
+    vss.faults.delay("Step", deaf=1.0)
+    vss.faults.fail("Step", HResult.E_ACCESSDENIED, where="wait", times=math.inf)
+    with pytest.raises(SnapshotError):
+        wait(begun(vss), Deadline(10), "Step")
+    assert vss.calls.count("IVssAsync::Wait") < 10
 
 
 def test_a_cancel_that_fails_is_a_note(vss: FakeVss) -> None:

@@ -9,6 +9,7 @@ an operation of it is pending leaves VSS busy for every requester on the machine
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from vsssnap._win32._ffi import ffi
@@ -54,6 +55,8 @@ def wait(operation: Reference, deadline: Deadline, step: str) -> None:
                     deadline.check(step)
                 except (CancelledError, SnapshotTimeoutError) as exc:
                     stopped = _stop(pointer, step, exc)
+            if failed(waited):  # a Wait that does not wait; what it is about may end all the same
+                time.sleep(SLICE)
             waited, outcome = _look(pointer, SLICE if stopped else _slice(deadline))
         if stopped is not None:
             _log.debug("%s: stopped, and ended as %s", step, name_of(outcome))

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import math
 import threading
 import time
 
 import pytest
 
+from vsssnap import Snapshot
 from vsssnap._deadline import Deadline
-from vsssnap.errors import CancelledError, SnapshotTimeoutError
+from vsssnap._win32 import com
+from vsssnap.errors import CancelledError, ClosedError, SnapshotError, SnapshotTimeoutError
 from vsssnap.providers.vss import worker as module
 from vsssnap.providers.vss.worker import Worker
 from vsssnap.testing.fake_vss import FakeVss
@@ -70,6 +73,39 @@ def test_cancel_is_noticed_within_half_a_second(worker: Worker, monkeypatch: pyt
     assert time.monotonic() - started < 5  # a busy machine may be slow; a hang would take 10 s
     free.set()
     end(worker)
+
+
+@pytest.mark.parametrize("error", [OSError("no such function"), AttributeError("CoInitializeEx")])
+def test_a_thread_that_cannot_begin_says_so_at_once(
+    fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(com, "enter_apartment", fail)
+    worker = Worker(fake_vss, "test-worker")
+    for _ in range(2):
+        with pytest.raises(type(error)):
+            worker.call(lambda: None, Deadline(math.inf), "nothing")
+    end(worker)
+
+
+def test_no_thread_to_be_had_is_an_error_of_the_library(
+    fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    fake_vss.add_volume("C:\\")
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(SnapshotError, match="can't start new thread"):
+        Snapshot("C:").create()
+
+
+def test_a_call_after_the_end_is_refused_at_once(worker: Worker) -> None:
+    end(worker)
+    with pytest.raises(ClosedError, match="ask: the shadow copy was released"):
+        worker.call(lambda: None, Deadline(math.inf), "ask")
 
 
 def test_the_apartment_is_left_at_the_end(fake_vss: FakeVss, worker: Worker) -> None:

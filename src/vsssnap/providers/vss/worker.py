@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vsssnap._win32 import com
-from vsssnap.errors import CancelledError, SnapshotError, SnapshotTimeoutError
+from vsssnap.errors import CancelledError, ClosedError, SnapshotError, SnapshotTimeoutError
 
 if TYPE_CHECKING:
     from vsssnap._deadline import Deadline
@@ -47,17 +47,24 @@ class Worker:
         self._system = system
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._failed: BaseException | None = None
+        self._stopped = False
+        self._stopping = threading.Lock()
         self.hanging = False
         # A daemon, for the interpreter waits for all others before it runs what releases us.
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as exc:  # "can't start new thread", or the interpreter is ending
+            raise SnapshotError(
+                f"no thread for VSS can be started: {exc}", hint="end what has so many threads"
+            ) from exc
 
     def _main(self) -> None:
         entered = False
         try:
             com.enter_apartment(self._system)
             entered = True
-        except SnapshotError as exc:
+        except BaseException as exc:  # nobody may wait for a thread that is not there
             self._failed = exc
         while (job := self._jobs.get()) is not None:
             try:
@@ -82,9 +89,13 @@ class Worker:
         Raises:
             SnapshotTimeoutError, CancelledError: it did not end in time; it goes on on the thread, and
                 what is called next waits for it.
+            ClosedError: the thread was told to end.
         """
         job = _Job(run)
-        self._jobs.put(job)
+        with self._stopping:
+            if self._stopped:
+                raise ClosedError(f"{step}: the shadow copy was released", hint="take a new snapshot")
+            self._jobs.put(job)
         give_up: float | None = None
         try:
             while not job.done.wait(_TICK):
@@ -107,7 +118,9 @@ class Worker:
 
     def stop(self) -> None:
         """End the thread after what was called; does not wait for it.  Idempotent."""
-        self._jobs.put(None)
+        with self._stopping:
+            self._stopped = True
+            self._jobs.put(None)
 
     def join(self, seconds: float) -> bool:
         """Wait for the end; False if it has not come."""
