@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from vsssnap._deadline import Deadline
-from vsssnap.errors import VssSnapError
+from vsssnap.errors import SnapshotPermissionError, VssSnapError
 from vsssnap.providers import choice
 
 if TYPE_CHECKING:
     from vsssnap.providers.base import SnapshotRecord
 
+_log = logging.getLogger("vsssnap.snapshot")
+
 
 def list_snapshots() -> list[SnapshotRecord]:
     """The snapshots on this machine that the installed providers can see.
 
-    A provider that cannot be used here is left out; `vsssnap.providers.available` says why.
+    A provider that cannot be used here is left out; `vsssnap.providers.available` says why.  If this
+    process may not see the snapshots of one, the log says so.
     """
+    records, unseen = survey()
+    for name, reason in unseen.items():
+        _log.warning("provider %s: %s", name, reason)
+    return records
+
+
+def survey() -> tuple[list[SnapshotRecord], dict[str, str]]:
+    """The snapshots that can be seen, and why those of which provider cannot be."""
     records: list[SnapshotRecord] = []
+    unseen: dict[str, str] = {}
     for name, problem in choice.available().items():
         if not problem:
-            records += choice.by_name(name).list()
-    return records
+            try:
+                records += choice.by_name(name).list()
+            except SnapshotPermissionError as exc:
+                unseen[name] = exc.message
+    return records, unseen
 
 
 def purge(*, timeout: float = 600.0) -> list[SnapshotRecord]:

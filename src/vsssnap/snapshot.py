@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from vsssnap._deadline import Deadline
 from vsssnap._event import Events, SnapshotEvent
 from vsssnap._held import Held, open_volume
-from vsssnap._inventory import list_snapshots
+from vsssnap._inventory import survey
 from vsssnap._quieted import Quieted, all_claim
 from vsssnap._retries import Retries
 from vsssnap._volume import find, name_of
@@ -23,6 +23,7 @@ from vsssnap.errors import (
     ClosedError,
     ConsistencyError,
     SnapshotError,
+    SnapshotPermissionError,
     UsageError,
 )
 from vsssnap.providers import choice
@@ -294,9 +295,14 @@ class Snapshot:
             SnapshotError: no provider has it.
         """
         if provider is None:
+            records, unseen = survey()
             provider = next(
-                (record.provider for record in list_snapshots() if record.snapshot_id == snapshot_id), None
+                (record.provider for record in records if record.snapshot_id == snapshot_id), None
             )
+            if provider is None and unseen:
+                raise SnapshotPermissionError(
+                    f"there is no snapshot {snapshot_id!r} that this process may see", reasons=unseen
+                )
             if provider is None:
                 raise SnapshotError(
                     f"there is no snapshot {snapshot_id!r}", hint="list_snapshots() shows those there are"

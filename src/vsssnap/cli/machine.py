@@ -122,11 +122,12 @@ vsssnap snapshots list --json
 )
 def list_(out: Output) -> None:
     """List the snapshots on this machine that the providers can see."""
-    from vsssnap import list_snapshots
+    from vsssnap._inventory import survey
 
-    found = list_snapshots()
+    found, unseen = survey()
     _show(out, found)
-    if not found:
+    _warn(out, unseen)
+    if not found and not unseen:
         out.say("there are no snapshots")
     out.document(True, {"snapshots": found})
 
@@ -199,15 +200,22 @@ vsssnap snapshots purge --json
 def purge(out: Output) -> None:
     """Remove what killed runs of vsssnap left: its own snapshots whose process is gone."""
     import vsssnap
+    from vsssnap._inventory import survey
 
     removed = vsssnap.purge()
     _show(out, removed)
+    _warn(out, survey()[1])
     out.say(f"{len(removed)} removed")
     out.document(True, {"removed": removed})
 
 
 for _command in (list_, create, delete, purge):
     snapshots.add_command(_command)
+
+
+def _warn(out: Output, unseen: dict[str, str]) -> None:
+    for name, reason in unseen.items():
+        out.warn(f"{name}: {reason}")
 
 
 def _show(out: Output, records: Sequence[SnapshotRecord]) -> None:

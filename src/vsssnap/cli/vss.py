@@ -95,7 +95,7 @@ def resize(out: Output, *, volume: str, maximum: str, storage: str | None) -> No
     """Limit the shadow storage of a volume, or make it; shadow copies that no longer fit are deleted."""
     from vsssnap.vss import resize_shadow_storage
 
-    most = None if maximum == "unlimited" else parse_size(maximum)
+    most = None if maximum.lower() == "unlimited" else parse_size(maximum)
     resize_shadow_storage(volume, maximum=most, storage=storage)
     out.say(f"shadow storage of {volume}: {'no limit' if most is None else format_size(most)}")
     out.document(True, {"volume": volume, "maximum": most})

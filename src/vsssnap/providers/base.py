@@ -309,7 +309,11 @@ class Provider(ABC):
         )
 
     def list(self) -> Sequence[SnapshotRecord]:
-        """The snapshots of this provider that exist on this machine."""
+        """The snapshots of this provider that exist on this machine.
+
+        Raises:
+            SnapshotPermissionError: this process may not see them.
+        """
         return ()
 
     def purge(self, record: SnapshotRecord, deadline: Deadline, /) -> None:

@@ -410,6 +410,11 @@ def test_one_that_is_gone_cannot_be_attached(fake_vss: FakeVss, volume: FakeVolu
         Snapshot.attach("no id", provider="vss")
 
 
-def test_a_process_that_is_not_elevated_sees_none(fake_vss: FakeVss, volume: FakeVolume) -> None:
+def test_a_process_that_is_not_elevated_sees_none_and_is_told(
+    fake_vss: FakeVss, volume: FakeVolume, caplog: pytest.LogCaptureFixture
+) -> None:
     fake_vss.elevated = False
     assert list_snapshots() == []
+    assert "elevated" in caplog.text
+    with pytest.raises(SnapshotPermissionError, match="that this process may see"):
+        Snapshot.attach("11111111-2222-3333-4444-555555555555")

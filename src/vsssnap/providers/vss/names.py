@@ -122,7 +122,7 @@ def _one(system: System, asked: object) -> Named:
 
 def _no(what: str, why: str, hint: str = _HINT) -> ProviderUnavailableError:
     return ProviderUnavailableError(
-        f"provider 'vss' cannot snapshot this: {what} {why}",
+        f"{what} {why}",
         reasons={"vss": f"{what} {why}"},
         hint=hint,
     )

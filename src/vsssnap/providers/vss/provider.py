@@ -292,10 +292,16 @@ class VssProvider(Provider):
         )
 
     def list(self) -> Sequence[SnapshotRecord]:
-        """All shadow copies of this machine, by their set; none that this process may not see."""
+        """All shadow copies of this machine, by their set.
+
+        Raises:
+            SnapshotPermissionError: this process may not see them.
+        """
         system = self._system
-        if system is None or not _is_elevated(system):
+        if system is None:
             return ()
+        if not _is_elevated(system):
+            raise SnapshotPermissionError(f"shadow copies are not seen: {_UNELEVATED}")
         found: list[SnapshotRecord] = []
 
         def ask() -> None:
