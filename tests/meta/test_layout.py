@@ -11,7 +11,7 @@ import pytest
 from checkout import PACKAGE, TOP, public_files
 
 FOLDERS = frozenset({".ci", ".github", "benchmarks", "docs", "src", "tests"})
-FILES = frozenset({".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml"})
+FILES = frozenset({".gitattributes", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml"})
 
 # Folders of tests about no single package.
 TESTS_BESIDE_SRC = frozenset({"contract", "golden", "interop", "labs", "meta", "model", "support"})
