@@ -1,18 +1,31 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
+from collections.abc import Callable
+from uuid import UUID
 
 import pytest
 
-from vsssnap import Snapshot
+from vsssnap import Snapshot, list_snapshots
 from vsssnap._deadline import Deadline
 from vsssnap._win32 import com
+from vsssnap._win32.hresult import HResult
 from vsssnap.errors import CancelledError, ClosedError, SnapshotError, SnapshotTimeoutError
 from vsssnap.providers.vss import worker as module
 from vsssnap.providers.vss.worker import Worker
 from vsssnap.testing.fake_vss import FakeVss
+from vsssnap.vss import (
+    WriterRestore,
+    list_components,
+    list_providers,
+    list_shadow_copies,
+    list_writers,
+    purge_orphans,
+    shadow_storage,
+)
 
 
 @pytest.fixture
@@ -106,6 +119,51 @@ def test_a_call_after_the_end_is_refused_at_once(worker: Worker) -> None:
     end(worker)
     with pytest.raises(ClosedError, match="ask: the shadow copy was released"):
         worker.call(lambda: None, Deadline(math.inf), "ask")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        list_writers,
+        list_components,
+        list_providers,
+        shadow_storage,
+        list_shadow_copies,
+        purge_orphans,
+        list_snapshots,
+        lambda: Snapshot.attach(str(UUID(int=1)), provider="vss"),
+        lambda: WriterRestore("<x/>").__enter__(),
+    ],
+)
+def test_com_security_is_set_before_any_object_is_made(
+    fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object]
+) -> None:
+    made: list[bool] = []
+
+    def noting(call: Callable[..., int]) -> Callable[..., int]:
+        def noted(*arguments: object) -> int:
+            made.append(fake_vss.security_set)
+            return call(*arguments)
+
+        return noted
+
+    for library, name in (
+        (fake_vss.ole32, "CoCreateInstance"),
+        (fake_vss.vssapi, "CreateVssBackupComponentsInternal"),
+    ):
+        monkeypatch.setattr(library, name, noting(getattr(library, name)))
+    with contextlib.suppress(SnapshotError):  # of what is not there
+        ask()
+    assert made
+    assert all(made)
+
+
+def test_com_security_that_cannot_be_set_is_logged(
+    fake_vss: FakeVss, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_vss.faults.fail("CoInitializeSecurity", HResult.E_ACCESSDENIED)
+    assert list_providers()
+    assert "writers may not be able to call back" in caplog.text
 
 
 def test_the_apartment_is_left_at_the_end(fake_vss: FakeVss, worker: Worker) -> None:

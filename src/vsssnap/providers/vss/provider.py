@@ -140,7 +140,7 @@ class VssProvider(Provider):
             need_writers=request.require >= Consistency.APPLICATION and not request.quiesced,
             log=self._steps,
         )
-        self._worker = start(system)
+        self._worker = start(system, secure=False)  # its options say who does that
         self._call(lambda: requester.run(sequence.PREPARE, deadline), deadline, "prepare a shadow copy")
 
     def _call(self, run: Callable[[], None], deadline: Deadline, step: str) -> None:

@@ -31,6 +31,7 @@ from vsssnap.providers.vss import existing, gathering, names, sequence, stamps, 
 from vsssnap.providers.vss.components import Choice
 from vsssnap.providers.vss.journal import Entry, Journal
 from vsssnap.providers.vss.options import BackupKind, ComSecurity, VssOptions
+from vsssnap.providers.vss.worker import set_security
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -134,11 +135,9 @@ class Requester:
         """COM security, rights, and the object itself."""
         del deadline
         if self.options.com_security is not ComSecurity.NEVER:
-            code = com.initialize_security(self.system)
-            if not com.security_is_usable(code):
-                if self.options.com_security is ComSecurity.REQUIRE:
-                    raise error_for(code, "CoInitializeSecurity")
-                _log.warning("CoInitializeSecurity: %s; writers may not be able to call back", name_of(code))
+            code = set_security(self.system)
+            if self.options.com_security is ComSecurity.REQUIRE and not com.security_is_usable(code):
+                raise error_for(code, "CoInitializeSecurity")
         try:
             if not privileges.enable(self.system, SE_BACKUP_NAME):
                 _log.info("the account does not have %s", SE_BACKUP_NAME)

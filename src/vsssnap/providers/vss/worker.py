@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vsssnap._win32 import com
+from vsssnap._win32.hresult import name_of
 from vsssnap.errors import CancelledError, ClosedError, SnapshotError, SnapshotTimeoutError
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ _log = logging.getLogger("vsssnap.vss")
 
 _TICK = 0.1  # seconds between two looks at the deadline
 _GRACE = 2.0  # seconds for a call that was told to stop
+
+
+def set_security(system: System) -> int:
+    """Set COM security for the process, if nobody has; the HRESULT, which is logged if it cannot be set."""
+    code = com.initialize_security(system)
+    if not com.security_is_usable(code):
+        _log.warning("CoInitializeSecurity: %s; writers may not be able to call back", name_of(code))
+    return code
 
 
 class _Job:
@@ -43,8 +52,19 @@ class Worker:
         hanging: Whether the last call was given up and goes on.
     """
 
-    def __init__(self, system: System, name: str) -> None:
+    def __init__(self, system: System, name: str, *, secure: bool = True) -> None:
+        """Start the thread.
+
+        Args:
+            system: The libraries.
+            name: Of the thread.
+            secure: Whether COM security is set for the process, if nobody has; else what is called does it.
+
+        Raises:
+            SnapshotError: there is no thread to be had.
+        """
         self._system = system
+        self._secure = secure
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._failed: BaseException | None = None
         self._stopped = False
@@ -64,6 +84,8 @@ class Worker:
         try:
             com.enter_apartment(self._system)
             entered = True
+            if self._secure:  # before there is any object, or COM sets what keeps writers from calling back
+                set_security(self._system)
         except BaseException as exc:  # nobody may wait for a thread that is not there
             self._failed = exc
         while (job := self._jobs.get()) is not None:
@@ -132,9 +154,9 @@ _numbers = itertools.count(1)
 _LAST = 5.0  # seconds for a thread that has nothing left to do
 
 
-def start(system: System) -> Worker:
-    """A worker with a name of its own."""
-    return Worker(system, f"vsssnap-vss-{next(_numbers)}")
+def start(system: System, *, secure: bool = True) -> Worker:
+    """A worker with a name of its own; see `Worker`."""
+    return Worker(system, f"vsssnap-vss-{next(_numbers)}", secure=secure)
 
 
 def finish(worker: Worker) -> None:
