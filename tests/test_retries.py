@@ -41,10 +41,27 @@ def test_a_limit_counts_for_each_code() -> None:
         retries.pause(passing(limit=2, code=code), Deadline(1e6))
     with pytest.raises(SnapshotError) as caught:
         retries.pause(passing(limit=2, code=1), Deadline(1e6))
-    assert caught.value.__notes__ == ["tried 4 times"]
+    assert caught.value.__notes__ == ["tried 4 times", "a try before failed: for the moment [error 2]"]
 
 
 def test_no_time_is_no_try() -> None:
     with pytest.raises(SnapshotError) as caught:
         Retries().pause(passing(after=30), Deadline(5))
     assert caught.value.__notes__ == ["tried 1 times within 5 s"]
+
+
+def test_what_the_tries_before_failed_with_is_told() -> None:
+    retries = Retries()
+    for message in ("busy", "slow", "busy"):
+        retries.pause(SnapshotBusyError(message), Deadline(1e6))
+    with pytest.raises(SnapshotError) as caught:
+        retries.pause(SnapshotError("for good"), Deadline(1e6))
+    assert caught.value.__notes__ == ["a try before failed: busy (2 times)", "a try before failed: slow"]
+
+
+def test_the_same_failure_is_told_once() -> None:
+    retries = Retries()
+    retries.pause(SnapshotBusyError("busy"), Deadline(1e6))
+    with pytest.raises(SnapshotError) as caught:
+        retries.pause(SnapshotBusyError("busy"), Deadline(0.1))
+    assert caught.value.__notes__ == ["tried 2 times within 0.1 s"]
