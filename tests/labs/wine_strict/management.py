@@ -93,7 +93,7 @@ def continued() -> list[str]:
     return [note for note in choice.notes if "stamp" in note or "know" in note]
 
 
-def placed() -> list[object]:
+def placed() -> list[dict[str, Any]]:
     files = vss.FileSet(path="%SystemDrive%\\lab", spec="*.mdf", recursive=True)
     with vss.WriterRestore("<saved/>") as it:
         part, whole = it.components
