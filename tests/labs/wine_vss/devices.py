@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vsssnap import CopyOptions, Snapshot, open_device, restore_image, save_image
+from vsssnap._deadline import Deadline
 from vsssnap._win32 import com, dll, slots, targets
 from vsssnap._win32 import disks as on_disk
 from vsssnap._win32 import files as files_of_windows
@@ -181,7 +182,9 @@ def leaving_out(folder: Path) -> dict[str, object]:
     (folder / "runs.given").rename(folder / "runs")
     system = dll.current()
     assert system is not None
-    found = exclusions.Finder(system, SHADOW, shim.VOLUMES[1]).find(frozenset({"page-file"}))
+    found = exclusions.Finder(system, SHADOW, shim.VOLUMES[1], deadline=Deadline(60)).find(
+        frozenset({"page-file"})
+    )
     with Snapshot("C:") as s, s.open() as disk:
         left_out = [extent for extent in disk.extents() if extent.kind is ExtentKind.EXCLUDED]
         digest = hashlib.sha256(disk.pread(disk.size, 0)).hexdigest()
