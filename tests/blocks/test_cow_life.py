@@ -236,3 +236,28 @@ def test_memory_stays_flat_while_a_sparse_volume_is_overwritten(tmp_path: Path, 
     outcome = run_script(OVERWRITE, gib << 30, tmp_path)
     assert outcome.returncode == 0, outcome.stderr
     assert int(outcome.stdout) < 4 << 10, "KiB more than at the start"
+
+
+def test_a_collection_while_room_is_counted_waits_until_that_is_done(tmp_path: Path) -> None:
+    """It may come at any call, and must not take a store out of the chain under those who count or commit."""
+    seen: list[int] = []
+    with volume_of(pattern(2), tmp_path) as volume:
+        snapshot = volume.snapshot()
+        stores = volume._engine.chain._stores
+
+        class Collected:
+            """Stands for a store whose size is asked for when the collector runs."""
+
+            living = dropped = True
+
+            @property
+            def usage(self) -> int:
+                snapshot.close()
+                seen.append(len(shadow_files(tmp_path)))
+                return 0
+
+        stores.append(Collected())  # type: ignore[arg-type]
+        assert volume.shadow_used == 0
+        assert seen == [1]
+        assert shadow_files(tmp_path) == []
+        del stores[:]

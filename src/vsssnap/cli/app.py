@@ -193,11 +193,12 @@ class _Forgiving(io.FileIO):
 
 def run(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # a replaced stream may lack anything
-        if not sys.stderr.isatty():
-            raw = _Forgiving(sys.stderr.fileno(), "w", closefd=False)
+    error = sys.__stderr__  # which stays open when another takes its place
+    if error is not None and sys.stderr is error and not error.isatty():
+        with contextlib.suppress(ValueError, OSError):
+            raw = _Forgiving(error.fileno(), "w", closefd=False)
             sys.stderr = io.TextIOWrapper(
-                io.BufferedWriter(raw), encoding=sys.stderr.encoding, line_buffering=True
+                io.BufferedWriter(raw), encoding=error.encoding, line_buffering=True
             )
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks must not end the program.

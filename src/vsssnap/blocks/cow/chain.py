@@ -27,9 +27,10 @@ import functools
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from vsssnap.blocks.cow.bitmap import full
+from vsssnap.blocks.cow.claims import Claim, FullError, Plan
 from vsssnap.blocks.cow.store import BLOCK_OVERHEAD, STORE_OVERHEAD
 
 if TYPE_CHECKING:
@@ -42,35 +43,6 @@ _R = TypeVar("_R")
 
 _log = logging.getLogger("vsssnap.cow")
 _LOOK: Final = 1.0  # seconds after which whoever waits looks again: Ctrl-C may have lost a notice
-
-
-class FullError(Exception):
-    """Shadow storage has no room; never leaves this package.
-
-    Attributes:
-        epoch: `Chain.epoch` when that was found.
-        code: The disk's errno, or None if the bound was reached.
-    """
-
-    def __init__(self, epoch: int, code: int | None = None) -> None:
-        super().__init__(epoch)
-        self.epoch, self.code = epoch, code
-
-
-class Claim(NamedTuple):
-    """Blocks that one thread has taken on to save."""
-
-    store: ShadowStore
-    first: int
-    mask: int
-
-
-class Plan(NamedTuple):
-    """Where the blocks of a snapshot lie, as masks; disjoint."""
-
-    stores: tuple[tuple[ShadowStore, int], ...]
-    zero: int
-    volume: int
 
 
 def _inside(method: Callable[Concatenate[Chain, _P], _R]) -> Callable[Concatenate[Chain, _P], _R]:
@@ -226,30 +198,36 @@ class Chain:
         Returns:
             Whether the store is still wanted.
         """
-        store = claim.store
-        measured = store.measure()
-        with self._lock:
-            if not store.dropped:
-                self._inflight -= cost
-                store.charged += cost
-                store.measured = measured
-                store.saved.set(claim.first, saved)
-                if zero:
-                    store.zero.set(claim.first, zero)
-                return True
-        self.refund(store, cost)
+        if self._commit(claim, saved, zero, cost, claim.store.measure()):
+            return True
+        self.refund(claim.store, cost)
         return False
+
+    @_inside
+    def _commit(self, claim: Claim, saved: int, zero: int, cost: int, measured: int) -> bool:
+        store = claim.store
+        if store.dropped:
+            return False
+        self._inflight -= cost
+        store.charged += cost
+        store.measured = measured
+        store.saved.set(claim.first, saved)
+        if zero:
+            store.zero.set(claim.first, zero)
+        return True
 
     def refund(self, store: ShadowStore, cost: int) -> None:
         """Nothing came of a reservation, though some bytes may have reached the disk."""
         if store.dropped:
             store.empty()
-        measured = store.measure()
-        with self._lock:
-            self._inflight -= cost
-            if not store.dropped:
-                store.measured = measured
-            self._changed.notify_all()
+        self._refund(store, cost, store.measure())
+
+    @_inside
+    def _refund(self, store: ShadowStore, cost: int, measured: int) -> None:
+        self._inflight -= cost
+        if not store.dropped:
+            store.measured = measured
+        self._changed.notify_all()
 
     def _missing(self, first: int, count: int) -> int:
         """Blocks that the newest living snapshot would lose by a write."""
@@ -290,12 +268,12 @@ class Chain:
                     newer.pins += pin
         return Plan(tuple(found), zero, wanted)
 
+    @_inside
     def unpin(self, plan: Plan) -> None:
         """The stores of a plan are no longer read."""
-        with self._lock:
-            for store, _ in plan.stores:
-                store.pins -= 1
-                self._close_unused(store)
+        for store, _ in plan.stores:
+            store.pins -= 1
+            self._close_unused(store)
 
     def _close_unused(self, store: ShadowStore) -> None:
         if store.emptied and not store.pins:
@@ -389,10 +367,10 @@ class Chain:
                 self._changed.notify_all()
 
     @property
+    @_inside
     def used(self) -> int:
         """Bytes on disk to account for, reserved ones included."""
-        with self._lock:
-            return self._inflight + self._leaving + sum(store.usage for store in self._stores)
+        return self._inflight + self._leaving + sum(store.usage for store in self._stores)
 
     @property
     def active(self) -> bool:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 from vsssnap._units import MIB, format_size
 from vsssnap._uses import UseGate
 from vsssnap.blocks.cow.bitmap import full, runs
-from vsssnap.blocks.cow.chain import Chain, Claim, FullError
+from vsssnap.blocks.cow.chain import Chain
+from vsssnap.blocks.cow.claims import FullError
 from vsssnap.blocks.cow.gate import InstantGate
 from vsssnap.blocks.cow.store import NO_ROOM, ShadowStore
 from vsssnap.blocks.extent import Extent, ExtentKind, clip, coalesce, overlay
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vsssnap.blocks.cow.backing import Backing
+    from vsssnap.blocks.cow.claims import Claim
 
 _SAVE: Final = MIB  # bytes of originals that one writer holds in memory
 _LOOK: Final = 4096  # blocks whose place is looked up at once
