@@ -53,6 +53,8 @@ VSS = (
 
 DEVICES = (
     "tests/blocks/test_windows.py",
+    "tests/win32/test_files.py",
+    "tests/win32/test_slots.py",
     "tests/providers/vss/test_clusters.py",
     "tests/providers/vss/test_exclusions.py",
     "tests/providers/vss/test_reader.py",
@@ -60,6 +62,7 @@ DEVICES = (
 """Likewise: devices."""
 
 MORE = (
+    "tests/blocks/test_mapped.py",
     "tests/contract/test_formats.py",
     "tests/formats/qcow2/test_driver_damage.py",
     "tests/formats/qcow2/test_writer.py",
@@ -79,6 +82,9 @@ MORE = (
     "tests/formats/vsnap/test_vsnap_vectors.py",
     "tests/formats/vsnap/test_writer.py",
     "tests/golden/test_vsnap0.py",
+    "tests/imaging/test_chain_parents.py",
+    "tests/imaging/test_committing.py",
+    "tests/imaging/test_copying_changes.py",
     "tests/providers/vss/test_names.py",
     "tests/providers/vss/test_reverting.py",
     "tests/providers/vss/test_stamps.py",
@@ -100,6 +106,11 @@ MORE = (
     "tests/testing/test_readers.py",
     "tests/testing/test_seeded.py",
     "tests/testing/test_strategies.py",
+    "tests/volumes/shadow/test_changes.py",
+    "tests/volumes/shadow/test_reader.py",
+    "tests/volumes/shadow/test_shadow_damage.py",
+    "tests/volumes/shadow/test_table.py",
+    "tests/win32/test_failures.py",
 )
 """Run by the Wine lab with ``--long``."""
 
