@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from command_line import vsssnap
 from sources import BytesReader, mixed
 from vsssnap import ImageMetadata, save_image
 
@@ -31,19 +32,6 @@ COMMANDS = [
     "doctor",
     "demo",
 ]
-
-
-def vsssnap(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "vsssnap.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture
@@ -71,7 +59,7 @@ def test_a_live_copy_says_that_it_may_be_torn(disk: Path, tmp_path: Path) -> Non
 def test_an_image_streams_to_standard_output(disk: Path, tmp_path: Path) -> None:
     with (tmp_path / "a.vsnap").open("wb") as out:
         subprocess.run(
-            [sys.executable, "-m", "vsssnap.cli", "save", str(disk), "-", "--live", "--format", "vsnap"],
+            [sys.executable, "-m", "vsssnap", "save", str(disk), "-", "--live", "--format", "vsnap"],
             stdout=out,
             stderr=subprocess.PIPE,
             check=True,
@@ -145,7 +133,7 @@ def test_an_interrupted_save_leaves_nothing(tmp_path: Path, number: int, status:
         file.truncate(800 * MIB)
     target = tmp_path / "out.vsnap"
     with subprocess.Popen(
-        [sys.executable, "-m", "vsssnap.cli", "save", str(source), str(target), "--live"],
+        [sys.executable, "-m", "vsssnap", "save", str(source), str(target), "--live"],
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
@@ -168,7 +156,7 @@ def test_a_pipe_that_nobody_reads_does_not_hold_ctrl_c(tmp_path: Path, stuck: st
     said = ImageMetadata(user={"much": os.urandom(MIB).hex()})
     save_image(BytesReader(data), source, metadata=said)
     with subprocess.Popen(
-        [sys.executable, "-m", "vsssnap.cli", "convert", str(source), "-"],
+        [sys.executable, "-m", "vsssnap", "convert", str(source), "-"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -186,7 +174,7 @@ def test_a_pipe_that_nobody_reads_does_not_hold_ctrl_c(tmp_path: Path, stuck: st
 def test_the_demo_without_privileges_tells_the_torn_copy_from_the_good_one(tmp_path: Path) -> None:
     """As an ordinary user would: no loop devices, a volume that the program serves itself."""
     shown = subprocess.run(
-        [sys.executable, "-m", "vsssnap.cli", "demo"],
+        [sys.executable, "-m", "vsssnap", "demo"],
         capture_output=True,
         text=True,
         check=False,
@@ -216,7 +204,7 @@ def test_a_reader_that_has_ended_is_told_by_the_exit_code(tmp_path: Path, argume
     os.close(reading)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "vsssnap.cli", *arguments],
+            [sys.executable, "-m", "vsssnap", *arguments],
             cwd=tmp_path,
             stdout=writing,
             stderr=subprocess.PIPE,
@@ -230,7 +218,7 @@ def test_a_reader_that_has_ended_is_told_by_the_exit_code(tmp_path: Path, argume
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_outputs_are_no_failure(tmp_path: Path, closed: str) -> None:
     (tmp_path / "disk").write_bytes(mixed(1 << 20))
-    command = f"{sys.executable} -m vsssnap.cli save disk disk.vsnap --live {closed}"
+    command = f"{sys.executable} -m vsssnap save disk disk.vsnap --live {closed}"
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0
     assert "ok" in vsssnap("verify", tmp_path / "disk.vsnap").stdout
@@ -252,7 +240,7 @@ def test_a_full_standard_output_is_told(tmp_path: Path, arguments: tuple[str, ..
     vsssnap("save", tmp_path / "disk", tmp_path / "disk.vsnap", "--live")
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "vsssnap.cli", *arguments],
+            [sys.executable, "-m", "vsssnap", *arguments],
             cwd=tmp_path,
             stdout=full,
             stderr=subprocess.PIPE,
@@ -282,7 +270,7 @@ def test_a_standard_error_that_takes_nothing_leaves_the_code_of_the_work(
     """Full, or nobody reads it."""
     reading, writing = os.pipe()
     os.close(reading)
-    program = [sys.executable, "-m", "vsssnap.cli"]
+    program = [sys.executable, "-m", "vsssnap"]
     with open("/dev/full", "wb") as full:
         for arguments, status in (
             (["save", str(disk), str(tmp_path / "a.vsnap"), "--live", "-v"], 0),

@@ -39,7 +39,7 @@ class Terminal:
 
         environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vsssnap.cli", *map(str, arguments)],
+            [sys.executable, "-m", "vsssnap", *map(str, arguments)],
             stdin=other,
             stdout=other,
             stderr=other,
@@ -146,7 +146,7 @@ def test_device_is_not_overwritten_where_nobody_can_be_asked(tmp_path: Path) -> 
     with loop_device(backing) as device:
         for more, status in (((), 2), (("--yes",), 0)):
             done = subprocess.run(
-                [sys.executable, "-m", "vsssnap.cli", "restore", "image.raw", device, *more],
+                [sys.executable, "-m", "vsssnap", "restore", "image.raw", device, *more],
                 capture_output=True,
                 text=True,
                 check=False,

@@ -22,7 +22,7 @@ def chain(tmp_path: Path) -> Path:
 
 
 def vsssnap(*arguments: str, folder: Path, status: int = 0) -> str:
-    command = [sys.executable, "-m", "vsssnap.cli", *arguments]
+    command = [sys.executable, "-m", "vsssnap", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -129,7 +129,7 @@ def test_damage_of_payload_in_an_ancestor_is_seen_from_the_second_depth_on(chain
 
 def test_a_missing_ancestor_is_named(chain: Path) -> None:
     (chain / "full.vsnap").unlink()
-    command = [sys.executable, "-m", "vsssnap.cli", "verify", "grandchild.vsnap"]
+    command = [sys.executable, "-m", "vsssnap", "verify", "grandchild.vsnap"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=chain, timeout=60, check=False)
     assert done.returncode == 18
     assert done.stdout == ""  # no damage: there is nothing to list

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import lvm_images as lvm
+from command_line import said as vsssnap
 from lvm_images import EXTENT, START, on_disk, physical_volume, segment, volume
 from vsssnap import open_image
 
@@ -19,19 +18,6 @@ VOLUMES = (
     + volume("thin", THIN)
     + volume("pool_tmeta", segment(1, 0, 1, [("pv0", 0)]), status='"READ"')
 )
-
-
-def vsssnap(*arguments: str | Path, status: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "vsssnap.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from command_line import vsssnap
 from loops import loop_device
 from requirements import require_lab
 from volsnap_model import BLOCK, Copy, Disk, model_of, without_header
 from vsssnap import open_image
-
-
-def vsssnap(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "vsssnap.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def written(path: Path, blocks: dict[int, bytes], size: int) -> Path:

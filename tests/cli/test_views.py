@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from command_line import vsssnap
 from foreign import corpus_file, mkntfs, ntfs_put, sfdisk
 from loops import sparse_file
 from vsssnap import DEFAULT_EXCLUSIONS, ExtentKind, as_disk, open_device, open_image, save_image
@@ -17,19 +16,6 @@ from vsssnap.cli.views import EXCLUSIONS
 from vsssnap.volumes import Partitions, ShadowVolume
 
 MIB = 1 << 20
-
-
-def vsssnap(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "vsssnap.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

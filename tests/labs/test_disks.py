@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from command_line import said as vsssnap
 from foreign import assert_sound, run_quietly, sfdisk
 from loops import file_system, loop_device, make_file_system, mounted, partition, run, sparse_file
 from requirements import require_lab
@@ -179,17 +179,6 @@ def test_what_is_no_disk_is_refused_and_nothing_is_held(disk: str, tmp_path: Pat
 
 
 def test_the_command_saves_a_disk_in_use(disk: str, tmp_path: Path) -> None:
-    def vsssnap(*arguments: object, status: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "vsssnap.cli", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
     with mounted(f"{disk}p1", tmp_path / "mnt") as mount, loop_device(Path(f"{disk}p3")):
         (mount / "file").write_text("kept")
         said = vsssnap("save", disk, tmp_path / "d.vhdx", status=2)

@@ -7,8 +7,6 @@ import hashlib
 import importlib
 import json
 import random
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from command_line import said as vsssnap
 from foreign import sfdisk
 from loops import loop_device, make_file_system, run, sparse_file
 from machine import play
@@ -125,18 +124,6 @@ def test_other_readers_see_the_same_content(group: tuple[Path, Path, list[dict[s
     for found in (ours, theirs):
         del found["fast"]
     assert ours == theirs
-
-
-def vsssnap(*arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "vsssnap.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def test_a_file_system_in_a_volume_is_drawn_and_taken_out(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""``python -m vsssnap.cli`` is ``vsssnap``."""
+"""``python -m vsssnap`` is ``vsssnap``."""
 
 from __future__ import annotations
 
