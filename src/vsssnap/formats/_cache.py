@@ -8,6 +8,9 @@ from collections import OrderedDict
 from typing import Any
 
 _NUMBERS = itertools.count()
+_LAST = 4  # values that are held before they are asked for a second time
+_LAST_BYTES = 4 << 20  # and not more than these, or one
+_REMEMBERED = 4096  # keys
 
 
 class _Room:
@@ -85,3 +88,56 @@ class ByteCache:
         with room.lock:
             room.items.clear()
             room.used = 0
+
+
+class SecondUse:
+    """Keeps in a cache what is asked for a second time.  Thread-safe; for values that are long in memory.
+
+    What is read at random is mostly asked for once.  To keep it would take fresh memory each time, which
+    takes the system nearly as long as it takes to decode it; the few that came last go round in the same.
+    Of those that went, the keys are remembered for a while, so that what is in use finds its way into the
+    cache wherever it lies (Johnson and Shasha, "2Q: A Low Overhead High Performance Buffer Management
+    Replacement Algorithm", VLDB 1994).
+    """
+
+    __slots__ = ("_cache", "_known", "_last", "_lock")
+
+    def __init__(self, cache: ByteCache) -> None:
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._last: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._known: OrderedDict[Any, None] = OrderedDict()
+
+    def get(self, key: Any) -> Any:  # noqa: ANN401 - see `ByteCache`
+        """What was put under ``key``, or None."""
+        with self._lock:
+            item = self._last.pop(key, None)
+        if item is None:
+            return self._cache.get(key)
+        self._cache.put(key, *item)
+        return item[0]
+
+    def put(self, key: Any, value: Any, size: int) -> None:  # noqa: ANN401 - see `ByteCache`
+        """A value that was made now, and takes ``size`` bytes."""
+        with self._lock:
+            again = key in self._known
+            self._known[key] = None
+            self._known.move_to_end(key)
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+            if not again:
+                self._last[key] = (value, size)
+                while len(self._last) > 1 and (len(self._last) > _LAST or self._held() > _LAST_BYTES):
+                    self._last.popitem(last=False)
+        if again:
+            self._cache.put(key, value, size)
+
+    def _held(self) -> int:
+        return sum(size for _, size in self._last.values())
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._last.clear()
+            self._known.clear()
+        self._cache.clear()

@@ -151,7 +151,7 @@ def test_cache_stays_within_its_bytes() -> None:
     with opened(image_of(data, options=VsnapOptions())) as reader:
         for at in range(0, len(data), 100_000):
             reader.pread(10, at)
-            assert reader._cache.used <= CACHE_SIZE
+            assert reader._plain._cache.used <= CACHE_SIZE
         assert reader._cache.used > CACHE_SIZE // 2
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vsssnap._units import MIB
 from vsssnap.errors import DeviceReadError
+from vsssnap.formats._cache import SecondUse
 from vsssnap.formats.vsnap import structs
 from vsssnap.formats.vsnap.frames import corrupt
 from vsssnap.formats.vsnap.states import cells_of, rank_before
@@ -29,6 +30,7 @@ class PlainBytes:
     def __init__(self, chain: Chain, cache: ByteCache) -> None:
         self._chain = chain
         self._cache = cache
+        self._segments = SecondUse(cache)
         self._geometry = chain.own.geometry
         self._local = threading.local()
 
@@ -84,6 +86,10 @@ class PlainBytes:
                 plain = self._segment(piece, frame, index, stored, keep=length < frame.plain(index))
                 return plain[skip : skip + length]
         return None
+
+    def forget(self) -> None:
+        """Let go of what is kept for later reads."""
+        self._segments.clear()
 
     def _unreadable(self, offset: int, length: int, what: str, hint: str) -> DeviceReadError:
         name = self._chain.own.storage.name or "the image"
@@ -149,7 +155,7 @@ class PlainBytes:
         self, piece: Piece, frame: DataFrame, index: int, stored: memoryview | None, *, keep: bool
     ) -> bytes:
         key = ("segment", piece.file, piece.offset, index)
-        plain: bytes | None = self._cache.get(key)
+        plain: bytes | None = self._segments.get(key)
         if plain is None:
             file = self._chain[piece.file]
             start, end = frame.ends[index], frame.ends[index + 1]
@@ -159,5 +165,5 @@ class PlainBytes:
             plain = frame.decode(index, part, file.storage.name)
             # What is copied out whole is not asked for again soon: a restore would wash the cache out.
             if keep:
-                self._cache.put(key, plain, len(plain) + 200)
+                self._segments.put(key, plain, len(plain) + 200)
         return plain

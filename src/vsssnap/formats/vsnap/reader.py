@@ -62,7 +62,6 @@ class VsnapReader(ImageReader):
         self.content_root = content_root
         self.footer = footer
         self.path = chain.own.storage.name
-        self._cache = cache
         self._plain = PlainBytes(chain, cache)
         self._lost = lost
 
@@ -170,7 +169,7 @@ class VsnapReader(ImageReader):
         return verify(self, depth, progress)
 
     def _release(self) -> None:
-        self._cache.clear()
+        self._plain.forget()
         self.chain.close()
 
 
