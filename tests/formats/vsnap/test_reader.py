@@ -149,10 +149,10 @@ def test_cache_stays_within_its_bytes() -> None:
 
     data = (b"some words " * 100_000)[: 1 << 20] * 96
     with opened(image_of(data, options=VsnapOptions())) as reader:
-        for at in range(0, len(data), 100_000):
+        for at in 2 * [*range(0, len(data), 100_000)]:
             reader.pread(10, at)
             assert reader._plain._cache.used <= CACHE_SIZE
-        assert reader._cache.used > CACHE_SIZE // 2
+        assert reader._plain._cache.used > CACHE_SIZE // 2
 
 
 def test_threads_read_the_same_image() -> None:
