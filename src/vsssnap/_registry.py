@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_STDLIB = "python{}{}.zip".format(*sys.version_info)  # where an embedded Python has its own modules
 _LISTS = (".dist-info", ".egg-info", ".egg")  # importlib.metadata, FastPath
 
 _log = logging.getLogger("vsssnap.registry")
@@ -189,6 +190,8 @@ def _may_be_declared(group: str) -> bool:
         return True
     wanted = f"[{group}]".encode()
     for place in sys.path:
+        if os.path.basename(place).lower() == _STDLIB:
+            continue
         try:
             with os.scandir(place or ".") as found:
                 names = [entry.path for entry in found if entry.name.lower().endswith(_LISTS)]
