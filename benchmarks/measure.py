@@ -81,19 +81,24 @@ def rounds(contenders: Sequence[Contender], count: int) -> Rounds:
     return found
 
 
-def run(contender: Contender) -> Run:
-    """Run a contender once.
-
-    Raises:
-        BenchmarkError: it failed or took too long.
-    """
+def prepared(contender: Contender) -> Sequence[str]:
+    """Make everything ready for a run; the command."""
     remove(contender.output)
     if contender.before is not None:
         contender.before()
     if contender.source is not None:
         warm(contender.source)
     os.sync()
-    command = ["sh", "-ec", contender.command] if isinstance(contender.command, str) else contender.command
+    return ["sh", "-ec", contender.command] if isinstance(contender.command, str) else contender.command
+
+
+def run(contender: Contender) -> Run:
+    """Run a contender once.
+
+    Raises:
+        BenchmarkError: it failed or took too long.
+    """
+    command = prepared(contender)
     with tempfile.TemporaryFile() as out:
         started = time.perf_counter()
         # Its own session, so that a pipeline is stopped as a whole.

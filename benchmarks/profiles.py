@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.measure import Contender, remove, warm
+from benchmarks.measure import Contender, prepared
 
 RATE = 1999  # samples a second of a processor
 IDLE = "waiting"
@@ -63,13 +63,7 @@ def why() -> str:
 
 def profile(contender: Contender) -> Profile:
     """Run a contender once more, with samples taken."""
-    remove(contender.output)
-    if contender.before is not None:
-        contender.before()
-    if contender.source is not None:
-        warm(contender.source)
-    os.sync()
-    command = ["sh", "-ec", contender.command] if isinstance(contender.command, str) else contender.command
+    command = prepared(contender)
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder) / "perf.data")
         recorder = ["perf", "record", "-q", "-F", str(RATE), "-o", data, "--"]
