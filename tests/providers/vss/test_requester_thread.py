@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 
@@ -77,7 +78,7 @@ def test_by_default_it_is_a_copy_of_whole_volumes_that_ends_with_the_process(
     assert vss.requesters[-1].document == []
 
 
-def test_a_right_that_the_account_lacks_is_logged_and_stops_nobody(
+def test_a_right_that_the_account_lacks_is_told_and_stops_nobody(
     vss: FakeVss, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "vsssnap.vss")
@@ -88,10 +89,33 @@ def test_a_right_that_the_account_lacks_is_logged_and_stops_nobody(
         return False
 
     monkeypatch.setattr(privileges, "enable", enable)
-    with Snapshot("C:"):
+    with Snapshot("C:") as s, s.open() as reader:
         pass
     assert asked == ["SeBackupPrivilege"]
     assert "does not have SeBackupPrivilege" in caplog.text
+    assert any("does not have SeBackupPrivilege" in note for note in reader.metadata.notes)
+    (shadow,) = json.loads(reader.metadata.documents["vss/shadow-copies.json"])
+    assert shadow["backup_privilege"] is False
+
+
+def test_a_right_that_cannot_be_switched_on_is_told_with_its_code(
+    vss: FakeVss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vss.advapi32, "AdjustTokenPrivileges", lambda *_: vss.refuse(5))
+    with Snapshot("C:") as s, s.open() as reader:
+        pass
+    assert any(
+        "SeBackupPrivilege cannot be enabled: AdjustTokenPrivileges: ERROR_ACCESS_DENIED" in note
+        for note in reader.metadata.notes
+    )
+
+
+def test_a_right_that_is_on_is_in_the_metadata_and_no_matter_for_notes(vss: FakeVss) -> None:
+    with Snapshot("C:") as s, s.open() as reader:
+        pass
+    (shadow,) = json.loads(reader.metadata.documents["vss/shadow-copies.json"])
+    assert shadow["backup_privilege"] is True
+    assert not any("SeBackupPrivilege" in note for note in reader.metadata.notes)
 
 
 def test_a_library_without_the_export_is_named(vss: FakeVss) -> None:

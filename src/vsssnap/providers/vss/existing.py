@@ -59,8 +59,11 @@ def storage_note(system: System, volume: str) -> str:
     )
 
 
-def facts(system: System, copies: Iterable[ShadowCopy]) -> bytes:
-    """What VSS says of shadow copies, and Windows of their volumes, for whoever looks at an image later."""
+def facts(system: System, copies: Iterable[ShadowCopy], *, backup_privilege: bool) -> bytes:
+    """What VSS says of shadow copies, and Windows of their volumes, for whoever looks at an image later.
+
+    ``backup_privilege`` is whether SeBackupPrivilege was on when they were made.
+    """
     return json.dumps(
         [
             {
@@ -77,6 +80,7 @@ def facts(system: System, copies: Iterable[ShadowCopy]) -> bytes:
                 "filesystem": volumes.filesystem(system, copy.device + "\\"),
                 "serial_number": volumes.serial_number(system, copy.device + "\\"),
                 "bitlocker": targets.is_encrypted(system, copy.volume),
+                "backup_privilege": backup_privilege,
                 "library": f"vsssnap {__version__}",
             }
             for copy in copies

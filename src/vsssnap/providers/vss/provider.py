@@ -160,6 +160,8 @@ class VssProvider(Provider):
         failed = [status.name for status in requester.statuses if writers.has_failed(status)]
         if failed:
             notes.append(f"These VSS writers failed: {', '.join(failed)}.")
+        if requester.lacks_right:
+            notes.append(f"Taken without the right to back up: {requester.lacks_right}.")
         if requester.choice is not None:
             notes += requester.choice.notes
         copies = list(requester.copies.values())
@@ -199,7 +201,9 @@ class VssProvider(Provider):
             f"vss/writers/{known.instance_id}.xml": known.document.encode("utf-8", "surrogatepass")
             for known in requester.metadata
         }
-        found["vss/shadow-copies.json"] = existing.facts(self._system, requester.copies.values())
+        found["vss/shadow-copies.json"] = existing.facts(
+            self._system, requester.copies.values(), backup_privilege=not requester.lacks_right
+        )
         if requester.choice is not None:
             found["vss/components.json"] = requester.choice.document()
         if requester.document:

@@ -71,6 +71,7 @@ class Requester:
         document: The backup components document, or "".
         choice: The components, where only some are backed up.
         unread: The GUID paths of volumes of which something could not be read.
+        lacks_right: Why SeBackupPrivilege is not on for this process; "" if it is.
         log: Takes each step that has ended.
     """
 
@@ -86,6 +87,7 @@ class Requester:
     document: str = ""
     choice: Choice | None = None
     unread: set[str] = field(default_factory=set)
+    lacks_right: str = ""
     log: list[ProviderStep] = field(default_factory=list)
     _components: BackupComponents | None = None
     _ids: dict[str, UUID] = field(default_factory=dict)
@@ -140,9 +142,11 @@ class Requester:
                 raise error_for(code, "CoInitializeSecurity")
         try:
             if not privileges.enable(self.system, SE_BACKUP_NAME):
-                _log.info("the account does not have %s", SE_BACKUP_NAME)
+                self.lacks_right = f"the account does not have {SE_BACKUP_NAME}"
         except WindowsCallError as exc:
-            _log.info("%s cannot be enabled: %s", SE_BACKUP_NAME, exc)
+            self.lacks_right = f"{SE_BACKUP_NAME} cannot be enabled: {exc}"
+        if self.lacks_right:
+            _log.info("%s", self.lacks_right)
         self._components = BackupComponents(self.system)
 
     def initialize(self, deadline: Deadline) -> None:
