@@ -264,7 +264,10 @@ class ChangesUnknownError(SnapshotError):
 
 
 class SnapshotLostError(SnapshotError):
-    """The snapshot no longer exists.  Sticky: every later call fails too; discard the copy."""
+    """The snapshot no longer exists.  Sticky: every later call fails too; discard the copy.
+
+    What the system noted about it, if it did, is in the notes (`BaseException.add_note`).
+    """
 
 
 class DeviceReadError(VssSnapError, OSError):

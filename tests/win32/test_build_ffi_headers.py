@@ -51,6 +51,7 @@ TEXTS = {"SE_BACKUP_NAME", "SE_RESTORE_NAME"}
 PROLOGUE = """
 #include <windows.h>
 #include <winioctl.h>
+#include <winevt.h>
 #include <winsvc.h>
 #include <objbase.h>
 #include <oleauto.h>

@@ -65,6 +65,8 @@ def answered(
     name: str,
     call: Callable[[], Result],
     undo: Callable[[Result], object] = lambda result: None,
+    *,
+    seconds: float | None = None,
 ) -> tuple[Result, int]:
     """What a call gives, and its GetLastError.
 
@@ -73,12 +75,13 @@ def answered(
         name: Of the call.
         call: Makes it.
         undo: Called with what it gives if nobody waits for that any more.
+        seconds: How long to wait; `slots.ANSWER` by default.
 
     Raises:
-        WindowsCallError: ERROR_TIMEOUT if it was not answered within `slots.ANSWER`.
+        WindowsCallError: ERROR_TIMEOUT if it was not answered by then.
     """
     thread = _Call(system, name, call, undo)
-    until = time.monotonic() + slots.ANSWER
+    until = time.monotonic() + (slots.ANSWER if seconds is None else seconds)
     try:
         thread.start()
         while thread.is_alive() and time.monotonic() < until:

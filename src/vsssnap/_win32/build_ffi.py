@@ -16,6 +16,7 @@ HEADERS = (
     "unknwn.h",
     "securitybaseapi.h",
     "winioctl.h",
+    "winevt.h",
     "vss.h",
     "vswriter.h",
     "vsbackup.h",

@@ -387,6 +387,11 @@ SC_MANAGER_CONNECT: Final = 0x1
 SERVICE_QUERY_CONFIG: Final = 0x1
 SERVICE_DISABLED: Final = 0x4
 
+# winevt.h
+EvtQueryChannelPath: Final = 0x1
+EvtQueryReverseDirection: Final = 0x200
+EvtRenderEventXml: Final = 1
+
 # winnt.h
 KEY_READ: Final = 0x20019
 REG_SZ: Final = 1

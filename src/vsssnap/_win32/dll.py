@@ -17,7 +17,7 @@ from vsssnap._win32._ffi import ffi
 from vsssnap.errors import ProviderUnavailableError
 
 if TYPE_CHECKING:
-    from vsssnap._win32.protocols import Advapi32, Kernel32, Ole32, Oleaut32, Vssapi
+    from vsssnap._win32.protocols import Advapi32, Kernel32, Ole32, Oleaut32, Vssapi, Wevtapi
 
 
 class System(Protocol):
@@ -33,6 +33,8 @@ class System(Protocol):
     def oleaut32(self) -> Oleaut32: ...
     @property
     def vssapi(self) -> Vssapi: ...
+    @property
+    def wevtapi(self) -> Wevtapi: ...
 
     def last_error(self) -> int:
         """GetLastError of the call that this thread made last."""
@@ -77,6 +79,11 @@ class WindowsSystem:
         """vssapi.dll, if what is passed to it has the size it should have."""
         layout.check()
         return cast("Vssapi", _open("vssapi.dll"))
+
+    @functools.cached_property
+    def wevtapi(self) -> Wevtapi:
+        """wevtapi.dll."""
+        return cast("Wevtapi", _open("wevtapi.dll"))
 
     def last_error(self) -> int:
         """What cffi kept of GetLastError right after the call."""

@@ -192,3 +192,24 @@ class Vssapi(Protocol):
     def VssFreeSnapshotPropertiesInternal(self, properties: CData, /) -> None: ...
     def CreateVssExamineWriterMetadataInternal(self, xml: CData, out: CData, /) -> int: ...
     def ShouldBlockRevertInternal(self, volume: CData, out: CData, /) -> int: ...
+
+
+class Wevtapi(Protocol):
+    """wevtapi.dll."""
+
+    def EvtQuery(self, session: CData, path: CData, query: CData, flags: int, /) -> CData: ...
+    def EvtNext(
+        self, result: CData, size: int, events: CData, timeout: int, flags: int, returned: CData, /
+    ) -> int: ...
+    def EvtRender(
+        self,
+        context: CData,
+        event: CData,
+        flags: int,
+        size: int,
+        buffer: CData,
+        used: CData,
+        properties: CData,
+        /,
+    ) -> int: ...
+    def EvtClose(self, handle: CData, /) -> int: ...

@@ -5,6 +5,7 @@
 #include <msxml.h>
 #include <vsmgmt.h>
 #include <vsadmin.h>
+#include <winevt.h>
 #include <winsvc.h>
 #include <string>
 #include <type_traits>

@@ -17,7 +17,7 @@ from vsssnap._win32.management import ShadowStorageManager
 from vsssnap._win32.shadow_copies import ShadowCopies
 from vsssnap.errors import SnapshotError, SnapshotLostError
 from vsssnap.providers.base import SnapshotRecord
-from vsssnap.providers.vss import names
+from vsssnap.providers.vss import evidence, names
 from vsssnap.providers.vss.journal import Journal
 
 if TYPE_CHECKING:
@@ -107,8 +107,9 @@ def check_alive(system: System, vss: BackupComponents, copies: Mapping[str, Shad
             if found.state != SnapshotState.VSS_SS_CREATED or found.created != copy.created:
                 lost = SnapshotLostError(f"{what}: its state is {found.state}", call=call, hint=_WHY)
         if lost is not None:
-            if note := storage_note(system, volume):
-                lost.add_note(note)
+            for note in (*evidence.driver_events(system, copy.created), storage_note(system, volume)):
+                if note:
+                    lost.add_note(note)
             raise lost
 
 

@@ -76,6 +76,7 @@ class VssProvider(Provider):
         self._left_out: dict[tuple[str, frozenset[str]], tuple[LeftOut, ...]] = {}
         self._mapping = threading.Lock()
         self._looking = _LOOK_BUDGET
+        self._lost: SnapshotLostError | None = None
         self._released = threading.Event()
         self._steps: list[ProviderStep] = []
 
@@ -261,8 +262,13 @@ class VssProvider(Provider):
         requester = self._requester
         if requester is None:
             raise SnapshotLostError("there is no shadow copy: it was not taken, or released")
+        if self._lost is not None:
+            raise self._lost.with_traceback(None)
         try:
             self._call(requester.alive, Deadline(_ASK_BUDGET), "ask whether the shadow copy exists")
+        except SnapshotLostError as exc:
+            self._lost = exc  # whoever reads beside this need not ask again for what happened
+            raise
         except SnapshotTimeoutError as exc:
             raise SnapshotLostError(
                 "VSS does not say whether the shadow copy exists", hint="restart the service VSS"

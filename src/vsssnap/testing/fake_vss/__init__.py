@@ -8,6 +8,7 @@ copies, and counts what is given out.  With pytest the fixture `fake_vss` of the
 
 from __future__ import annotations
 
+from vsssnap.testing.fake_vss.event_log import FakeEvent as FakeEvent
 from vsssnap.testing.fake_vss.fake import FakeVss as FakeVss
 from vsssnap.testing.fake_vss.faults import FakeFaults as FakeFaults
 from vsssnap.testing.fake_vss.parts import FakeDisk as FakeDisk

@@ -33,6 +33,7 @@ class FakeVss(Machine):
         volumes: What is mounted.
         disks: What is plugged in.
         registry: Keys below HKEY_LOCAL_MACHINE, each with its values as lines of text.
+        events: The System event log, the oldest first.
         writers: What answers GatherWriterMetadata.
         shadows: The shadow copies that exist, by id.
         faults: What goes wrong.

@@ -17,6 +17,7 @@ from vsssnap._win32.constants import ObjectType, ProviderType, SnapshotState
 from vsssnap._win32.guids import SYSTEM_PROVIDER
 from vsssnap.testing.fake_vss import objects
 from vsssnap.testing.fake_vss.devices import Devices
+from vsssnap.testing.fake_vss.event_log import EventLog
 from vsssnap.testing.fake_vss.faults import FakeFaults
 from vsssnap.testing.fake_vss.files import Files, Memory, Registry
 from vsssnap.testing.fake_vss.ledger import Ledger
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
+    from vsssnap.testing.fake_vss.event_log import FakeEvent
     from vsssnap.testing.fake_vss.objects import FakeObject
     from vsssnap.testing.fake_vss.parts import FakeDisk, FakeShadow, FakeVolume
     from vsssnap.testing.fake_vss.requester import FakeBackupComponents
@@ -43,6 +45,7 @@ class Machine:
         self.volumes: list[FakeVolume] = []
         self.disks: list[FakeDisk] = []
         self.registry: dict[str, dict[str, list[str]]] = {}
+        self.events: list[FakeEvent] = []
         self.writers: list[FakeWriter] = []
         self.shadows: dict[UUID, FakeShadow] = {}
         self.luns: dict[UUID, FakeShadow] = {}
@@ -95,6 +98,7 @@ class Machine:
             vars(self.kernel32).update(vars(library("kernel32", part, self)))
         self.advapi32 = library("advapi32", rights, self)
         vars(self.advapi32).update(vars(library("advapi32", Registry(self), self)))
+        self.wevtapi = library("wevtapi", EventLog(self), self)
         self.ole32, self.oleaut32, self.vssapi = (
             library(name, Com(self), self) for name in ("ole32", "oleaut32", "vssapi")
         )
