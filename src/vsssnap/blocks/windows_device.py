@@ -3,6 +3,8 @@
 Every thread's read goes to the device at once, past the cache, in several pieces
 (`vsssnap._win32.overlapped`).  One that fails is tried again, since disks and
 networks of disks recover; then the bad sectors are searched for, so that an error names just them.
+Once three ranges stayed bad, the next are searched at once, until a minute has passed: a failing disk
+has thousands.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ _log = logging.getLogger("vsssnap.device")
 _ZEROS: Final = bytes(1 << 20)
 _TRIES: Final = 3
 _PAUSE = 0.2  # seconds between two tries
+_HOPELESS: Final = 3  # ranges that stayed bad, after which none is waited for
+_REMEMBERED = 60.0  # seconds that they count
 _GONE: Final = frozenset(
     {
         Win32Error.ERROR_FILE_NOT_FOUND,
@@ -98,7 +102,6 @@ class WindowsReader(BlockReader):
         sector_size: int,
         *,
         metadata: ImageMetadata | None = None,
-        on_failure: Callable[[], None] | None = None,
         held: HeldDevice | None = None,
     ) -> None:
         """Take over an open device; it is closed with the reader, also if the constructor fails.
@@ -108,13 +111,12 @@ class WindowsReader(BlockReader):
             size: Bytes.
             sector_size: Bytes of a logical sector.
             metadata: What the reader says of itself.
-            on_failure: Called when a read has failed, before it is tried again; what it raises is
-                the reader's answer.
             held: Closed instead of ``device``.
         """
         self._device = device
         self._close = device.close if held is None else held.close
-        self._on_failure = on_failure
+        self._bad = 0  # ranges that stayed bad, not long ago
+        self._bad_until = 0.0
         try:
             super().__init__(size, sector_size=sector_size, metadata=metadata)
         except BaseException:
@@ -127,27 +129,53 @@ class WindowsReader(BlockReader):
         return (self._device.path,)
 
     def _read_into(self, view: memoryview, offset: int) -> None:
+        tries = 1 if self._is_hopeless() else _TRIES
         failure: WindowsCallError | None = None
-        for _ in range(_TRIES):
-            if failure is not None:
+        for tried in range(tries):
+            if tried:
                 time.sleep(_PAUSE)
+            device = self._device
             try:
-                self._device.read_into(view, offset, self.sector_size)
+                device.read_into(view, offset, self.sector_size)
             except WindowsCallError as exc:
                 failure = exc
-                _log.info("%s: %s in %d bytes at %d", self._device.path, exc, len(view), offset)
-                if self._on_failure is not None:
-                    self._on_failure()
-                if exc.code in _FINAL:
+                _log.info("%s: %s in %d bytes at %d", device.path, exc, len(view), offset)
+                renewed = self._renew(device, exc, more=tried + 1 < tries)
+                if exc.code == Win32Error.ERROR_TIMEOUT or (exc.code in _GONE and not renewed):
                     break
             else:
                 return
         assert failure is not None  # noqa: S101 - else it has returned
         if failure.code in _FINAL:
             raise self._unread(failure, len(view), offset) from failure
-        view[:] = _retry.search(
-            self._sectors, _as_os(failure), len(view), offset, self.sector_size, self._unread
-        )
+        try:
+            view[:] = _retry.search(
+                self._sectors, _as_os(failure), len(view), offset, self.sector_size, self._unread
+            )
+        except DeviceReadError:
+            self._bad += 1
+            self._bad_until = time.monotonic() + _REMEMBERED
+            raise
+
+    def _is_hopeless(self) -> bool:
+        """Whether so much stays bad that waiting helps nobody: a disk that is failing, not busy."""
+        if self._bad and time.monotonic() > self._bad_until:
+            self._bad = 0
+        return self._bad >= _HOPELESS
+
+    def _renew(self, device: RawDevice, failure: WindowsCallError, *, more: bool) -> bool:
+        """A read of ``device`` has failed; what this raises is the reader's answer.
+
+        Args:
+            device: As it was then.
+            failure: How.
+            more: Whether the read is tried again.
+
+        Returns:
+            Whether what is read next is another opening of it.
+        """
+        del device, failure, more
+        return False
 
     def _sectors(self, length: int, offset: int) -> bytes:
         found = bytearray(min(length, self.size - offset))

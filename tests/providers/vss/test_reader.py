@@ -8,7 +8,7 @@ import pytest
 from vsssnap import Snapshot
 from vsssnap._win32 import overlapped, slots
 from vsssnap.blocks import windows_device
-from vsssnap.errors import DeviceReadError
+from vsssnap.errors import DeviceReadError, SnapshotLostError
 from vsssnap.testing.fake_vss import FakeVolume, FakeVss
 
 
@@ -85,6 +85,116 @@ def test_a_read_that_fails_once_is_tried_again(fake_vss: FakeVss, volume: FakeVo
     with Snapshot("C:") as s, s.open() as disk:
         fake_vss.faults.fail("ReadFile", 1117, times=2)
         assert disk.pread(100, 0) == volume.data[:100]
+
+
+class Clock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(windows_device, "time", found)
+    return found
+
+
+def test_a_read_is_tried_three_times_with_a_pause_between(
+    fake_vss: FakeVss, volume: FakeVolume, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows_device, "_PAUSE", 0.2)
+    fake_vss.bad_sectors(8192, volume.sector_size)
+    with Snapshot("C:") as s, s.open() as disk, pytest.raises(DeviceReadError):
+        disk.pread(volume.sector_size, 8192)
+    assert clock.slept == [0.2, 0.2]
+
+
+def test_a_shadow_copy_that_is_gone_is_not_waited_for(
+    fake_vss: FakeVss, volume: FakeVolume, clock: Clock
+) -> None:
+    with Snapshot("C:") as s, s.open() as disk:
+        fake_vss.lose(volume)
+        for _ in range(2):
+            with pytest.raises(SnapshotLostError):
+                disk.pread(512, 0)
+    assert clock.slept == []
+
+
+def test_bad_sectors_are_waited_for_until_three_stayed_bad_and_again_a_minute_later(
+    fake_vss: FakeVss, volume: FakeVolume, clock: Clock
+) -> None:
+    for number in range(1, 9):
+        fake_vss.bad_sectors(number * 8192, volume.sector_size)
+    counts = []
+    with Snapshot("C:") as s, s.open() as disk:
+        for number in range(1, 9):
+            clock.now += 61.0 if number == 7 else 1.0
+            with pytest.raises(DeviceReadError) as caught:
+                disk.pread(8192, number * 8192)
+            assert (caught.value.offset, caught.value.length) == (number * 8192, volume.sector_size)
+            counts.append(len(clock.slept))
+            clock.slept.clear()
+    assert counts == [2, 2, 2, 0, 0, 0, 2, 2]
+
+
+def test_a_device_that_was_away_is_opened_again_by_the_id_of_the_shadow_copy(
+    fake_vss: FakeVss, volume: FakeVolume
+) -> None:
+    other = fake_vss.add_volume("D:\\", size=len(volume.data), data=b"D" * 100_000)
+    with Snapshot("C:", "D:") as s, s.open("C:") as disk, ThreadPoolExecutor(4) as pool:
+        (mine,) = (shadow for shadow in fake_vss.shadows.values() if shadow.volume is volume)
+        (theirs,) = (shadow for shadow in fake_vss.shadows.values() if shadow.volume is other)
+        opened, number = len(fake_vss.all_opened("device")), mine.number
+        fake_vss.reconnect(volume)
+        theirs.number = number  # and the name that C: had is now that of D:
+        offsets = range(0, 80_000, 10_000)
+        found = list(pool.map(lambda offset: disk.pread(10_000, offset), offsets))
+        assert found == [volume.data[offset : offset + 10_000] for offset in offsets]
+        assert len(fake_vss.all_opened("device")) == opened + 1, "once for all threads"
+        disk.confirm()
+    assert fake_vss.all_opened("device") == []
+
+
+def test_a_device_is_not_opened_again_without_end(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("C:") as s, s.open() as disk:
+        for _ in range(16):
+            fake_vss.reconnect(volume)
+            assert disk.pread(100, 0) == volume.data[:100]
+        fake_vss.reconnect(volume)
+        with pytest.raises(DeviceReadError, match="taken away") as caught:
+            disk.pread(100, 0)
+        assert caught.value.code == 55
+    assert fake_vss.all_opened("device") == []
+
+
+@pytest.mark.parametrize("call", ["CreateFileW", "IOCTL_DISK_GET_LENGTH_INFO"])
+def test_a_device_that_cannot_be_opened_again_is_an_error_of_the_device(
+    fake_vss: FakeVss, volume: FakeVolume, call: str
+) -> None:
+    with Snapshot("C:") as s, s.open() as disk:
+        fake_vss.reconnect(volume)
+        fake_vss.faults.fail(call, 5)
+        with pytest.raises(DeviceReadError, match="taken away"):
+            disk.pread(100, 0)
+        assert disk.pread(100, 0) == volume.data[:100], "it can be by now"
+
+
+def test_a_device_of_another_size_is_another_volume(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("C:") as s, s.open() as disk:
+        (shadow,) = fake_vss.shadows.values()
+        fake_vss.reconnect(volume)
+        shadow.data = shadow.data[: 1 << 20]
+        with pytest.raises(DeviceReadError, match="taken away"):
+            disk.pread(100, 0)
 
 
 def test_a_device_that_ends_with_its_file_system_is_said_so(fake_vss: FakeVss, volume: FakeVolume) -> None:

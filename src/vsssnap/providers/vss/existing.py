@@ -89,17 +89,23 @@ def facts(system: System, copies: Iterable[ShadowCopy], *, backup_privilege: boo
     ).encode()
 
 
-def check_alive(system: System, vss: BackupComponents, copies: Mapping[str, ShadowCopy]) -> None:
+def check_alive(
+    system: System, vss: BackupComponents, copies: Mapping[str, ShadowCopy]
+) -> dict[str, ShadowCopy]:
     """Ask VSS whether every shadow copy is still there; its device number may be another's by now.
+
+    Returns:
+        What VSS says of them now.
 
     Raises:
         SnapshotLostError: one is not, or VSS does not answer.
     """
+    known = dict(copies)
     for volume, copy in copies.items():
         what = f"the shadow copy of {shown(system, volume)} is gone"
         call, lost = "GetSnapshotProperties", None
         try:
-            found = vss.snapshot(copy.id)
+            known[volume] = found = vss.snapshot(copy.id)
         except SnapshotError as exc:
             lost = SnapshotLostError(f"{what}: {exc.message}", call=call, code=exc.code, hint=_WHY)
             lost.__cause__ = exc
@@ -111,6 +117,7 @@ def check_alive(system: System, vss: BackupComponents, copies: Mapping[str, Shad
                 if note:
                     lost.add_note(note)
             raise lost
+    return known
 
 
 def administer(system: System) -> ShadowCopies:
@@ -265,7 +272,7 @@ class Attached:
         """See `check_alive`."""
         if self._vss is None:
             raise SnapshotLostError("the shadow copy was released")
-        check_alive(self.system, self._vss, self.copies)
+        self.copies = check_alive(self.system, self._vss, self.copies)
 
     def end(self) -> None:
         """Let go of it, or delete it."""

@@ -215,10 +215,16 @@ class VssProvider(Provider):
         """See `Provider`."""
         if self._requester is None or self._system is None or volume.device not in self._requester.copies:
             raise SnapshotError(f"{volume.name} is not in this snapshot")
-        device = self._requester.copies[volume.device].device
-        if isinstance(self._requester, Requester):
-            return WatchedReader(self._system, device, volume.device, self._requester.unread, self.alive)
-        return ShadowReader(self._system, device, self.alive)
+        requester = self._requester
+
+        def device() -> str:
+            self.alive()
+            return requester.copies[volume.device].device
+
+        path = requester.copies[volume.device].device
+        if isinstance(requester, Requester):
+            return WatchedReader(self._system, path, volume.device, requester.unread, device)
+        return ShadowReader(self._system, path, device)
 
     def allocation(self, volume: SnapshotVolume, /) -> AllocationMap | None:
         """What the shadow copy itself says (FSCTL_GET_VOLUME_BITMAP); see `Provider`."""

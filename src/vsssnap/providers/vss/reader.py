@@ -6,8 +6,11 @@ changes as the live volume is written.  Which they are says `vsssnap.providers.v
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import threading
+from typing import TYPE_CHECKING, Final
 
+from vsssnap._win32.constants import Win32Error
 from vsssnap._win32.devices import RawDevice
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap.blocks.windows import measure
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
     from vsssnap._win32.dll import System
 
+_log = logging.getLogger("vsssnap.vss")
+
+_MOST_RENEWED: Final = 16  # handles of one reader beside its first
+
 
 class ShadowReader(WindowsReader):
     """An open shadow copy; all of it is DATA.
@@ -28,29 +35,71 @@ class ShadowReader(WindowsReader):
             cluster; always true for other file systems.
     """
 
-    def __init__(self, system: System, path: str, on_failure: Callable[[], None] | None = None) -> None:
+    def __init__(self, system: System, path: str, on_failure: Callable[[], str] | None = None) -> None:
         """Open it.
 
         Args:
             system: The libraries.
             path: The device, without a backslash at its end.
-            on_failure: Called when a read has failed, before it is tried again.
+            on_failure: Called when a read has failed, before it is tried again: raises if the shadow copy
+                is gone, else gives its device as VSS names it now.
 
         Raises:
             SnapshotError: it cannot be opened, or does not say how large it is.
         """
-        try:
-            device = RawDevice(system, path)
-        except WindowsCallError as exc:
-            raise _not_opened(path, exc) from exc
-        try:
-            size, sector_size, self.tail_captured = measure(device)
-        except BaseException as exc:
+        device, (size, sector_size, self.tail_captured) = _open(system, path)
+        self._system = system
+        self._on_failure = on_failure
+        self._renewing = threading.Lock()
+        self._renewed: list[RawDevice] = []
+        super().__init__(device, size, sector_size)
+
+    def _renew(self, device: RawDevice, failure: WindowsCallError, *, more: bool) -> bool:
+        # A volume that was away for a moment leaves handles that fail for ever.  Which device to open
+        # is asked by the id of the shadow copy: the number in its name may be another's by now.
+        if self._on_failure is None:
+            return False
+        path = self._on_failure()
+        if not more or failure.code == Win32Error.ERROR_TIMEOUT:
+            return False
+        with self._renewing:
+            if self._device is not device:
+                return True  # another thread's read failed, too
+            if len(self._renewed) == _MOST_RENEWED:
+                return False
+            try:
+                opened, (size, sector_size, _) = _open(self._system, path)
+            except SnapshotError as exc:
+                _log.info("it is not opened again: %s", exc)
+                return False
+            if size != self.size or sector_size != self.sector_size:
+                opened.close()
+                _log.warning("%s: %d bytes in sectors of %d is another volume", path, size, sector_size)
+                return False
+            # Reads beside this one may still use the one before, so it stays open until the end.
+            self._renewed.append(opened)
+            self._device = opened
+            return True
+
+    def _release(self) -> None:
+        for device in self._renewed:
             device.close()
-            if isinstance(exc, WindowsCallError):
-                raise _not_opened(path, exc) from exc
-            raise
-        super().__init__(device, size, sector_size, on_failure=on_failure)
+        super()._release()
+
+
+def _open(system: System, path: str) -> tuple[RawDevice, tuple[int, int, bool]]:
+    """An open device, and what `measure` says of it."""
+    try:
+        device = RawDevice(system, path)
+    except WindowsCallError as exc:
+        raise _not_opened(path, exc) from exc
+    try:
+        return device, measure(device)
+    except BaseException as exc:
+        device.close()
+        if isinstance(exc, WindowsCallError):
+            raise _not_opened(path, exc) from exc
+        raise
 
 
 def _not_opened(path: str, exc: WindowsCallError) -> SnapshotError:

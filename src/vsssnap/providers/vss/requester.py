@@ -318,7 +318,7 @@ class Requester:
 
     def alive(self) -> None:
         """See `existing.check_alive`."""
-        existing.check_alive(self.system, self._vss, self.copies)
+        self.copies = existing.check_alive(self.system, self._vss, self.copies)
 
     def end(self) -> None:
         """AbortBackup if it is due, and Release; this ends the shadow copies that are not kept.

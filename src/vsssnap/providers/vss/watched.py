@@ -22,7 +22,7 @@ class WatchedReader(ShadowReader):
         path: str,
         volume: str,
         unread: set[str],
-        on_failure: Callable[[], None] | None = None,
+        on_failure: Callable[[], str] | None = None,
     ) -> None:
         """Open it.
 

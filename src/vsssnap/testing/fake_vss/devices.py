@@ -53,12 +53,12 @@ class OpenDevice:
         self.volume = shadow.volume if shadow is not None else volume
         self.disk = disk
         self.writable = writable
-        self.extended = self.holds = False
+        self.extended = self.holds = self.stale = False
 
     @property
     def lost(self) -> bool:
         """Whether the device is gone."""
-        return self.shadow is not None and self.shadow.lost
+        return self.stale or (self.shadow is not None and self.shadow.lost)
 
     @property
     def size(self) -> int:
@@ -167,6 +167,7 @@ class Devices:
             self._machine.ledger.forbid(f"ReadFile of {length} bytes at {offset}: not aligned")
             return self._pending.complete(over, Win32Error.ERROR_INVALID_PARAMETER, 0)
         code = self._machine.read_error(found.shadow, offset, length)
+        code = Win32Error.ERROR_DEV_NOT_EXIST if found.stale else code
         if code:
             return self._pending.complete(over, code, 0)
         if offset >= found.end:

@@ -9,6 +9,7 @@ from typing import Any
 from vsssnap._win32 import dll
 from vsssnap.errors import UsageError
 from vsssnap.testing.fake_vss import objects
+from vsssnap.testing.fake_vss.devices import OpenDevice
 from vsssnap.testing.fake_vss.machine import Machine
 from vsssnap.testing.fake_vss.parts import FakeDisk, FakeProvider, FakeVolume
 from vsssnap.testing.fake_vss.writers import FakeWriter
@@ -125,6 +126,18 @@ class FakeVss(Machine):
         for shadow in self.shadows.values():
             if shadow.volume is volume:
                 shadow.lost, shadow.lose_after = after is None, after
+
+    def reconnect(self, volume: FakeVolume) -> None:
+        """Take a volume away for a moment: its shadow copies come back as other devices.
+
+        Handles of them that are open fail for ever.
+        """
+        for shadow in self.shadows.values():
+            if shadow.volume is volume:
+                shadow.number = self.next_number()
+        for opened in self.all_opened("device"):
+            if isinstance(opened, OpenDevice) and opened.shadow is not None and opened.volume is volume:
+                opened.stale = True
 
     def bad_sectors(self, offset: int, length: int, code: int = 23) -> None:
         """Have reads that touch a range fail with a Win32 error (ERROR_CRC)."""
