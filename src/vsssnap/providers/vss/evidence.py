@@ -23,7 +23,7 @@ _MOST = 5  # events
 _LONGEST = 500  # characters of what an event is about
 _SPACE: Final = "{http://schemas.microsoft.com/win/2004/08/events/event}"
 
-# Source: "Volume Snapshot Driver Integrity", Windows Server TechCenter; the log has only what they are about.
+# What the messages of these events say, in short; the log itself has only what they are about.
 _MEANINGS: Final = {
     16: "shadow copies ended: the volume of their storage was dismounted by force",
     24: "the disk had no room for shadow storage to grow",
