@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -67,6 +68,18 @@ if sys.platform == "win32":
         """Write the first part, or some of it: bytes written."""
         return pwrite(fd, parts[0], offset)
 
+    def append(fd: int, data: memoryview) -> int:
+        """`os.write`; a pipe whose reader has ended is a BrokenPipeError here, too.
+
+        The C library has no number for what Windows says then (ERROR_NO_DATA), and gives EINVAL.
+        """
+        try:
+            return os.write(fd, data)
+        except OSError as exc:
+            if exc.errno == errno.EINVAL and stat.S_ISFIFO(os.fstat(fd).st_mode):
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from exc
+            raise
+
     def start_writing(fd: int, offset: int, length: int) -> None:
         """Nothing: the system begins by itself."""
 
@@ -74,7 +87,8 @@ if sys.platform == "win32":
         """Data and holes of a file: `vsssnap._win32.files.ranges`."""
         from vsssnap._win32 import files
 
-        return files.ranges(msvcrt.get_osfhandle(fd), offset, length)
+        # By a generator: the descriptor is looked at when the first range is asked for, as elsewhere.
+        yield from files.ranges(msvcrt.get_osfhandle(fd), offset, length)
 
     def make_sparse(fd: int) -> None:
         """Have a file that is still empty take no room where nothing is written, if it can."""
@@ -87,6 +101,7 @@ else:
     def binary(fd: int) -> None:
         """Nothing: here bytes are bytes."""
 
+    append = os.write
     pread = os.pread
     pwrite = os.pwrite
 

@@ -63,7 +63,7 @@ class PipeStorage(Storage):
     def _write(self, view: memoryview) -> int:
         while True:
             try:
-                return os.write(self._fd, view)
+                return _files.append(self._fd, view)
             except BlockingIOError:  # whoever shares our end of the pipe made it non-blocking
                 _wait_for_room(self._fd)
             except OSError as exc:
