@@ -99,6 +99,7 @@ class SidecarWriter:
             identity=self.identity.bytes,
             format=encoded.ljust(structs.MAX_NAME, b"\0"),
         )
+        storage.make_sparse()  # most of a big table is never written
         storage.pwrite(structs.sealed(header, self.identity.bytes, 0), 0)
         storage.truncate(self._geometry.states_at)
 
