@@ -45,7 +45,7 @@ class Colour(enum.Enum):
         (Colour.RED, "red"),
         (datetime(2024, 1, 2, tzinfo=UTC), "2024-01-02T00:00:00+00:00"),
         (b"abc", {"bytes": 3}),
-        (Path("/srv"), "/srv"),
+        (Path("/srv"), str(Path("/srv"))),
         (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (Extent(1, 2), {"offset": 1, "length": 2, "kind": "data"}),
         ({"a": (1, None)}, {"a": [1, None]}),

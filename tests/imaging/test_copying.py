@@ -51,6 +51,7 @@ def test_a_saved_image_holds_the_source(tmp_path: Path, size: int, workers: int)
     assert report.stored == size
 
 
+@pytest.mark.posix("files are sparse there only on request")
 def test_zeros_become_holes_in_the_file(tmp_path: Path) -> None:
     save_image(Plain(noise(MIB) + bytes(30 * MIB) + noise(MIB)), tmp_path / "a.raw")
     assert (tmp_path / "a.raw").stat().st_blocks * 512 < 3 * MIB
@@ -264,6 +265,7 @@ def test_an_image_can_be_written_to_any_storage() -> None:
         save_image(Plain(b"hello"), MemoryStorage())
 
 
+@pytest.mark.posix("modes")
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     save_image(Plain(b"secret"), tmp_path / "a.raw")
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
@@ -306,6 +308,7 @@ def test_a_writer_that_is_closed_leaves_nothing(tmp_path: Path) -> None:
     assert listing(tmp_path) == []
 
 
+@pytest.mark.posix("rusage")
 def test_memory_does_not_grow_with_the_volume(tmp_path: Path) -> None:
     """Peak memory of saving 1 GiB of data and of saving 64 MiB are alike."""
     script = (
@@ -382,6 +385,7 @@ def test_two_saves_to_one_name_do_not_mix(tmp_path: Path) -> None:
     assert target.read_bytes() == b"first"
 
 
+@pytest.mark.posix("a limit of a file's size")
 def test_a_full_disk_is_a_target_error_and_leaves_nothing(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys\n"
@@ -410,6 +414,7 @@ def test_no_thread_outlives_a_save(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vsssnap-")]
 
 
+@pytest.mark.posix("/proc")
 def test_no_descriptor_outlives_a_save(tmp_path: Path) -> None:
     def count() -> int:
         return len(os.listdir("/proc/self/fd"))
@@ -433,6 +438,7 @@ def refused(wrong: str, disk: Path, folder: Path) -> None:
             save_image(source, folder / "a.raw", parent=parent)
 
 
+@pytest.mark.posix("/proc")
 @pytest.mark.parametrize("wrong", ["target is the source", "options", "parent"])
 def test_no_descriptor_outlives_a_save_that_was_refused(tmp_path: Path, wrong: str) -> None:
     """A raw image has a side-car, whose file is there before the image's is refused."""

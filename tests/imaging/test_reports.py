@@ -44,6 +44,7 @@ def sparse(path: Path) -> Path:
     return path
 
 
+@pytest.mark.posix("files are sparse there only on request")
 def test_holes_that_are_passed_over_are_not_read(tmp_path: Path) -> None:
     path, image = sparse(tmp_path / "a.raw"), tmp_path / "a.vsnap"
     seen: list[Progress] = []

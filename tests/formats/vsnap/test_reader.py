@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import resource
-import sys
 import threading
 import tracemalloc
 from collections.abc import Sequence
@@ -290,8 +288,10 @@ def test_raw_blocks_are_a_frame_that_zstd_reads() -> None:
         assert zstandard.ZstdDecompressor().decompress(raw_frame(memoryview(data))) == data
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="rusage is POSIX")
+@pytest.mark.posix("rusage")
 def test_reading_a_huge_image_needs_little_memory() -> None:
+    import resource
+
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with opened(sparse(64 * TIB, [1 << 45])) as reader:
         assert sum(1 for _ in reader.extents()) == 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from requirements import require_program
 from vsnap_images import FORMAT, findings, image_of, opened, write
 from vsssnap.blocks.extent import Extent, ExtentKind, clip, coalesce, overlay
 from vsssnap.errors import DeviceReadError, ImageError
@@ -280,8 +280,7 @@ def test_any_range_is_read_right(draw: st.DataObject) -> None:
 
 @given(draw=st.data())
 def test_the_zstd_program_gives_the_stored_cells(draw: st.DataObject) -> None:
-    program = shutil.which("zstd")
-    assert program is not None, "install zstd"
+    program = require_program("zstd")
     size = 3 * CHUNK + 777
     volume = draw.draw(volumes(size=size))
     chosen = VsnapOptions(level=draw.draw(st.sampled_from([0, 1, 9])), chunk_size=CHUNK, cell_size=4096)

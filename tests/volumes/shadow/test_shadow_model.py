@@ -18,6 +18,8 @@ from volsnap_model import BLOCK, Copy, Disk, model_of, without_header
 from vsssnap.blocks.reader import BlockReader
 from vsssnap.volumes import BlockSource, ShadowVolume, UnusedBlocks
 
+OTHERS = pytest.mark.posix("the readers of others are built for Linux")
+
 
 def wrong(reader: BlockReader, copy: Copy, disk: Disk) -> list[int]:
     """Protected blocks that a reader of a shadow copy gives wrongly."""
@@ -111,11 +113,13 @@ def test_blocks_are_right_through_a_stack_of_copies() -> None:
     assert total > 3000
 
 
+@OTHERS
 def test_libvshadow_reads_the_same_volumes() -> None:
     total = sum(check_foreign(model_of(seed, copies=2 + seed % 4).export()) for seed in range(8))
     assert total > 1500
 
 
+@OTHERS
 def test_dissect_reads_the_copied_blocks_of_the_same_volumes(tmp_path: Path) -> None:
     with dissect(tmp_path) as check:
         total = sum(check(model_of(seed, copies=2 + seed % 4).export()) for seed in range(8))
@@ -134,6 +138,7 @@ def test_the_catalog_may_be_in_any_order_over_several_blocks() -> None:
         check(disk)
 
 
+@OTHERS
 def test_a_block_list_may_have_many_blocks() -> None:
     disk = model_of(3, copies=4, descriptors_apart=True).export()
     assert len(disk.metadata["block list 2"]) > 5
@@ -141,6 +146,7 @@ def test_a_block_list_may_have_many_blocks() -> None:
     check_foreign(disk)
 
 
+@OTHERS
 def test_a_bitmap_may_have_several_blocks() -> None:
     disk = model_of(5, copies=3, far=2 * 130_048 + 77).export()
     assert len(disk.metadata["bitmap 1"]) == 3
