@@ -8,6 +8,7 @@ where one is due, no release of a pending operation.
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -455,7 +456,8 @@ def test_a_listener_that_raises_leaves_nothing(vss: FakeVss, step: str) -> None:
 )
 def test_a_step_that_hangs_is_stopped_at_the_deadline(vss: FakeVss, step: str) -> None:
     vss.faults.delay(step)
-    error = fails(vss, timeout=1.5)
+    # What comes before must be done by then, on a busy machine under Wine, too.
+    error = fails(vss, timeout=1.5 if sys.platform != "win32" else 6.0)
     assert isinstance(error, SnapshotTimeoutError)
     assert step in str(error)
     assert called(vss, "Cancel") == 1
