@@ -216,7 +216,7 @@ def timed_lanes(wanted: list[str], context: Context, *, long: bool) -> Iterator[
     if chosen("unit"):
         begin = heading("unit")
         ok, counts = pytest(context, "unit", *SHARED, "-m", "not lab and not long", f"--ignore={INTEROP}")
-        yield Result("unit", time.monotonic() - begin, 5 * MINUTE, ok, counts)
+        yield Result("unit", time.monotonic() - begin, 4 * MINUTE, ok, counts)
     if chosen("interop"):
         begin = heading("interop")
         ok, counts = pytest(context, "interop", *SHARED, "-m", "not lab and not long", INTEROP)

@@ -217,7 +217,7 @@ def test_nothing_is_left_after_any_of_it(run: Found, scenes: dict[str, Found]) -
     }
     assert {name: what for name, what in left.items() if what} == {}
     first, second = run["handles"]
-    assert first > 50, "they are seen"
+    assert run["seen"] >= 3, "open files are seen"
     assert second == first
     assert run["threads"] == [1, 1]
 

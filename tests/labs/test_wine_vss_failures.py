@@ -145,7 +145,7 @@ def test_nothing_is_left_after_any_of_it(run: Found, scenes: dict[str, Found]) -
 
 def test_no_handle_and_no_thread_is_left_by_a_second_round(run: Found) -> None:
     first, second = run["handles"]
-    assert first > 20, "they are seen"
+    assert run["seen"] >= 3, "open files are seen"
     assert second == first
     assert run["threads"] == [1, 1]
 

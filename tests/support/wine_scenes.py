@@ -94,4 +94,6 @@ def play(scenes: dict[str, Scene]) -> dict[str, object]:
         gc.collect()  # Python's locks are handles, and an exception that was caught refers to its own frames
         handles.append(lab.LabLeft(HANDLES))
         threads.append(threading.active_count())
-    return {"watched": watched, "handles": handles, "threads": threads, "scenes": found}
+    with open(__file__, "rb"), open(__file__, "rb"), open(__file__, "rb"):
+        seen = lab.LabLeft(HANDLES) - handles[-1]
+    return {"watched": watched, "seen": seen, "handles": handles, "threads": threads, "scenes": found}
