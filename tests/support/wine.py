@@ -85,15 +85,31 @@ class Wine:
         options = ("-q", "-p", "no:cacheprovider", "--basetemp", windows(scratch / "base"))
         return self.python("-W", "error", "-m", "pytest", *options, *arguments, timeout=timeout, cwd=TOP)
 
+    def keep(self) -> None:
+        """Start the services of Wine, and let them outlive each program by minutes.
+
+        Wine ends them 3 s after its last program.  The next one boots them again: while they start,
+        no other service can be started (ERROR_SERVICE_DATABASE_LOCKED), and they hold its standard
+        output, so that whoever reads that to its end waits until they are gone.
+        """
+        self._call("wineserver", "-p300")
+        self._call("wine", "cmd", "/c", "exit")
+
     def stop(self) -> None:
         """End everything that runs in the lab."""
+        self._call("wineserver", "-k", "-w")
+
+    def _call(self, *command: str) -> None:
+        """Run a program of Wine that says nothing; whoever needs it fails if it did not."""
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(
-                ["wineserver", "-k", "-w"],
+                command,
                 env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 timeout=30,
                 check=False,
-                capture_output=True,
             )
 
     def set_up(self) -> None:
@@ -192,9 +208,15 @@ def windows(path: Path) -> str:
     return "Z:" + str(path.resolve()).replace("/", "\\")
 
 
-@functools.cache
 def lab() -> Wine:
-    """The lab, set up; the test is unavailable where it cannot be."""
+    """The lab, set up and running; the test is unavailable where it cannot be."""
+    wine = _set_up()
+    wine.keep()
+    return wine
+
+
+@functools.cache
+def _set_up() -> Wine:
     require_lab("wine", "wineserver", "x86_64-w64-mingw32-gcc", root=False)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     state = hashlib.sha256(repr((_INTERPRETER, _PACKAGES)).encode())

@@ -32,6 +32,7 @@ KERNEL_DRIVER, OWN_PROCESS, DEMAND_START = 1, 16, 3
 ALL_ACCESS = 0xF01FF
 
 STOP = 1
+TRANSIENT = (1053, 1055)  # ERROR_SERVICE_REQUEST_TIMEOUT, ERROR_SERVICE_DATABASE_LOCKED
 
 
 class Lab(enum.IntEnum):
@@ -40,7 +41,7 @@ class Lab(enum.IntEnum):
     COPIED = 0x22200C
 
 
-advapi32: Any = getattr(ctypes, "WinDLL")("advapi32")  # noqa: B009 - types of Linux do not know it
+advapi32: Any = getattr(ctypes, "WinDLL")("advapi32", use_last_error=True)  # noqa: B009 - types of Linux do not know it
 _TEXT, _NUMBER, _HANDLE = wintypes.LPCWSTR, wintypes.DWORD, wintypes.HANDLE
 for name, arguments in {
     "OpenSCManagerW": (_TEXT, _TEXT, _NUMBER),
@@ -61,12 +62,22 @@ def service(manager: int, name: str, kind: int, path: str, *, start: bool) -> It
     assert made, f"{name} cannot be made"
     try:
         if start:
-            assert advapi32.StartServiceW(made, 0, None), f"{name} does not start"
+            start_service(made, name)
         yield
     finally:
         advapi32.ControlService(made, STOP, ctypes.create_string_buffer(64))
         advapi32.DeleteService(made)
         advapi32.CloseServiceHandle(made)
+
+
+def start_service(made: int, name: str) -> None:
+    """Start it; again while the system starts others, when it tells everybody to come back."""
+    end = time.monotonic() + 30.0
+    while not advapi32.StartServiceW(made, 0, None):
+        code = ctypes.get_last_error()  # type: ignore[attr-defined]  # on Windows alone
+        assert code in TRANSIENT, f"{name} does not start: error {code}"
+        assert time.monotonic() < end, f"{name} does not start for 30 s: error {code}"
+        time.sleep(0.1)
 
 
 def wait_for_device() -> None:
