@@ -11,6 +11,7 @@ that no part needs a large dictionary while it is sorted.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ KIND: Final = BLOCK - 1  # mask of all of these
 
 NOWHERE: Final = (1 << 64) - 1  # offset of a copy that lies outside of the storage
 _DROPPED: Final = (1 << 64) - 2
+
+_WORDS: Final = struct.Struct(f"<{(BLOCK - NODE_SIZE) // 8}Q")  # a block of descriptors, four words each
 
 _PART_BITS: Final = 16  # a part of the volume is at least 2**16 blocks, 1 GiB ...
 _MOST_PARTS: Final = 4096  # ... and there are at most so many
@@ -135,11 +138,12 @@ class _Building:
         """
         if self._forwards or self._pending:
             return False
-        originals, relatives, places, flags, bits = zip(*DESCRIPTOR.iter_unpack(payload), strict=True)
-        if any(each & (FORWARDER | OVERLAY | NOT_USED) for each in set(flags)):
+        words = _WORDS.unpack(payload)
+        originals, places, flags = words[::4], words[2::4], words[3::4]  # the bitmap is above the flags
+        if any(flags) and reduce(or_, flags) & (FORWARDER | OVERLAY | NOT_USED):
             return False
         count = places.index(0) if 0 in places else len(places)  # the last block of a list is not full
-        if any(any(column[count:]) for column in (originals, relatives, places, flags, bits)):
+        if any(words[4 * count :]):
             return False
         originals, places = originals[:count], places[:count]
         if not count:
@@ -249,7 +253,12 @@ class _Copies:
         blocks, sources = array("Q"), array("Q")
         for number in sorted(self._parts):
             latest = dict(zip(*self._parts.pop(number), strict=True))
-            for block in sorted(latest):
+            found = sorted(latest)
+            if max(latest.values()) < _DROPPED:
+                blocks.extend(found)
+                sources.extend(map(latest.__getitem__, found))
+                continue
+            for block in found:
                 source = latest[block]
                 if source != _DROPPED:
                     blocks.append(block)

@@ -253,20 +253,22 @@ class View:
         for block in listed:
             marks[block - first] = _LISTED[0]
         starts, sources = array("Q"), array("Q")
-        for run in _RUNS.finditer(marks):
-            low, high = run.span()
-            kind = _KINDS.get(marks[low])
+        block = first
+        for run in _RUNS.findall(marks):
+            kind = _KINDS.get(run[0])
             if kind is not None:
-                starts.append((first + low) << BLOCK_BITS)
-                sources.append((first + low) << BLOCK_BITS | kind)
+                starts.append(block << BLOCK_BITS)
+                sources.append(block << BLOCK_BITS | kind)
+                block += len(run)
                 continue
             expected = -1
-            for block in range(first + low, first + high):
+            for _ in run:
                 source = listed[block]
                 if source != expected or source & OVERLAID:
                     starts.append(block << BLOCK_BITS)
                     sources.append(source)
                 expected = source + BLOCK
+                block += 1
         starts.append(last << BLOCK_BITS)
         return starts, sources
 
