@@ -7,7 +7,6 @@ thread has its own (python-zstandard, "API usage"; facebook/zstd issue 4206).
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
@@ -34,10 +33,6 @@ def _blake3(data: Buffer) -> bytes:
     return blake3(data).digest()
 
 
-def _sha256(data: Buffer) -> bytes:
-    return hashlib.sha256(data).digest()
-
-
 class Hasher(Protocol):
     """A digest that is fed bytes."""
 
@@ -48,7 +43,17 @@ class Hasher(Protocol):
         """Of all so far."""
 
 
-HASHERS: Final[dict[int, Callable[[], Hasher]]] = {structs.BLAKE3: blake3, structs.SHA256: hashlib.sha256}
+def _sha256_hasher(data: Buffer = b"") -> Hasher:
+    import hashlib  # loads OpenSSL, which nearly no image needs
+
+    return hashlib.sha256(data)
+
+
+def _sha256(data: Buffer) -> bytes:
+    return _sha256_hasher(data).digest()
+
+
+HASHERS: Final[dict[int, Callable[[], Hasher]]] = {structs.BLAKE3: blake3, structs.SHA256: _sha256_hasher}
 DIGESTS: Final[dict[int, Digest]] = {structs.BLAKE3: _blake3, structs.SHA256: _sha256}
 DIGEST_NAMES: Final = {structs.BLAKE3: "blake3", structs.SHA256: "sha256"}
 
