@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -66,6 +67,17 @@ def test_sections_without_end_do_not_take_the_stack() -> None:
         parse("a = [" * 100_000)
     with pytest.raises(CorruptImageError):
         parse('"' * 100_001)
+
+
+def test_a_long_string_takes_no_more_memory_than_it_has() -> None:
+    text = f'description = "{"a" * (1 << 20)}"\n'
+    tracemalloc.start()
+    try:
+        parse(text)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 8 << 20
 
 
 _WORDS = st.sampled_from(

@@ -25,7 +25,7 @@ _DEEPEST: Final = 8  # groups have sections in sections in sections, and no more
 _TOKEN: Final = re.compile(
     r"""
     [\s\0]+ | \#[^\n]*                        # space and comments
-    | (?P<string> "(?:[^"\\]|\\.)*" )
+    | (?P<string> "(?:[^"\\]|\\.)*+" )         # possessive: no way back is kept for each character
     | (?P<number> -?\d{1,20}(?:\.\d{1,20})? (?![\w.+-]) )
     | (?P<name> [A-Za-z0-9_.+-]+ )
     | (?P<mark> [{}\[\]=,] )
