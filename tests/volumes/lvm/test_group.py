@@ -8,10 +8,12 @@ import pytest
 
 import lvm_images as lvm
 from lvm_images import EXTENT, START, physical_volume, segment, volume
+from sources import BytesReader
 from vsssnap import ExtentKind
 from vsssnap.blocks.plain import PlainReader
 from vsssnap.errors import (
     CorruptImageError,
+    DeviceReadError,
     ImageError,
     UnknownFormatError,
     UnsupportedFeatureError,
@@ -95,6 +97,67 @@ def test_one_good_copy_of_two_is_enough() -> None:
     damaged[-lvm.AREA_SIZE + 700] ^= 1
     with pytest.raises(CorruptImageError, match="checksum"):
         VolumeGroup(reader(damaged))
+
+
+def test_one_good_copy_on_another_physical_volume_is_enough() -> None:
+    text = lvm.group(volume("root", segment(1, 0, 2, [("pv0", 0)]), segment(2, 2, 1, [("pv1", 5)])), pvs=2)
+    good, damaged = physical_volume(text, 0), physical_volume(text, 1)
+    expected = extents(good, 0, 2) + extents(damaged, 5, 1)
+    unread = BytesReader(bytes(damaged), bad=[(lvm.AREA + 512, 512)])
+    damaged[lvm.AREA + 700] ^= 1
+    nonsense = lvm.rewritten(damaged, b"vg {")  # of which the checksum is right
+    for other in (reader(damaged), reader(nonsense), unread):
+        with pytest.raises((CorruptImageError, DeviceReadError)):
+            VolumeGroup(other)
+        for order in ((reader(good), other), (other, reader(good))):
+            group = VolumeGroup(*order)
+            with group["root"].open() as opened:
+                assert opened.pread(opened.size, 0) == expected
+            assert [note.startswith(f"the physical volume {lvm.pv_id(1)}: ") for note in group.notes] == [
+                True
+            ]
+
+
+def test_words_of_any_coding_may_be_in_the_description() -> None:
+    text = TEXT.replace(b'vgcreate \\"vg\\"', "lvcreate --addtag größe".encode("latin-1"))
+    assert text != TEXT
+    assert [each.name for each in VolumeGroup(reader(physical_volume(text)))] == ["root", "swap"]
+
+
+def test_any_id_that_lvm_takes_is_read() -> None:
+    strange = lvm.pv_id(0).replace("p", "#").replace("0", "!")
+    image = physical_volume(TEXT.replace(lvm.pv_id(0).encode(), strange.encode()))
+    sector = bytearray(image[512:1024])
+    sector[32:64] = strange.replace("-", "").encode()
+    sector[16:20] = lvm.crc(bytes(sector[20:])).to_bytes(4, "little")
+    image[512:1024] = sector
+    assert VolumeGroup(reader(image)).physical["pv0"].id == strange
+
+
+def test_what_was_missing_is_told() -> None:
+    image = physical_volume(
+        TEXT.replace(b'"ALLOCATABLE"]\nflags = []', b'"ALLOCATABLE"]\nflags = ["MISSING"]')
+    )
+    (note,) = VolumeGroup(reader(image)).notes
+    assert note.startswith(f"the physical volume {lvm.pv_id(0)} was missing when")
+
+
+@pytest.mark.parametrize(
+    ("line", "shared"),
+    [
+        ('lock_type = "sanlock"', True),
+        ('lock_type = "dlm"', True),
+        ('lock_type = "none"', False),
+        ('system_id = "host"', False),
+        ("", False),
+    ],
+)
+def test_it_is_known_whether_hosts_share_a_group(line: str, shared: bool) -> None:
+    text = TEXT.replace(b"seqno = 7\n", f"seqno = 7\n{line}\n".encode())
+    assert VolumeGroup(reader(physical_volume(text))).shared is shared
+    if not line:
+        text = TEXT.replace(b'"RESIZEABLE", ', b'"RESIZEABLE", "CLUSTERED", ')
+        assert VolumeGroup(reader(physical_volume(text))).shared
 
 
 def test_the_newest_description_counts() -> None:
@@ -204,7 +267,7 @@ def test_an_image_that_is_cut_short_gives_what_it_has() -> None:
         (b"seqno = 7", b"seqno = {", "where a value should be"),
         (b"seqno = 7", b'seqno = "7', "behind lvm2"),
         (b"seqno = 7", b"a { " * 20 + b"seqno = 7" + b"}" * 20, "too many sections in one another"),
-        (b"seqno = 7", b"seqno = 7\n\xff", "is no text"),
+        (b"seqno = 7", b"seqno = 7\n\xff", "what is no word of it"),
         (b"creation_time = 1700000000\n\n", b"creation {", "a section without an end"),
         (b"", b"", "is about 0 groups"),
     ],

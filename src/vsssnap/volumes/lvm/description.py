@@ -35,6 +35,8 @@ class Described:
         seqno: Rises with every change.
         extent_size: Bytes.
         physical_ids: The UUIDs of its physical volumes.
+        missing: Those of them that were away when it was last changed, and have not been taken back since.
+        shared: Whether several hosts use it at once.
         section: The rest.
     """
 
@@ -43,6 +45,8 @@ class Described:
     seqno: int
     extent_size: int
     physical_ids: frozenset[str]
+    missing: frozenset[str]
+    shared: bool
     section: Section
 
     def laid_out(
@@ -104,9 +108,8 @@ def described(text: Section) -> Described:
     kind = _text(section, "format", where, _FORMAT)
     if kind != _FORMAT:
         raise UnsupportedFeatureError(f"{where} is of format {kind[:40]!r}", feature="LVM metadata")
-    ids = [
-        _text(each, "id", f"the physical volume {pv}") for pv, each in _sections(section, "physical_volumes")
-    ]
+    places = _sections(section, "physical_volumes")
+    ids = [_text(each, "id", f"the physical volume {pv}") for pv, each in places]
     if len(set(ids)) != len(ids):
         raise _wrong(f"{where} has two physical volumes of one id")
     return Described(
@@ -115,6 +118,14 @@ def described(text: Section) -> Described:
         seqno=_number(section, "seqno", where),
         extent_size=_number(section, "extent_size", where, least=1) * SECTOR,
         physical_ids=frozenset(ids),
+        missing=frozenset(
+            identifier
+            for identifier, (_, each) in zip(ids, places, strict=True)
+            if "MISSING" in _texts(each, "flags")
+        ),
+        # By lvmlockd(8), and by clvmd before it.
+        shared=section.get("lock_type", "none") not in ("none", "")
+        or "CLUSTERED" in _texts(section, "status"),
         section=section,
     )
 

@@ -59,17 +59,25 @@ def grouped(readers: Mapping[int, BlockReader]) -> dict[int, Physical]:
             labels[number] = read_label(volume).id
         except (ImageError, DeviceReadError) as exc:
             found[number] = Physical("", problem=exc)
+    alone: dict[int, VolumeGroup] = {}
+    for number, identifier in labels.items():
+        try:
+            alone[number] = VolumeGroup(readers[number])
+        except (ImageError, DeviceReadError, UsageError) as exc:
+            found[number] = Physical(identifier, problem=exc)
     todo = dict(labels)
-    for number in labels:
+    newest: dict[str, VolumeGroup] = {}
+    # One that was away while its group took it out tells an old story: the latest is heard first.
+    for number in sorted(alone, key=lambda each: -alone[each].seqno):
         if number not in todo:
             continue
-        try:
-            alone = VolumeGroup(readers[number])
-        except (ImageError, DeviceReadError, UsageError) as exc:
-            found[number] = Physical(labels[number], problem=exc)
+        told = alone[number]
+        if told.id in newest:
+            found[number] = Physical(labels[number], problem=_outdated(labels[number], newest[told.id]))
             continue
-        ids = {place.id for place in alone.physical.values()}
-        members = [each for each in todo if todo[each] in ids]
+        newest[told.id] = told
+        ids = {place.id for place in told.physical.values()}
+        members = [each for each in todo if todo[each] in ids and alone.get(each, told).id == told.id]
         try:
             group = VolumeGroup(*(readers[each] for each in members))
         except (ImageError, DeviceReadError, UsageError) as exc:
@@ -79,6 +87,14 @@ def grouped(readers: Mapping[int, BlockReader]) -> dict[int, Physical]:
         for each in members:
             del todo[each]
     return dict(sorted(found.items()))
+
+
+def _outdated(identifier: str, group: VolumeGroup) -> UsageError:
+    return UsageError(
+        f"the physical volume {identifier} is no longer in the group {group.name}, which it says it is in:"
+        f" change {group.seqno} of the group does not know it",
+        hint="its logical volumes are on the others of the group; vgck --updatemetadata clears it",
+    )
 
 
 def _candidates(disk: BlockReader) -> Iterator[tuple[int, BlockReader]]:
@@ -129,4 +145,7 @@ def find_volume(disk: BlockReader, name: str, partition: int | None = None) -> L
         return matching[0]
     known = ", ".join(f"{each.name}/{volume.name}" for each in groups.values() for volume in each)
     many = "several logical volumes" if matching else "no logical volume"
-    raise UsageError(f"there is {many} {name!r}", hint=f"there is {known or 'none at all'}")
+    hint = f"there is {known or 'none at all'}"
+    if problem is not None:
+        hint += f"; and of another physical volume: {problem.message}"
+    raise UsageError(f"there is {many} {name!r}", hint=hint)

@@ -6,9 +6,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vsssnap.blocks.reader import as_reader
-from vsssnap.errors import UnknownFormatError, UsageError
+from vsssnap.errors import CorruptImageError, DeviceReadError, UnknownFormatError, UsageError
 from vsssnap.volumes.lvm.description import Described, described
-from vsssnap.volumes.lvm.label import read_label, read_texts
+from vsssnap.volumes.lvm.label import Label, read_label, read_texts
 from vsssnap.volumes.lvm.text import parse
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from vsssnap.blocks.reader import BlockReader, SupportsPread
     from vsssnap.volumes.lvm.layout import LogicalVolume, PhysicalVolume
+
+    _Wrong = CorruptImageError | DeviceReadError
 
 
 class VolumeGroup:
@@ -36,6 +38,8 @@ class VolumeGroup:
         id: Its UUID as LVM writes it.
         seqno: Rises with every change of the group.
         extent_size: Bytes of an extent, the unit of all sizes.
+        shared: Whether several hosts use it at once (lvmlockd, clvmd): what is not active on one of them
+            may be so on another.
         volumes: All logical volumes by name, hidden ones too.
         physical: All physical volumes by their name in the description, those that are not here too.
         notes: What is wrong and can be borne, a sentence each.
@@ -45,6 +49,7 @@ class VolumeGroup:
     id: str
     seqno: int
     extent_size: int
+    shared: bool
     volumes: Mapping[str, LogicalVolume]
     physical: Mapping[str, PhysicalVolume]
     notes: tuple[str, ...]
@@ -59,12 +64,13 @@ class VolumeGroup:
 
         Raises:
             UnknownFormatError: one is no physical volume, or none of them says what group it is in.
-            CorruptImageError: the label or the description is damaged, and no copy of it is good.
+            CorruptImageError: a label is damaged, or the description is and no copy of it is good.
             UnsupportedFeatureError: it is of another version of LVM.
             UsageError: they are of different groups, or one was given twice.
-            DeviceReadError: one cannot be read.
+            DeviceReadError: a label cannot be read, or no copy of the description.
         """
         notes: list[str] = []
+        damaged: list[_Wrong] = []
         readers: dict[str, BlockReader] = {}
         found: list[Described] = []
         for each in (volume, *more):
@@ -75,7 +81,12 @@ class VolumeGroup:
                     f"two of the volumes are the physical volume {label.id}", hint="give each of them once"
                 )
             readers[label.id] = reader
-            found += [described(parse(text)) for text in dict.fromkeys(read_texts(reader, label, notes))]
+            wrong: list[_Wrong] = []
+            found += _descriptions(reader, label, wrong)
+            damaged += wrong
+            notes += [f"the physical volume {label.id}: {each.message}" for each in wrong]
+        if not found and damaged:
+            raise damaged[0]
         if not found:
             raise UnknownFormatError(
                 f"the physical volume {next(iter(readers))} does not say what group it is in",
@@ -91,7 +102,11 @@ class VolumeGroup:
         if strangers:
             raise UsageError(f"the physical volume {min(strangers)} is none of the group {newest.name}")
         self.name, self.id, self.seqno = newest.name, newest.id, newest.seqno
-        self.extent_size = newest.extent_size
+        self.extent_size, self.shared = newest.extent_size, newest.shared
+        notes += [
+            f"the physical volume {each} was missing when its group was changed: what is on it may be old"
+            for each in sorted(newest.missing & readers.keys())
+        ]
         self.notes = tuple(notes)
         physical, volumes = newest.laid_out(readers)
         self.physical, self.volumes = MappingProxyType(physical), MappingProxyType(volumes)
@@ -119,3 +134,14 @@ class VolumeGroup:
 
     def __repr__(self) -> str:
         return f"<VolumeGroup {self.name}: {', '.join(each.name for each in self)}>"
+
+
+def _descriptions(reader: BlockReader, label: Label, wrong: list[_Wrong]) -> list[Described]:
+    """The good copies on a physical volume; ``wrong`` gets what is the matter with others."""
+    found: list[Described] = []
+    for text in dict.fromkeys(read_texts(reader, label, wrong)):
+        try:
+            found.append(described(parse(text)))
+        except CorruptImageError as exc:
+            wrong.append(exc)
+    return found

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vsssnap._units import MIB
-from vsssnap.errors import CorruptImageError, UnknownFormatError, UnsupportedFeatureError
+from vsssnap.errors import (
+    CorruptImageError,
+    DeviceReadError,
+    UnknownFormatError,
+    UnsupportedFeatureError,
+)
 from vsssnap.volumes.lvm.structs import (
     IGNORED,
     LABEL_ID,
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
 
 _LONGEST_TEXT: Final = 16 * MIB  # LVM makes areas of 1 MiB; who has thousands of volumes takes some more
 _MOST_AREAS: Final = 30  # so many fit into the label's sector
+_IDENTIFIER: Final = re.compile(rb"[0-9A-Za-z!#]+")  # the last two only where a user made it up
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ def shown(identifier: bytes, number: int) -> str:
     Raises:
         CorruptImageError: it has other characters than those have.
     """
-    if not identifier.isalnum() or not identifier.isascii():
+    if not _IDENTIFIER.fullmatch(identifier):
         raise _damaged("has an identifier of other characters", number)
     text = identifier.decode("ascii")
     return "-".join(
@@ -132,30 +139,23 @@ def _damaged(why: str, number: int) -> CorruptImageError:
     )
 
 
-def read_texts(volume: BlockReader, label: Label, notes: list[str]) -> list[str]:
+def read_texts(
+    volume: BlockReader, label: Label, wrong: list[CorruptImageError | DeviceReadError]
+) -> list[str]:
     """What the metadata areas say of the group; none if there are no areas, or it is in no group.
 
     Args:
         volume: The physical volume.
         label: Its label.
-        notes: Gets what is wrong with an area, where another one is good.
-
-    Raises:
-        CorruptImageError: no area is good.
+        wrong: Gets why an area cannot be read; another one may be good, here or on another physical volume.
     """
-    texts, wrong, good = [], [], 0
+    texts = []
     for offset, size in label.metadata:
         try:
-            text = _text(volume, offset, size)
-        except CorruptImageError as exc:
+            if text := _text(volume, offset, size):
+                texts.append(text)
+        except (CorruptImageError, DeviceReadError) as exc:
             wrong.append(exc)
-            continue
-        good += 1
-        if text:
-            texts.append(text)
-    if wrong and not good:
-        raise wrong[0]
-    notes += [exc.message for exc in wrong]
     return texts
 
 
@@ -186,10 +186,8 @@ def _in_force(volume: BlockReader, offset: int, size: int, slot: Slot, where: st
         data += volume.pread(slot.size - before_end, offset + METADATA_HEADER)
     if crc(data) != slot.checksum:
         raise _bad_area(f"the text in {where} has another checksum", offset)
-    try:
-        return data.rstrip(b"\0").decode("utf-8")
-    except UnicodeDecodeError:
-        raise _bad_area(f"the text in {where} is no text", offset) from None
+    # Of the words of the last command and of names of devices LVM keeps the bytes, in whatever coding.
+    return data.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _bad_area(what: str, offset: int) -> CorruptImageError:
