@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _MOST: Final = MAX_SIZE // SECTOR
 _FORMAT: Final = "lvm2"
 
+# Words in segments that a volume may be called by, too.
+_NO_NAMES: Final = frozenset({"type", "tags", "cache_mode", "policy", "discards"})
+
 
 @dataclass(frozen=True)
 class Described:
@@ -237,8 +240,13 @@ def _text(section: Section, key: str, where: str, default: str | None = None) ->
 
 
 def _names(section: Section) -> frozenset[str]:
-    """All texts in a segment; the names of what it consists of are among them."""
-    values = [each for value in section.values() for each in (value if isinstance(value, list) else [value])]
+    """All texts in a segment that may be names; those of what it consists of are among them."""
+    values = [
+        each
+        for key, value in section.items()
+        if key not in _NO_NAMES
+        for each in (value if isinstance(value, list) else [value])
+    ]
     return frozenset(value for value in values if isinstance(value, str))
 
 
