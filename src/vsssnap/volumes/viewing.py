@@ -148,7 +148,7 @@ def _disk_view(
         only = None if parts else logical.of(WHOLE, source)
         if not parts and only is None:
             return None
-        said = metadata.replace(notes=tuple(notes), exclusions=tuple(exclusions))
+        said = metadata.replace(notes=(*notes, *logical.notes), exclusions=tuple(exclusions))
         listed = pieces(source, parts) if only is None else [only]
         return _DiskView(source, listed, said, owned=owned)
     except (ImageError, UsageError, DeviceReadError):  # a damaged table, or partitions that overlap

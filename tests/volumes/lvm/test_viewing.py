@@ -10,6 +10,7 @@ import pytest
 import lvm_images as lvm
 from foreign import run_quietly
 from lvm_images import EXTENT, START, on_disk, physical_volume, segment, volume
+from sources import BytesReader
 from vsssnap import ExtentKind, UnusedPolicy, open_device
 from vsssnap.volumes import Partitions, view_of
 
@@ -90,6 +91,46 @@ def test_a_label_that_was_left_behind_decides_nothing(server: Path, tmp_path: Pa
         assert any("LVM too" in note for note in view.metadata.notes)
         start = Partitions(source)[1].offset
         assert {each.kind for each in view.extents(start, len(mixed))} == {ExtentKind.DATA}
+
+
+def test_what_a_snapshot_is_read_through_is_kept(server: Path, tmp_path: Path) -> None:
+    """A file that was deleted since lies in blocks that are free now."""
+    shot = 'type = "snapshot"\nchunk_size = 8\norigin = "root"\ncow_store = "before"\n'
+    text = lvm.group(
+        volume("root", segment(1, 0, 40, [("pv0", 62)]), segment(2, 40, 60, [("pv0", 2)]))
+        + volume("before", segment(1, 0, 3, [("pv0", 110)]))
+        + volume(
+            "snapshot0",
+            f"segment1 {{\nstart_extent = 0\nextent_count = 100\n{shot}}}\n",
+            status='"READ", "WRITE"',
+        ),
+        extents=128,
+    )
+    path = tmp_path / "pv"
+    path.write_bytes(lvm.rewritten(bytearray(server.read_bytes()), text))
+    with open_device(path) as source, view_of(source) as view:
+        image, original = view.pread(view.size, 0), path.read_bytes()
+        assert root_of(image) == root_of(original)
+        raw = slice(START + 110 * EXTENT, START + 113 * EXTENT)
+        assert image[raw] == original[raw]
+        assert image[START : START + 2 * EXTENT] == bytes(2 * EXTENT)  # no volume has it
+        assert [note for note in view.metadata.notes if "vg/root: every block is kept, as snap" in note]
+
+
+def test_a_partition_that_fails_is_kept_and_the_others_are_viewed(server: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(bytes(8 << 20))
+    run_quietly("mkfs.ext4", "-q", "-F", other)
+    disk = on_disk([server, other], tmp_path / "disk")
+    with open_device(disk) as source:
+        first, second = (Partitions(source)[number].offset for number in (1, 2))
+    # LVM has no use for these bytes, but nobody can tell what else may be there.
+    failing = BytesReader(disk.read_bytes(), bad=[(first + 66 * 1024, 512)])
+    with view_of(failing) as view:
+        kinds = {each.kind for each in view.extents(first, server.stat().st_size)}
+        assert kinds == {ExtentKind.DATA}
+        assert ExtentKind.HOLE in {each.kind for each in view.extents(second, 8 << 20)}
+        assert any(note.startswith("partition 1: ") for note in view.metadata.notes)
 
 
 def test_a_damaged_description_keeps_everything(server: Path, tmp_path: Path) -> None:

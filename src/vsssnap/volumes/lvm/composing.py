@@ -103,6 +103,21 @@ def all_known(group: VolumeGroup) -> bool:
     )
 
 
+def origins(group: VolumeGroup) -> frozenset[str]:
+    """Names of logical volumes with snapshots of LVM.
+
+    A snapshot holds only what was overwritten since, and is read through its origin: also what was in
+    use then and is free now.
+    """
+    uses = [
+        segment.uses
+        for volume in group.volumes.values()
+        for segment in volume.segments
+        if segment.type == "snapshot"
+    ]
+    return frozenset(group.volumes) & frozenset().union(*uses)
+
+
 def why_not(group: VolumeGroup, volume: LogicalVolume, here: frozenset[str]) -> str:
     """Why a snapshot of a logical volume cannot stand for its extents; the end of a sentence, or "".
 

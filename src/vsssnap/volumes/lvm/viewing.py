@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vsssnap.blocks.concat import ConcatReader
-from vsssnap.errors import CorruptImageError, SourceChangedError
+from vsssnap.errors import CorruptImageError, DeviceReadError, SourceChangedError
 from vsssnap.volumes.detect import filesystem
-from vsssnap.volumes.lvm.composing import pieces, why_not
+from vsssnap.volumes.lvm.composing import origins, pieces, why_not
 from vsssnap.volumes.lvm.finding import physical_volumes
 from vsssnap.volumes.signatures import others
 
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 
 class LogicalViews:
-    """The physical volumes on a disk, each put together of views of its logical volumes."""
+    """The physical volumes on a disk, each put together of views of its logical volumes.
+
+    Attributes:
+        notes: Why something was kept, a sentence each.
+    """
 
     def __init__(
         self, disk: BlockReader, unused: UnusedPolicy, view: Callable[[str, BlockReader], BlockReader]
@@ -39,6 +43,7 @@ class LogicalViews:
         self._unused = unused
         self._view = view
         self._views: dict[str, dict[str, BlockReader]] = {}
+        self.notes: list[str] = []
 
     def of(self, number: int, volume: BlockReader) -> BlockReader | None:
         """A physical volume; None if it is none whose logical volumes can be told, or seems to hold more.
@@ -51,7 +56,10 @@ class LogicalViews:
         if found is None or found.group is None:
             return None
         # A label stays where a file system was made later: nothing that it says would be free then.
-        if filesystem(volume) is not None or list(others(volume)) != ["LVM"]:
+        try:
+            if filesystem(volume) is not None or list(others(volume)) != ["LVM"]:
+                return None
+        except DeviceReadError:  # what it holds besides cannot be told
             return None
         group = found.group
         place = next(each for each in group.physical.values() if each.id == found.id)
@@ -65,8 +73,16 @@ class LogicalViews:
     def _of_group(self, group: VolumeGroup) -> list[tuple[str, BlockReader]]:
         """Views of the volumes whose extents are what they show."""
         here = frozenset(name for name, place in group.physical.items() if place.reader is not None)
+        kept = origins(group)
+        self.notes += [
+            f"logical volume {group.name}/{each.name}: every block is kept, as snapshots of LVM lie over it"
+            for each in group.volumes.values()
+            if each.name in kept and not each.doubt
+        ]
         return [
             (each.name, self._view(f"{group.name}/{each.name}", each.open()))
             for each in group.volumes.values()
-            if any(segment.stripes for segment in each.segments) and not why_not(group, each, here)
+            if any(segment.stripes for segment in each.segments)
+            and each.name not in kept
+            and not why_not(group, each, here)
         ]
