@@ -191,9 +191,12 @@ def test_what_lvm_does_meanwhile_is_an_error(system: System, tmp_path: Path) -> 
     system.active.popitem()
     whole.confirm()
     partition(tmp_path, seqno=8)
-    with pytest.raises(SourceChangedError, match="LVM changed the volume group vg"):
+    with pytest.raises(SourceChangedError, match="LVM changed the volume group vg while it was read"):
         whole.confirm()
     whole.close()
+    with pytest.raises(SourceChangedError, match="LVM changed the volume group vg since the snapshot"):
+        found.open(1, {"vg/root": snapshot(5, b"a")}, UnusedPolicy.ZERO, None)
+    partition(tmp_path)
     with pytest.raises(SourceChangedError, match="vg/root has 65536 bytes, and 327680 in the description"):
         found.open(1, {"vg/root": snapshot(1, b"a")}, UnusedPolicy.ZERO, None)
     path.write_bytes(bytes(START))
@@ -210,3 +213,60 @@ def test_metadata_that_cannot_be_read_or_believed_are_a_reason(system: System, t
     found = logical.find({3: str(partition(tmp_path, twice))})
     with pytest.raises(CorruptImageError, match="belongs to two logical volumes"):
         found.open(3, {}, UnusedPolicy.ZERO, None)
+
+
+def test_a_volume_that_was_renamed_since_is_not_read_live(system: System, tmp_path: Path) -> None:
+    system.shows("root")
+    found = logical.find({1: str(partition(tmp_path))})
+    path = partition(tmp_path, VOLUMES.replace("root {", "other {"), seqno=8)
+    with pytest.raises(SourceChangedError, match="since the snapshot was taken") as caught:
+        found.open(1, {"vg/root": snapshot(5, b"a")}, UnusedPolicy.ZERO, None)
+    assert "try again" in caught.value.hint
+    path.unlink()
+
+
+def test_two_groups_of_one_name_are_not_taken_for_one_another(system: System, tmp_path: Path) -> None:
+    """Their volumes may have one name and one size, too."""
+    other = lvm.VG_ID.replace("v", "w")
+    paths = [partition(tmp_path), tmp_path / "other"]
+    text = lvm.group(VOLUMES).replace(lvm.VG_ID.encode(), other.encode())
+    paths[1].write_bytes(physical_volume(text.replace(lvm.pv_id(0).encode(), lvm.pv_id(5).encode()), 5))
+    system.shows("root")
+    found = logical.find({1: str(paths[0]), 2: str(paths[1])})
+    assert set(found.reasons) == {1, 2}
+    assert "several groups on the disk are called vg (vgrename" in found.reasons[2]
+    assert not found.mounted
+    assert not found.devices
+    alone = logical.find({1: str(paths[0])})
+    assert list(alone.mounted) == ["vg/root"]
+
+
+def test_what_another_host_may_use_is_not_taken_for_unused(system: System, tmp_path: Path) -> None:
+    text = lvm.group(VOLUMES).replace(b"seqno = 7\n", b'seqno = 7\nlock_type = "sanlock"\n')
+    path = tmp_path / "pv"
+    path.write_bytes(physical_volume(text))
+    system.shows("root")
+    system.shows("swap", idle=True)
+    found = logical.find({1: str(path)})
+    assert list(found.mounted) == ["vg/root"]
+    assert (found.idle, found.inactive) == ({}, set())
+    assert {name: "shared with hosts" in why for name, why in found.reasons.items()} == {
+        "vg/swap": True,
+        "vg/off": True,
+    }
+
+
+def test_a_volume_may_be_called_like_a_word_of_lvm(system: System, tmp_path: Path) -> None:
+    cached = (
+        'segment1 {\nstart_extent = 0\nextent_count = 2\ntype = "cache"\ntags = ["home"]\n'
+        'cache_pool = "pool"\norigin = "slow"\ncache_mode = "writethrough"\npolicy = "smq"\n}\n'
+    )
+    plain = ["cache", "home", "smq", "writethrough"]
+    text = volume("fast", cached) + volume("slow", segment(1, 0, 2, [("pv0", 9)]), status='"READ"')
+    for number, name in enumerate(plain):
+        text += volume(name, segment(1, 0, 1, [("pv0", number)]))
+        system.shows(name)
+    system.shows("slow")
+    found = logical.find({1: str(partition(tmp_path, text))})
+    assert sorted(found.mounted) == sorted(f"vg/{name}" for name in plain)
+    assert found.reasons == {"vg/slow": "is a part of vg/fast, of type cache"}

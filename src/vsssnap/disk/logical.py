@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vsssnap.blocks.concat import ConcatReader
 from vsssnap.blocks.device import open_path
@@ -17,7 +18,7 @@ from vsssnap.blocks.extent import ExtentKind
 from vsssnap.blocks.plain import PlainReader
 from vsssnap.disk.composed import Uncovered
 from vsssnap.errors import SourceChangedError
-from vsssnap.volumes.lvm.composing import pieces, why_not
+from vsssnap.volumes.lvm.composing import origins, pieces, why_not
 from vsssnap.volumes.lvm.finding import grouped
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.volumes.lvm import LogicalVolume, VolumeGroup
     from vsssnap.volumes.policy import UnusedPolicy
+
+
+_TRY_AGAIN: Final = "let LVM's commands come to their end, and try again"
 
 
 @dataclass
@@ -40,6 +44,8 @@ class LogicalVolumes:
         inactive: Those that the system does not show, so that nobody can use them.
         reasons: Why no snapshot can stand for the others; also for partitions whose metadata cannot be
             read, by number.
+        origins: Volumes with snapshots of LVM, which read through them: also what is free now.
+        changes: Which change of each group, by its id, all this is of.
     """
 
     devices: dict[int, str] = field(default_factory=dict)
@@ -47,6 +53,8 @@ class LogicalVolumes:
     idle: dict[str, str] = field(default_factory=dict)
     inactive: set[str] = field(default_factory=set)
     reasons: dict[int | str, str] = field(default_factory=dict)
+    origins: set[str] = field(default_factory=set)
+    changes: dict[str, int] = field(default_factory=dict)
 
     def open(
         self,
@@ -73,6 +81,11 @@ class LogicalVolumes:
             if found.group is None:
                 raise SourceChangedError(f"partition {number} is no physical volume of LVM any more")
             group = found.group
+            if self.changes.get(group.id) != group.seqno:
+                # A volume that was made or renamed since has no snapshot, and would be read as it is.
+                raise SourceChangedError(
+                    f"LVM changed the volume group {group.name} since the snapshot was taken", hint=_TRY_AGAIN
+                )
             parts = {
                 each.name: readers[f"{group.name}/{each.name}"]
                 for each in group.volumes.values()
@@ -122,7 +135,7 @@ class PhysicalReader(ConcatReader):
         super()._confirm()
         changed = _changed(self._group, self._partitions, self._inactive)
         if changed:
-            raise SourceChangedError(changed, hint="let LVM's commands come to their end, and try again")
+            raise SourceChangedError(changed, hint=_TRY_AGAIN)
 
     def _release(self) -> None:
         with contextlib.ExitStack() as stack:
@@ -160,15 +173,22 @@ def find(devices: Mapping[int, str]) -> LogicalVolumes:
     active = _mapped()
     ids = frozenset(each.id for each in found.values())
     groups: dict[str, VolumeGroup] = {}
+    named = Counter({each.group.id: each.group.name for each in found.values() if each.group}.values())
     for number, each in found.items():
         if each.group is None:
             result.reasons[number] = f"is under LVM, and its metadata cannot be read: {each.problem}"
+        elif named[each.group.name] > 1:
+            result.reasons[number] = (
+                f"is under LVM, and several groups on the disk are called {each.group.name} (vgrename helps)"
+            )
         elif unknown := _unknown(each.group, ids, active):
             result.reasons[number] = f"is under LVM, and {unknown}"
         else:
             result.devices[number] = devices[number]
             groups[each.group.id] = each.group
     for group in groups.values():
+        result.changes[group.id] = group.seqno
+        result.origins |= {f"{group.name}/{each}" for each in origins(group)}
         _sort(group, ids, active, result)
     return result
 
@@ -201,10 +221,14 @@ def _sort(
             continue
         name = f"{group.name}/{volume.name}"
         shown = _shown(group, volume, active)
-        if not shown:
+        if not shown and group.shared:
+            result.reasons[name] = "is not active here, but its group is shared with hosts where it may be"
+        elif not shown:
             result.inactive.add(name)
         elif reason := why_not(group, volume, here) or shown.reason:
             result.reasons[name] = reason
+        elif shown.idle and group.shared:
+            result.reasons[name] = "is not in use here, but its group is shared with hosts where it may be"
         elif shown.idle:
             result.idle[name] = shown.name
         else:

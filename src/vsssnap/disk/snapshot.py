@@ -247,7 +247,10 @@ class DiskSnapshot:
             for key, name in self.volumes.items():
                 one = self._watched.get(key) or self.snapshot
                 assert one is not None  # noqa: S101 - `volumes` names what one of them has
-                taken[key] = stack.enter_context(one.open(name, unused=unused, exclude=exclude))
+                wanted = (unused, exclude)
+                if key in self._logical.origins and self._policy is Uncovered.READ:
+                    wanted = (UnusedPolicy.READ, ())
+                taken[key] = stack.enter_context(one.open(name, unused=wanted[0], exclude=wanted[1]))
             said = self._described(taken, base.metadata)
             readers = {key: reader for key, reader in taken.items() if isinstance(key, int)}
             logical = {key: reader for key, reader in taken.items() if isinstance(key, str)}
