@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 from vsssnap._arguments import path_text
+from vsssnap._deadline import Deadline
 from vsssnap._win32.device_names import device_path, is_disk
 from vsssnap.blocks.device import open_path
 from vsssnap.blocks.target import windows_system
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from vsssnap.metadata import ImageMetadata
     from vsssnap.quiesce import QuiesceManager
     from vsssnap.volumes.partitions import Partition
+
+_BUSY_FOR = 60.0  # seconds that a partition which nobody seems to use may be held by somebody
 
 _POLICIES = (
     "image by itself what lies on top of such a partition; or say uncovered=Uncovered.READ to read such"
@@ -115,14 +119,15 @@ class DiskSnapshot:
             "provider": provider,
             "require": require,
             "quiesce": quiesce,
-            "timeout": timeout,
             "options": options,
         }
+        self._timeout = Deadline(timeout).seconds
         self._stack: contextlib.ExitStack | None = None
         self._watched: dict[int | str, Snapshot] = {}
         self._logical = LogicalVolumes()
         self._unowned: set[int] = set()  # partitions in which the system has no volume
-        self._cancelled = False
+        self._cancelled = threading.Event()
+        self._creating: Snapshot | None = None
         self.volumes = self.uncovered = MappingProxyType({})
         self.snapshot = None
 
@@ -134,6 +139,8 @@ class DiskSnapshot:
                 partition or a file.
             UnknownFormatError: it has no partition table.
             CorruptImageError: the table is damaged.
+            SnapshotTimeoutError: not within ``timeout``.
+            CancelledError: `cancel` was called.
             SnapshotError: see `Snapshot.create`.
         """
         if self._stack is not None:
@@ -143,6 +150,7 @@ class DiskSnapshot:
             self._stack = stack.pop_all()
 
     def _create(self, stack: contextlib.ExitStack) -> None:
+        deadline = Deadline(self._timeout, cancelled=self._cancelled)
         placed = volumes_on(self._path)
         whole = any(one.logical and not one.offset for one in placed)
         with open_path(self._path) as base:
@@ -168,7 +176,7 @@ class DiskSnapshot:
         reasons.update(self._logical.reasons)
         mounted.update(self._logical.mounted)
         for key, name in (idle | self._logical.idle).items():
-            watched = self._watch(name, stack)
+            watched = self._watch(name, deadline, stack)
             if isinstance(watched, Snapshot):
                 self._watched[key] = watched
             else:
@@ -177,15 +185,20 @@ class DiskSnapshot:
         if reasons and self._policy is None:
             said = "; ".join(f"{named(key)} {reason}" for key, reason in sorted(reasons.items(), key=_order))
             raise UsageError(f"{self._path}: no snapshot can stand for all of it: {said}", hint=_POLICIES)
+        if WHOLE in reasons and self._policy is Uncovered.LEAVE_OUT:
+            raise UsageError(
+                f"{self._path}: nothing would be left of it: it {reasons[WHOLE]}",
+                hint="say uncovered=Uncovered.READ to read it as it is",
+            )
         self.uncovered = MappingProxyType(reasons)
         still = {key: next(iter(each.volumes)) for key, each in self._watched.items()}
         self.volumes = MappingProxyType(dict(sorted({**mounted, **still}.items(), key=_order)))
         self._mounted = mounted
+        deadline.check(f"take a snapshot of {self._path}")
         if mounted:
-            self.snapshot = Snapshot(*mounted.values(), **self._given)  # type: ignore[arg-type]  # its own arguments
-            if self._cancelled:
-                self.snapshot.cancel()
-            stack.enter_context(self.snapshot)
+            left = max(0.001, deadline.left())
+            self.snapshot = Snapshot(*mounted.values(), timeout=left, **self._given)  # type: ignore[arg-type]  # its own arguments
+            self._enter(self.snapshot, stack)
         elif self._require > Consistency.CRASH:
             raise ConsistencyError(
                 f"{self._path}: no partition is mounted, so nothing can be flushed",
@@ -194,13 +207,22 @@ class DiskSnapshot:
                 hint="lower require=",
             )
 
-    def _watch(self, name: str, stack: contextlib.ExitStack) -> Snapshot | str:
+    def _watch(self, name: str, deadline: Deadline, stack: contextlib.ExitStack) -> Snapshot | str:
         """Hold a partition that nobody uses; or why that cannot be."""
+        deadline.check(f"watch {name}")
+        one = Snapshot(name, provider="static", timeout=max(0.001, min(_BUSY_FOR, deadline.left())))
         try:
-            return stack.enter_context(Snapshot(name, provider="static", timeout=60.0))
+            return self._enter(one, stack)
         except (ProviderUnavailableError, SnapshotBusyError) as exc:
             reasons = getattr(exc, "reasons", {})
             return f"cannot be held: {reasons.get('static') or exc.message}"
+
+    def _enter(self, one: Snapshot, stack: contextlib.ExitStack) -> Snapshot:
+        """Create a snapshot that `cancel` reaches."""
+        self._creating = one
+        if self._cancelled.is_set():
+            one.cancel()
+        return stack.enter_context(one)
 
     def close(self) -> None:
         """Close the readers and give the snapshot back.  Idempotent; see `Snapshot.close`."""
@@ -208,9 +230,9 @@ class DiskSnapshot:
 
     def cancel(self) -> None:
         """Make a `create` that runs in another thread, or comes later, raise CancelledError."""
-        self._cancelled = True
-        if self.snapshot is not None:
-            self.snapshot.cancel()
+        self._cancelled.set()
+        if self._creating is not None:
+            self._creating.cancel()
 
     def __enter__(self) -> Self:
         self.create()
@@ -258,7 +280,10 @@ class DiskSnapshot:
                 part = self._logical.open(number, logical, unused, self._policy)
                 readers[number] = stack.enter_context(part)
             disk: BlockReader
-            if WHOLE in readers:
+            if WHOLE in self.uncovered:  # read as it is, for nothing else could be left out
+                disk = base
+                disk.metadata = said
+            elif WHOLE in readers:
                 base.close()
                 disk = readers[WHOLE]
                 disk.metadata = said
