@@ -270,7 +270,7 @@ class DiskSnapshot:
                 one = self._watched.get(key) or self.snapshot
                 assert one is not None  # noqa: S101 - `volumes` names what one of them has
                 wanted = (unused, exclude)
-                if key in self._logical.origins and self._policy is Uncovered.READ:
+                if key in self._logical.origins and self._policy is not Uncovered.LEAVE_OUT:
                     wanted = (UnusedPolicy.READ, ())
                 taken[key] = stack.enter_context(one.open(name, unused=wanted[0], exclude=wanted[1]))
             said = self._described(taken, base.metadata)
