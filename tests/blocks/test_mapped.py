@@ -92,6 +92,25 @@ def test_an_error_of_the_source_is_raised_after_nothing_is_left_running() -> Non
     assert _no_threads_left()
 
 
+@pytest.mark.parametrize("count", [5, 30, 300])
+def test_what_came_before_an_error_of_the_source_has_its_result_first(count: int) -> None:
+    def items() -> Iterator[int]:
+        yield from range(count)
+        raise OSError("the source")
+
+    got: list[tuple[int, int]] = []
+    with pytest.raises(OSError, match="the source"):
+        got.extend(mapped(items(), lambda item, buffer: -item))
+    assert got == [(n, -n) for n in range(count)]
+    assert _no_threads_left()
+
+
+def test_lack_of_memory_for_the_buffers_is_raised() -> None:
+    with pytest.raises(MemoryError):
+        list(mapped(range(100), lambda item, buffer: item, buffer_size=1 << 62))
+    assert _no_threads_left()
+
+
 def test_whoever_stops_iterating_leaves_no_thread() -> None:
     results = mapped(range(10_000), lambda item, buffer: item)
     assert next(results) == (0, 0)

@@ -41,35 +41,45 @@ def mapped(
     Raises:
         BaseException: what ``items`` or ``work`` raised, when it is that item's turn.
     """
-    source = iter(items)
+    failed: list[Exception] = []
+    source = _until_it_fails(items, failed)
     few = _FEW * group
     first = list(islice(source, few))
-    crew = _Crew(work, buffer_size, group)
-    if len(first) < few or not crew.start():
-        own = bytearray(buffer_size)
-        yield from ((item, work(item, own)) for item in chain(first, source))
-        return
+    crew = _Crew(work, group)
     try:
-        waiting: deque[T] = deque()
-        for found in chain([first], iter(lambda: list(islice(source, group)), [])):
-            crew.put(found)
-            waiting.extend(found)
-            if len(waiting) >= ahead:
-                for result in crew.take(ahead // 2):
-                    yield waiting.popleft(), result
-        for result in crew.take(len(waiting)):
-            yield waiting.popleft(), result
+        if len(first) == few and crew.start(buffer_size):
+            waiting: deque[T] = deque()
+            for found in chain([first], iter(lambda: list(islice(source, group)), [])):
+                crew.put(found)
+                waiting.extend(found)
+                if len(waiting) >= ahead:
+                    for result in crew.take(ahead // 2):
+                        yield waiting.popleft(), result
+            for result in crew.take(len(waiting)):
+                yield waiting.popleft(), result
+        else:
+            own = bytearray(buffer_size)
+            yield from ((item, work(item, own)) for item in chain(first, source))
     finally:
         crew.stop()
+    if failed:
+        raise failed.pop()
+
+
+def _until_it_fails(items: Iterable[T], failed: list[Exception]) -> Iterator[T]:
+    """Items up to an error, which is put aside: those before it have results that come first."""
+    try:
+        yield from items
+    except Exception as exc:
+        failed.append(exc)
 
 
 class _Crew(Generic[T, R]):
     """Threads that take items from one end and leave results at the other."""
 
-    def __init__(self, work: Callable[[T, bytearray], R], buffer_size: int, group: int) -> None:
+    def __init__(self, work: Callable[[T, bytearray], R], group: int) -> None:
         self._work = work
         self._group = group
-        self._buffer_size = buffer_size
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
         self._enough = threading.Condition(self._lock)
@@ -82,10 +92,14 @@ class _Crew(Generic[T, R]):
         self._stop = False
         self._threads: list[threading.Thread] = []
 
-    def start(self) -> bool:
+    def start(self, buffer_size: int) -> bool:
         """Start the threads; whether the system gave any."""
-        for number in range(default_workers()):
-            thread = threading.Thread(target=self._run, name=f"vsssnap-{number}", daemon=True)
+        # Made here: a thread that finds no memory ends, and its results would be waited for without end.
+        buffers = [bytearray(buffer_size) for _ in range(default_workers())]
+        for number, own in enumerate(buffers):
+            thread = threading.Thread(
+                target=self._run, args=(own,), name=f"vsssnap-{number}", daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError:
@@ -125,8 +139,7 @@ class _Crew(Generic[T, R]):
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _run(self) -> None:
-        buffer = bytearray(self._buffer_size)
+    def _run(self, buffer: bytearray) -> None:
         while True:
             with self._lock:
                 while not self._todo and not self._stop:
