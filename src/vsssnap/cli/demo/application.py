@@ -1,6 +1,6 @@
 """The application of the demo: it writes all the time, in a process of its own.
 
-``python -m vsssnap.demo.application FOLDER PULSE``: keeps ``records`` and ``bank.db`` in FOLDER
+``python -m vsssnap.cli.demo.application FOLDER PULSE``: keeps ``records`` and ``bank.db`` in FOLDER
 busy until it is told to stop (SIGTERM) or its parent is gone.  PULSE is a file elsewhere that
 holds the number of its commits, so that the parent can watch without touching FOLDER.
 """
