@@ -425,7 +425,7 @@ def forgeries(path: Path, data: bytes, bits: int) -> Iterator[str]:
                 if offset >= start + box:
                     _seal_segments(forged, start, box)
                 for each in footers if start in footers else [start]:
-                    _seal_box(forged, each)
+                    seal_box(forged, each)
                 if forged != data:
                     path.write_bytes(forged)
                     yield f"{what} at {offset}, {offset - start} in the frame at {start}"
@@ -441,7 +441,8 @@ def _changes(offset: int, byte: int, bits: int) -> Iterator[tuple[str, bytes]]:
         yield from (("many ones", b"\xff" * 8), ("zeros", bytes(4)), ("large", b"\xff\xff\xff\x0f"))
 
 
-def _seal_box(file: bytearray, start: int) -> None:
+def seal_box(file: bytearray, start: int) -> None:
+    """Make the check of a box agree with what is in it."""
     box = 8 + int.from_bytes(file[start + 4 : start + 8], "little")
     check = xxhash.xxh3_128_digest(
         bytes(file[start : start + structs.CHECK_AT] + file[start + structs.HEAD : start + box])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
+from vsnap_damage import frame_bounds, seal_box
 from vsnap_images import FORMAT, findings, image_of, noise
 from vsssnap.formats import MemoryStorage
 from vsssnap.formats.base import Depth
@@ -74,3 +77,33 @@ def test_progress_comes_to_the_size(image: bytes) -> None:
         with FORMAT.open(MemoryStorage(image)) as reader:
             assert list(reader.verify(depth, counts.append)) == []
         assert sum(counts) == SIZE
+
+
+def with_piece(image: bytes, number: int, end: int) -> bytes:
+    """A file whose index says of one data frame that it ends elsewhere; all checks agree (section 6)."""
+    file = bytearray(image)
+    bounds = frame_bounds(image)
+    start, _ = [place for place in bounds if image[place[0] + 16] == 2][number]
+    box = 8 + int.from_bytes(image[start + 4 : start + 8], "little")
+    outer = int.from_bytes(image[start + 20 : start + 24], "little")
+    at = image.index(struct.pack("<IQII", 0, start, box, outer))
+    file[at + 16 : at + 20] = (end - start - box).to_bytes(4, "little")
+    seal_box(file, max(first for first, _ in bounds if first <= at))
+    return bytes(file)
+
+
+@pytest.mark.parametrize("number", [0, 40, -1])
+def test_a_piece_that_is_not_as_long_as_the_index_says_is_found(image: bytes, number: int) -> None:
+    """To read it is refused."""
+    start, end = [place for place in frame_bounds(image) if image[place[0] + 16] == 2][number]
+    with FORMAT.open(MemoryStorage(with_piece(image, number, end - 1))) as reader:
+        (found,) = findings(reader, Depth.CONTENT)
+    assert found.offset == start
+    assert found.extent is not None
+
+
+@pytest.mark.parametrize("depth", list(Depth))
+def test_a_piece_that_reaches_behind_the_end_is_found_at_every_depth(image: bytes, depth: Depth) -> None:
+    with FORMAT.open(MemoryStorage(with_piece(image, -1, len(image)))) as reader:
+        (found,) = findings(reader, depth)
+    assert "reaches behind the end of its file" in found.message

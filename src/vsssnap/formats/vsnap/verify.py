@@ -207,6 +207,7 @@ class _Walk:
 
     def _groups(self) -> Iterator[_Group]:
         own = self._reader.chain.number
+        most = self._reader.chain.own.size - structs.TAIL
         group = _Group(0, 0)
         for item in self._below(self._tree.root, self._grid.levels - 1, 0):
             if isinstance(item, Finding):
@@ -215,8 +216,9 @@ class _Walk:
                 group.chunks.append(item)
                 inside = True
                 for piece in item[1].pieces:
-                    if piece.file == own and piece.offset >= group.end:
-                        group.end = piece.offset + piece.box_length + piece.outer_length
+                    end = piece.offset + piece.box_length + piece.outer_length
+                    if piece.file == own and piece.offset >= group.end and end <= most:
+                        group.end = end
                     else:
                         inside = False
                 if not inside:
@@ -290,7 +292,8 @@ class _Walk:
                 entry, digest = entries.get(data.chunk), None
                 if self._contents is not None and entry is not None and len(entry.pieces) == 1:
                     piece = entry.pieces[0]
-                    if (piece.file, piece.offset) == (number, frame.offset):
+                    named = number, frame.offset, frame.head.box_length + 8, frame.head.outer_length
+                    if piece[:4] == named:
                         digest = self._contents.of_frame(data.chunk, entry, file, data, payload)
                 if digest is not None:
                     digests[data.chunk] = digest
