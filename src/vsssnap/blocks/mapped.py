@@ -97,9 +97,7 @@ class _Crew(Generic[T, R]):
         # Made here: a thread that finds no memory ends, and its results would be waited for without end.
         buffers = [bytearray(buffer_size) for _ in range(default_workers())]
         for number, own in enumerate(buffers):
-            thread = threading.Thread(
-                target=self._run, args=(own,), name=f"vsssnap-{number}", daemon=True
-            )
+            thread = threading.Thread(target=self._run, args=(own,), name=f"vsssnap-{number}", daemon=True)
             try:
                 thread.start()
             except RuntimeError:

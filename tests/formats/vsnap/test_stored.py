@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 
 from vsnap_damage import frame_bounds, seal_box
 from vsnap_images import FORMAT, findings, image_of, noise
+from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.formats import MemoryStorage
 from vsssnap.formats.base import Depth
 from vsssnap.formats.vsnap import VsnapOptions
 from vsssnap.formats.vsnap.stored import SPAN
+from vsssnap.metadata import ImageMetadata
 
 CHUNK = 1 << 16
 OPTIONS = VsnapOptions(chunk_size=CHUNK, cell_size=4096, level=0)
@@ -107,3 +110,22 @@ def test_a_piece_that_reaches_behind_the_end_is_found_at_every_depth(image: byte
     with FORMAT.open(MemoryStorage(with_piece(image, -1, len(image)))) as reader:
         (found,) = findings(reader, depth)
     assert "reaches behind the end of its file" in found.message
+
+
+def test_a_nearly_empty_volume_of_an_exabyte_takes_no_memory() -> None:
+    """Chunks that hold nothing cost nothing."""
+    size, storage = 1 << 60, MemoryStorage()
+    writer = FORMAT.create(storage, size, options=OPTIONS)
+    for at in (0, size - CHUNK):
+        writer.store(writer.encode(memoryview(noise(at & 1, CHUNK)), at))
+        if not at:
+            writer.mark(Extent(CHUNK, size - 2 * CHUNK, ExtentKind.HOLE))
+    writer.finish(ImageMetadata())
+    with FORMAT.open(MemoryStorage(storage.data)) as reader:
+        tracemalloc.start()
+        try:
+            assert findings(reader, Depth.CONTENT) == []
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 32 << 20

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vsssnap.formats.vsnap.reader import VsnapReader
 
 _ZEROS = 64 << 10  # bytes of zeros that are hashed at once
+_PAGE = 1 << 13  # chunks whose bits are kept together
 
 
 class Contents:
@@ -31,14 +32,15 @@ class Contents:
         self._grid = reader.geometry
         self._hasher = HASHERS[self._grid.digest]
         self._zeros = memoryview(bytes(min(self._grid.chunk_size, _ZEROS)))
-        # A file has one data frame of a chunk at most, so a bit tells; 8 MiB for 64 TiB of chunks of 1 MiB.
+        # A file has one data frame of a chunk at most, so a bit tells; 9 MiB for 64 TiB of chunks of 1 MiB.
         # Threads that set bits of one byte at once may lose one, and that frame is read again.
-        self._whole: dict[bytes, bytearray] = {}
+        self._whole: dict[tuple[bytes, int], bytearray] = {}
 
     def read_whole(self, file: OpenFile, chunk: int) -> bool:
         """Whether every stored byte of a file's frame of a chunk was compared, and agreed."""
-        bits = self._whole.get(file.image_id)
-        return bits is not None and bool(bits[chunk >> 3] & 1 << (chunk & 7))
+        page, bit = divmod(chunk, _PAGE)
+        bits = self._whole.get((file.image_id, page))
+        return bits is not None and bool(bits[bit >> 3] & 1 << (bit & 7))
 
     def digest(self, chunk: int, entry: Entry, buffer: bytearray) -> bytes:
         """The digest of a chunk's bytes as they are read; ``buffer`` is for what is stored of it.
@@ -72,10 +74,12 @@ class Contents:
         if frame.chunk != chunk or not frame.states.data == entry.pieces[0].cells == entry.states.data:
             return None
         found = self._put_together(chunk, frame, stored, file.storage.name)
-        bits = self._whole.get(file.image_id)
+        page, bit = divmod(chunk, _PAGE)
+        key = (file.image_id, page)
+        bits = self._whole.get(key)
         if bits is None:
-            bits = self._whole.setdefault(file.image_id, bytearray(-(-self._grid.chunk_count // 8)))
-        bits[chunk >> 3] |= 1 << (chunk & 7)
+            bits = self._whole.setdefault(key, bytearray(_PAGE // 8))
+        bits[bit >> 3] |= 1 << (bit & 7)
         return found
 
     def _put_together(self, chunk: int, frame: DataFrame, stored: memoryview, path: str) -> bytes:
