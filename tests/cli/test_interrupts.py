@@ -173,8 +173,20 @@ def test_what_is_done_aside_gives_its_result_and_its_error() -> None:
         interrupts.aside(lambda: 1 // 0)
 
 
+def test_what_cannot_be_done_aside_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    assert interrupts.aside(threading.get_ident) == threading.get_ident()
+
+
 HUNG = """
-import os, sys
+import os, signal, sys
+from vsssnap.blocks import mapped, pipeline
+from vsssnap.cli import interrupts
+mapped.BRIEFLY = pipeline.BRIEFLY = interrupts._BRIEFLY = 0.05
+signal.alarm(120)  # if nobody is there any more who would end it
 reading, _ = os.pipe()
 calls = 0
 
@@ -190,29 +202,75 @@ def hanging(real):
 
 os.pread, os.preadv = hanging(os.pread), hanging(os.preadv)
 from vsssnap.cli import app
-app.run(["verify", sys.argv[2]])
+app.run(sys.argv[2:])
 """
 
+COMMANDS = {
+    "verify": "verify IMAGE",
+    "restore": "restore IMAGE target.raw",
+    "convert": "convert IMAGE target.vhd",
+    "compare": "compare IMAGE other.raw",
+    "info": "info IMAGE",
+    "save": "save IMAGE target.vhdx --live --input-format raw",
+}
 
-@pytest.mark.parametrize("reads", [0, 6])
-@pytest.mark.parametrize("suffix", ["vsnap", "raw"])
-def test_verification_of_a_disk_that_does_not_answer_ends_by_one_signal(
-    tmp_path: Path, suffix: str, reads: int
-) -> None:
-    image = tmp_path / f"a.{suffix}"
-    save_image(Plain(noise(4 << 20)), image)
+
+def ended_by_one_signal(folder: Path, command: str, suffix: str, reads: int) -> str | None:
+    """Run a command on a disk that answers so many times.
+
+    Returns:
+        What it said when it was ended; None if it ended without another read.
+    """
+    image = f"image.{suffix}"
+    for name in (image, "other.raw"):
+        if not (folder / name).exists():
+            save_image(Plain(noise(4 << 20)), folder / name)
+    before = sorted(path.name for path in folder.iterdir())
     with subprocess.Popen(
-        [sys.executable, "-c", HUNG, str(reads), str(image)],
+        [sys.executable, "-c", HUNG, str(reads), *COMMANDS[command].replace("IMAGE", image).split()],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=folder,
     ) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.read(6) == "stuck "
+            if process.stdout.read(6) != "stuck ":
+                return None
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=WAIT)
         finally:
             process.kill()
     assert process.returncode == 130, said
+    assert sorted(path.name for path in folder.iterdir()) == before
+    return said
+
+
+# As many reads as the image is opened with, or a few more: those before a copy begins.
+@pytest.mark.parametrize(
+    ("command", "suffix", "reads"),
+    [
+        ("verify", "vsnap", 6),
+        ("verify", "raw", 0),
+        ("restore", "vsnap", 6),
+        ("convert", "raw", 6),
+        ("compare", "vsnap", 0),
+    ],
+)
+def test_one_signal_ends_what_reads_a_disk_that_does_not_answer(
+    tmp_path: Path, command: str, suffix: str, reads: int
+) -> None:
+    said = ended_by_one_signal(tmp_path, command, suffix, reads)
+    assert said is not None
     assert "a read has not come back" in said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("suffix", ["vsnap", "raw"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_one_signal_ends_it_wherever_it_reads(tmp_path: Path, command: str, suffix: str) -> None:
+    reads = 0
+    while (said := ended_by_one_signal(tmp_path, command, suffix, reads)) is not None:
+        assert "interrupted" in said
+        reads += 1
+    assert reads > 3

@@ -84,14 +84,15 @@ def restore(
     A file is written sparse and appears when it is complete.  What a block device holds is lost;
     it must not be mounted or in use, and its first and last MiB are written last.
     """
-    from vsssnap import CopyOptions, OnReadError, open_image, restore_image
+    from vsssnap import CopyOptions, OnReadError, restore_image
+    from vsssnap.cli.awaited import Awaited, opened_image
 
-    with open_image(image, format=format_name, recover=recover, parent=parent) as reader:
+    with opened_image(image, format_name, recover=recover, parent=parent) as reader:
         if is_block_device(target) and not yes:
             _ask(out, reader, target)
         with interrupts.deferred(), out.progress(f"restore {target}") as progress:
             report = restore_image(
-                reader,
+                Awaited(reader),
                 target,
                 verify=check,
                 replace=replace,
@@ -138,12 +139,13 @@ def info(out: Output, *, image: str, format_name: str | None, recover: bool, par
 
     IMAGE may be a block device, too.
     """
-    from vsssnap import Depth, ExtentKind, open_image
+    from vsssnap import Depth, ExtentKind
+    from vsssnap.cli.awaited import opened_image
 
     if format_name is None and is_block_device(image):
         _info_device(out, image)
         return
-    with open_image(image, format=format_name, recover=recover, parent=parent) as reader:
+    with opened_image(image, format_name, recover=recover, parent=parent) as reader:
         states = dict.fromkeys((kind.value for kind in ExtentKind), 0)
         for extent in reader.extents():
             interrupts.check()
@@ -182,9 +184,9 @@ def _inside(out: Output, reader: ImageReader) -> dict[str, Any]:
 
 def _info_device(out: Output, path: str) -> None:
     """``vsssnap info`` of a block device."""
-    from vsssnap import open_device
+    from vsssnap.cli.awaited import opened_device
 
-    with open_device(path) as reader:
+    with opened_device(path) as reader:
         out.say(f"{path}: block device")
         size = f"{format_size(reader.size)} ({reader.size} bytes)"
         out.facts([("size", size), ("sector", f"{reader.sector_size} bytes")])
@@ -349,8 +351,8 @@ def _alike(a: BlockReader, b: BlockReader) -> tuple[BlockReader, BlockReader]:
 
 
 def _open(path: str, name: str | None, recover: bool, parent: tuple[str, ...]) -> BlockReader:
-    from vsssnap import open_device, open_image
+    from vsssnap.cli.awaited import Awaited, opened_device, opened_image
 
     if name is None and is_block_device(path):
-        return open_device(path)
-    return open_image(path, format=name, recover=recover, parent=parent)
+        return Awaited(opened_device(path), owned=True)
+    return Awaited(opened_image(path, name, recover=recover, parent=parent), owned=True)

@@ -113,28 +113,37 @@ def aside(work: Callable[[], T]) -> T:
     """
     results: list[T] = []
     errors: list[BaseException] = []
+    # Not `join`: of one that a signal interrupts, Python takes the thread for ended (3.11 and 3.12).
+    finished = threading.Event()
 
     def run() -> None:
         try:
             results.append(work())
         except BaseException as exc:
             errors.append(exc)
+        finally:
+            finished.set()
 
     thread = threading.Thread(target=run, name="vsssnap-read", daemon=True)
-    thread.start()
+    started = True
     try:
-        while thread.is_alive():
-            thread.join(0.05)
+        try:
+            thread.start()
+        except RuntimeError:  # "can't start new thread"
+            started = False
+        while started and not finished.wait(0.05):
             check()
     except BaseException as exc:
         _state.left.add(thread.ident or 0)
-        thread.join(_BRIEFLY)
-        if thread.is_alive():
+        if not finished.wait(_BRIEFLY):
             exc.add_note(
                 "a read has not come back; where the disk does not answer (state D in ps), the system keeps"
                 " the process until it does"
             )
         raise
+    if not started:
+        return work()
+    thread.join()
     if errors:
         raise errors.pop()
     return results.pop()

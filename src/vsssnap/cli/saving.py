@@ -144,7 +144,8 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
         report, _ = _save_reader(out, plans[0], given, lambda stack: stack.enter_context(part))
         return _report(out, [report], {"snapshot": None}, check=given["check"])
     refuse_images(given["sources"], given["input_format"])
-    from vsssnap import Snapshot, open_image
+    from vsssnap import Snapshot
+    from vsssnap.cli.awaited import opened_image
     from vsssnap.consistency import Consistency
     from vsssnap.providers import by_name
 
@@ -169,7 +170,7 @@ def save(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes what 
         raise UsageError("--uncovered is about a disk whose partitions are in use")
     snapshot = Snapshot(*given["sources"], **asked)
     with contextlib.ExitStack() as stack:
-        parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
+        parent = stack.enter_context(opened_image(given["parent"])) if given["parent"] else None
         check_plans(plans, part=view.part, parent=parent, replace=given["replace"], wrap=given["wrap"])
         warn_of_places(out, [(plan.source, plan.target) for plan in plans])
         stack.enter_context(interrupts.deferred(snapshot.cancel))
@@ -201,10 +202,10 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _save_disk(out: Output, plan: Plan, given: dict[str, Any], view: Wanted, asked: dict[str, Any]) -> int:
-    from vsssnap import open_image
+    from vsssnap.cli.awaited import opened_image
 
     with contextlib.ExitStack() as stack:
-        parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
+        parent = stack.enter_context(opened_image(given["parent"])) if given["parent"] else None
         check_plans([plan], part=None, parent=parent, replace=given["replace"], wrap=given["wrap"])
         warn_of_places(out, [(volume, plan.target) for volume in disks.used(plan.source)])
         reader, snapshot = disks.opened(out, stack, plan.source, given, view, asked)
@@ -217,17 +218,17 @@ def _save_reader(
     out: Output, plan: Plan, given: dict[str, Any], open_in: Callable[[contextlib.ExitStack], BlockReader]
 ) -> tuple[CopyReport, BlockReader]:
     """Save what is there already and needs no snapshot."""
-    from vsssnap import open_image
+    from vsssnap.cli.awaited import opened_image
 
     with contextlib.ExitStack() as stack:
-        parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
+        parent = stack.enter_context(opened_image(given["parent"])) if given["parent"] else None
         reader = open_in(stack)
         stack.enter_context(interrupts.deferred())
         return _write(out, reader, plan, given, parent=parent), reader
 
 
 def _save_live(out: Output, plans: Sequence[Plan], given: dict[str, Any], view: Wanted) -> int:
-    from vsssnap import open_device, open_image
+    from vsssnap.cli.awaited import opened_device, opened_image
 
     shadow.refuse_snapshot_options(given, "--live", "--live takes no snapshot")
     if len(plans) > 1:
@@ -237,8 +238,8 @@ def _save_live(out: Output, plans: Sequence[Plan], given: dict[str, Any], view: 
     refuse_images(given["sources"], given["input_format"])
     out.warn(f"{plans[0].source} is {_LIVE}")
     with contextlib.ExitStack() as stack:
-        parent = stack.enter_context(open_image(given["parent"])) if given["parent"] else None
-        device = open_device(plans[0].source)
+        parent = stack.enter_context(opened_image(given["parent"])) if given["parent"] else None
+        device = opened_device(plans[0].source)
         reader = stack.enter_context(view.of(device, plans[0].source))
         stack.enter_context(interrupts.deferred())
         metadata = reader.metadata.replace(notes=(*reader.metadata.notes, _LIVE))
@@ -285,7 +286,7 @@ def convert(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes wh
 
     What IMAGE says of itself goes along.  TARGET "-" is the standard output.
     """
-    from vsssnap import open_image
+    from vsssnap.cli.awaited import opened_image
 
     target = given["target"]
     (plan,) = plans_for(
@@ -298,8 +299,8 @@ def convert(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes wh
     )
     out.taken = target == STDOUT
     with (
-        open_image(
-            given["image"], format=given["input_format"], recover=given["recover"], parent=given["parent"]
+        opened_image(
+            given["image"], given["input_format"], recover=given["recover"], parent=given["parent"]
         ) as reader,
         interrupts.deferred(),
     ):
@@ -317,12 +318,13 @@ def _write(
     metadata: Any = None,  # noqa: ANN401 - ImageMetadata, which --help need not load
 ) -> CopyReport:
     from vsssnap import OnReadError, save_image
+    from vsssnap.cli.awaited import Awaited
     from vsssnap.formats import PipeStorage
 
     to_stdout = plan.target == STDOUT
     with out.progress(f"save {plan.source}") as progress:
         report = save_image(
-            reader,
+            Awaited(reader),
             PipeStorage(sys.stdout.fileno(), "standard output", owned=False) if to_stdout else plan.target,
             format=plan.driver.name,
             options=plan.options,

@@ -120,14 +120,14 @@ def check_alone(given: dict[str, Any]) -> None:
 
 
 def _open(path: str, format: str | None = None) -> BlockReader:
-    from vsssnap import open_device, open_image
+    from vsssnap.cli.awaited import opened_device, opened_image
 
     if is_block_device(path) and format in (None, "raw"):
-        return open_device(path)
+        return opened_device(path)
     try:
-        return open_image(path, format=format)
+        return opened_image(path, format)
     except UnknownFormatError:  # bytes of a volume under any name
-        return open_device(path)
+        return opened_device(path)
 
 
 def _count(shadow: ShadowVolume) -> str:

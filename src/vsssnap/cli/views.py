@@ -172,12 +172,12 @@ def disk_image(path: str, *, part: Part | None, format: str | None = None) -> Bl
     ``format`` is that of the image; by default it is recognised.  A raw file is read through a
     snapshot like a device, for it may be in use.
     """
-    from vsssnap import open_image
+    from vsssnap.cli.awaited import opened_image
 
     try:
         if part is None or not stat.S_ISREG(os.stat(path).st_mode):
             return None
-        reader = open_image(path, format=format)
+        reader = opened_image(path, format)
     except UnknownFormatError:
         return None
     except VssSnapError:
