@@ -84,19 +84,22 @@ CHAIN = [each for each in vars(Chain).values() if isinstance(each, FunctionType)
 
 @pytest.mark.parametrize("limit", [None, 4 * BLOCK], ids=["room", "full"])
 def test_ctrl_c_anywhere_in_a_write_leaves_no_other_writer_waiting(tmp_path: Path, limit: int | None) -> None:
-    codes = code_of(*CHAIN, CowEngine._protect, CowEngine._keep, InstantGate.__enter__)
+    engine = (CowEngine._protect, CowEngine._keep, CowEngine._save, CowEngine._store)
+    codes = code_of(*CHAIN, *engine, InstantGate.__enter__)
     reached = []
     for place in range(_PLACES):
         hit: list[str] = []
-        with volume_of(b"a" * 8 * BLOCK, tmp_path, shadow_limit=limit) as volume, volume.snapshot():
-            try:
-                with ctrl_c_at(place, codes) as hit:
-                    volume.pwrite(b"b" * 8 * BLOCK, 0)
-            except KeyboardInterrupt:
-                reached += hit
-            assert can_be_written(volume), f"writers wait for ever after Ctrl-C at {hit}"
-            with volume.snapshot(timeout=WAIT):
+        with volume_of(b"a" * 8 * BLOCK, tmp_path, shadow_limit=limit) as volume:
+            with volume.snapshot():
+                try:
+                    with ctrl_c_at(place, codes) as hit:
+                        volume.pwrite(b"b" * 8 * BLOCK, 0)
+                except KeyboardInterrupt:
+                    reached += hit
                 assert can_be_written(volume), f"writers wait for ever after Ctrl-C at {hit}"
+                with volume.snapshot(timeout=WAIT):
+                    assert can_be_written(volume), f"writers wait for ever after Ctrl-C at {hit}"
+            assert volume.shadow_used == 0, f"space stays set aside after Ctrl-C at {hit}"
         assert not shadow_files(tmp_path), f"a file stays open after Ctrl-C at {hit}"
         if not hit:
             break

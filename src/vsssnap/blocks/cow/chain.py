@@ -141,7 +141,7 @@ class Chain:
                     mine &= ~(other.mask << ahead if ahead >= 0 else other.mask >> -ahead)
             if mine:
                 newest = next(store for store in reversed(self._stores) if store.living)
-                claim = Claim(newest, first, mine)
+                claim = Claim(newest, first, mine, [])
                 held.append(claim)
                 claim.store.pins += 1
                 self._claims.append(claim)
@@ -153,6 +153,7 @@ class Chain:
     def finish(self, held: list[Claim]) -> None:
         """Give claims back, kept or not.  Idempotent."""
         for claim in held:
+            self._give_back(claim)
             if claim in self._claims:
                 claim.store.pins -= 1
                 self._claims.remove(claim)
@@ -160,74 +161,75 @@ class Chain:
         held.clear()
         self._changed.notify_all()
 
-    def reserve(self, store: ShadowStore, length: int, blocks: int) -> int:
-        """Set bytes aside before originals are written.
-
-        Returns:
-            The bytes set aside, for `commit` or `refund`.
+    def reserve(self, claim: Claim, length: int, blocks: int) -> None:
+        """Set bytes aside before originals are written, until `commit`, `refund` or `finish`.
 
         Raises:
             FullError: they do not fit.
         """
-        cost = length + blocks * BLOCK_OVERHEAD
-        while not self._reserve(store, cost):
+        while not self._reserve(claim, length + blocks * BLOCK_OVERHEAD):
             pass
-        return cost
 
     @_inside
-    def _reserve(self, store: ShadowStore, cost: int) -> bool:
+    def _reserve(self, claim: Claim, cost: int) -> bool:
+        store = claim.store
         once = 0 if store.charged or store.dropped else STORE_OVERHEAD
         if self.used + once + cost <= self.limit:
             store.charged += once
             self._inflight += cost
+            claim.reserved.append(cost)
             return True
         if not self._leaving:
             raise FullError(self.epoch)
         self._wait()  # somebody is giving space back at this moment
         return False
 
-    def commit(self, claim: Claim, saved: int, zero: int, cost: int) -> bool:
+    def commit(self, claim: Claim, saved: int, zero: int) -> bool:
         """Originals are in their store: from now on they are found there.
 
         Args:
-            claim: Whose blocks.
+            claim: Whose blocks; what is set aside for it is used up.
             saved: Which of them, as a mask.
             zero: Those that are zero and were not written.
-            cost: What `reserve` set aside.
 
         Returns:
             Whether the store is still wanted.
         """
-        if self._commit(claim, saved, zero, cost, claim.store.measure()):
+        if self._commit(claim, saved, zero, claim.store.measure()):
             return True
-        self.refund(claim.store, cost)
+        self.refund(claim)
         return False
 
     @_inside
-    def _commit(self, claim: Claim, saved: int, zero: int, cost: int, measured: int) -> bool:
+    def _commit(self, claim: Claim, saved: int, zero: int, measured: int) -> bool:
         store = claim.store
         if store.dropped:
             return False
-        self._inflight -= cost
-        store.charged += cost
+        store.charged += self._give_back(claim)
         store.measured = measured
         store.saved.set(claim.first, saved)
         if zero:
             store.zero.set(claim.first, zero)
         return True
 
-    def refund(self, store: ShadowStore, cost: int) -> None:
-        """Nothing came of a reservation, though some bytes may have reached the disk."""
-        if store.dropped:
-            store.empty()
-        self._refund(store, cost, store.measure())
+    def refund(self, claim: Claim) -> None:
+        """Nothing came of what was set aside, though some bytes may have reached the disk."""
+        if claim.store.dropped:
+            claim.store.empty()
+        self._refund(claim, claim.store.measure())
 
     @_inside
-    def _refund(self, store: ShadowStore, cost: int, measured: int) -> None:
-        self._inflight -= cost
-        if not store.dropped:
-            store.measured = measured
+    def _refund(self, claim: Claim, measured: int) -> None:
+        self._give_back(claim)
+        if not claim.store.dropped:
+            claim.store.measured = measured
         self._changed.notify_all()
+
+    def _give_back(self, claim: Claim) -> int:
+        cost = sum(claim.reserved)
+        self._inflight -= cost
+        claim.reserved.clear()
+        return cost
 
     def _missing(self, first: int, count: int) -> int:
         """Blocks that the newest living snapshot would lose by a write."""

@@ -23,11 +23,12 @@ class FullError(Exception):
 
 
 class Claim(NamedTuple):
-    """Blocks that one thread has taken on to save."""
+    """Blocks that one thread has taken on to save, and the bytes that are set aside for it meanwhile."""
 
     store: ShadowStore
     first: int
     mask: int
+    reserved: list[int]
 
 
 class Plan(NamedTuple):

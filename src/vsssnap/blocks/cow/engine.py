@@ -146,7 +146,7 @@ class CowEngine:
             offset = (claim.first + start) * unit
             data = self.backing.read(min(count * unit, size - offset), offset)
             blank = _zero_blocks(data, unit)
-            if blank and not self.chain.commit(claim, blank << start, blank << start, 0):
+            if blank and not self.chain.commit(claim, blank << start, blank << start):
                 return
             view = memoryview(data)
             for at, blocks in runs(full(count) & ~blank):
@@ -156,15 +156,15 @@ class CowEngine:
 
     def _store(self, claim: Claim, data: memoryview, offset: int, mask: int, blocks: int) -> bool:
         epoch = self.chain.epoch
-        cost = self.chain.reserve(claim.store, len(data), blocks)
+        self.chain.reserve(claim, len(data), blocks)
         try:
             claim.store.write(data, offset)
         except BaseException as exc:
-            self.chain.refund(claim.store, cost)
+            self.chain.refund(claim)
             if isinstance(exc, OSError) and not isinstance(exc, VssSnapError) and exc.errno in NO_ROOM:
                 raise FullError(epoch, exc.errno) from exc
             raise
-        return self.chain.commit(claim, mask, 0, cost)
+        return self.chain.commit(claim, mask, 0)
 
     def _no_room(self, claim: Claim, exc: FullError) -> None:
         limit, used = self.chain.limit, self.chain.used
