@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -263,28 +265,39 @@ def test_what_names_no_file_is_said_so(tmp_path: Path) -> None:
     assert "'--rate-limit': it is at least 1" in said
 
 
-@pytest.mark.parametrize("closed", [False, True])
+@pytest.fixture(params=["full", "closed", "stuck"])
+def taking_nothing(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A descriptor that takes no byte: of a full disk, or of a pipe that nobody reads (any more)."""
+    reading, descriptor = os.pipe()
+    if request.param == "full":
+        os.close(descriptor)
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+    elif request.param == "closed":
+        os.close(reading)
+    else:
+        os.set_blocking(descriptor, False)  # for whoever else has it, too
+        with contextlib.suppress(BlockingIOError):
+            while os.write(descriptor, bytes(4096)):
+                pass
+    yield descriptor
+    os.close(descriptor)
+    if request.param != "closed":
+        os.close(reading)
+
+
 def test_a_standard_error_that_takes_nothing_leaves_the_code_of_the_work(
-    disk: Path, tmp_path: Path, closed: bool
+    disk: Path, tmp_path: Path, taking_nothing: int
 ) -> None:
-    """Full, or nobody reads it."""
-    reading, writing = os.pipe()
-    os.close(reading)
     program = [sys.executable, "-m", "vsssnap"]
-    with open("/dev/full", "wb") as full:
-        for arguments, status in (
-            (["save", str(disk), str(tmp_path / "a.vsnap"), "--live", "-v"], 0),
-            (["convert", str(disk), str(tmp_path / "b.vsnap"), "--progress", "json"], 0),
-            (["info", str(tmp_path / "no.vsnap")], 18),
-            (["verify"], 2),
-        ):
-            done = subprocess.run(
-                [*program, *arguments],
-                stdout=subprocess.DEVNULL,
-                stderr=writing if closed else full,
-                check=False,
-            )
-            assert done.returncode == status, arguments
-    os.close(writing)
+    for arguments, status in (
+        (["save", str(disk), str(tmp_path / "a.vsnap"), "--live", "-v"], 0),
+        (["convert", str(disk), str(tmp_path / "b.vsnap"), "--progress", "json"], 0),
+        (["info", str(tmp_path / "no.vsnap")], 18),
+        (["verify"], 2),
+    ):
+        done = subprocess.run(
+            [*program, *arguments], stdout=subprocess.DEVNULL, stderr=taking_nothing, check=False
+        )
+        assert done.returncode == status, arguments
     vsssnap("verify", tmp_path / "a.vsnap")
     vsssnap("verify", tmp_path / "b.vsnap")

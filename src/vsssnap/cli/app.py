@@ -185,10 +185,10 @@ class _Forgiving(io.FileIO):
 
     def write(self, data: Buffer, /) -> int:
         view = memoryview(data)
-        try:
-            return super().write(view)
-        except OSError:
-            return view.nbytes
+        written: int | None = None  # so of a pipe that would have to be waited for
+        with contextlib.suppress(OSError):
+            written = super().write(view)
+        return view.nbytes if written is None else written
 
 
 def run(args: Sequence[str] | None = None) -> NoReturn:
