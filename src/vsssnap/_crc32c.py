@@ -7,6 +7,8 @@ is, so a table of eight slices in plain Python is enough and saves a dependency.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 _REFLECTED = 0x82F63B78
 
 
@@ -63,6 +65,11 @@ def append_zeros(value: int, count: int) -> int:
 
     The tables of a VHDX are mostly padding: of a region table of 64 KiB some hundred bytes are used.
     """
+    return _product(value ^ 0xFFFF_FFFF, _zeros(count)) ^ 0xFFFF_FFFF
+
+
+@lru_cache(maxsize=64)  # the tables of all images end alike
+def _zeros(count: int) -> int:
     # A zero byte multiplies the register by x^8 modulo the polynomial (RFC 3720, B.4: bits reflected).
     factor, power = 1 << 31, 1 << 23  # 1 and x^8
     while count:
@@ -70,7 +77,7 @@ def append_zeros(value: int, count: int) -> int:
             factor = _product(factor, power)
         power = _product(power, power)
         count >>= 1
-    return _product(value ^ 0xFFFF_FFFF, factor) ^ 0xFFFF_FFFF
+    return factor
 
 
 def _product(one: int, other: int) -> int:

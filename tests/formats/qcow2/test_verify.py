@@ -191,3 +191,23 @@ def test_refcounts_of_every_width_are_unpacked(bits: int) -> None:
             for at in range(0, len(values), each)
         )
     assert list(refcounts.unpack_counts(data, bits)) == values
+
+
+@pytest.mark.parametrize("cluster", [0, 1, 5, 6, 7, 8, 63])
+@pytest.mark.parametrize("order", range(7))
+def test_the_last_cluster_that_is_counted_is_told_at_every_width(order: int, cluster: int) -> None:
+    """QEMU, docs/interop/qcow2.txt, "Refcount block": big-endian; below a byte, from its lowest bits on."""
+    bits = 1 << order
+    for count in (1, 1 << (bits - 1)):
+        data = images.changed(sound(), images.REFCOUNT_ORDER, order, ">I")
+        at = images.get(data, images.get(data, images.TABLE_OFFSET))
+        block = bytearray(CLUSTER)
+        for each in (0, cluster):
+            if bits < 8:
+                block[each * bits // 8] |= count << each * bits % 8
+            else:
+                block[each * bits // 8 : (each + 1) * bits // 8] = count.to_bytes(bits // 8, "big")
+        data[at : at + CLUSTER] = block
+        with images.opened(data) as reader:
+            files = reader._files
+            assert refcounts.Refcounts(files.storage, files.layout, files.tables).last() == cluster

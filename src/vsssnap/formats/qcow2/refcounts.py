@@ -77,11 +77,12 @@ class Refcounts:
         number, entry = max(self.blocks(), default=(0, 0))
         if not entry or not self.good(entry):
             return None
-        counts = self.block(number)
-        for index in range(len(counts) - 1, -1, -1):
-            if counts[index]:
-                return number * self.per_block + index
-        return None
+        used = self._storage.pread(self._cluster, entry).rstrip(b"\0")
+        if not used:
+            return None
+        # In which bit of which byte the last count is not 0: below a byte, bit 0 comes first.
+        bit = (len(used) - 1) * 8 + (used[-1].bit_length() - 1 if self._bits < 8 else 0)
+        return number * self.per_block + bit // self._bits
 
     def good(self, entry: int) -> bool:
         """Whether a table entry names a block in the file."""
