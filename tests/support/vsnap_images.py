@@ -7,10 +7,12 @@ import random
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
+import xxhash
+
 from vsssnap.blocks.extent import Extent, ExtentKind, clip
 from vsssnap.formats import Finding, MemoryStorage, Storage
 from vsssnap.formats.base import Depth, ImageReader, ResolveParent
-from vsssnap.formats.vsnap import VsnapFormat, VsnapOptions
+from vsssnap.formats.vsnap import VsnapFormat, VsnapOptions, structs
 from vsssnap.formats.vsnap.reader import VsnapReader
 from vsssnap.metadata import ImageMetadata
 
@@ -120,3 +122,23 @@ def every_kind() -> tuple[bytes, list[Extent]]:
 def documents() -> ImageMetadata:
     """Metadata with an attachment."""
     return ImageMetadata(volume="C:", documents={"components.xml": b"<writers/>" * 20}, user={"job": 7})
+
+
+def frame_bounds(data: bytes) -> list[tuple[int, int]]:
+    """Where the frames of a sound file begin and end, by the two length fields of section 2."""
+    result, at = [], 0
+    while at < len(data):
+        end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+        end += int.from_bytes(data[at + 20 : at + 24], "little")
+        result.append((at, end))
+        at = end
+    return result
+
+
+def seal_box(file: bytearray, start: int) -> None:
+    """Make the check of a box agree with what is in it."""
+    box = 8 + int.from_bytes(file[start + 4 : start + 8], "little")
+    check = xxhash.xxh3_128_digest(
+        bytes(file[start : start + structs.CHECK_AT] + file[start + structs.HEAD : start + box])
+    )
+    file[start + structs.CHECK_AT : start + structs.HEAD] = check

@@ -7,8 +7,7 @@ import tracemalloc
 
 import pytest
 
-from vsnap_damage import frame_bounds, seal_box
-from vsnap_images import FORMAT, findings, image_of, noise
+from vsnap_images import FORMAT, findings, frame_bounds, image_of, noise, seal_box
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.formats import MemoryStorage
 from vsssnap.formats.base import Depth

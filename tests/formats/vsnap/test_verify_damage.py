@@ -61,7 +61,8 @@ def test_a_flipped_bit_in_any_byte_is_noticed(tmp_path: Path) -> None:
 def test_a_flipped_bit_is_noticed_at_the_deepest_depth_too(image: str, tmp_path: Path) -> None:
     """There each payload is read once, with the chunks or with the frames: none may fall between."""
     result = damaged(tmp_path, image, "fields", 1, "content")
-    check(result, result["damages"])
+    assert result["damages"] > result["bytes"] - 2 * 4096 + 2 * 360
+    assert result["noticed"] == result["damages"]
 
 
 @pytest.mark.parametrize("image", ["child", "parent"])

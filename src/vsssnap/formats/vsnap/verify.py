@@ -186,7 +186,9 @@ class _Walk:
 
     def run(self) -> Iterator[Finding]:
         groups = self._groups() if self._grid.chunk_count else ()
-        room = 2 * self._grid.chunk_size + 4 * SPAN  # pages and states lie between the data
+        chunk = 2 * self._grid.chunk_size
+        # Pages and states lie between the data; more than the file has is not needed.
+        room = min(chunk + 4 * SPAN, max(chunk, self._reader.chain.own.size))
         for group, (found, items) in mapped(groups, self._look, buffer_size=room, ahead=32, group=1):
             yield from found
             self._chunks(sum(self._grid.length(chunk) for chunk, _ in group.chunks))
