@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,7 +62,7 @@ def test_offers_for_a_volume_mark_the_one_that_is_taken(tmp_path: Path) -> None:
     assert document("providers", tmp_path / "disk")["chosen"] in ("reflink", "static")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there VSS is not for another system")
+@pytest.mark.posix("there VSS is not for another system")
 def test_providers_for_other_kinds_of_volumes_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(b"x" * 1000)
     names = {line[2:].split()[0] for line in run("providers", tmp_path / "disk").stdout.splitlines()[:-1]}

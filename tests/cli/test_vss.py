@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,7 +134,7 @@ STOPPED = {
 }
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
+@pytest.mark.posix("signals are those of POSIX")
 @pytest.mark.parametrize("arguments", STOPPED)
 def test_ctrl_c_ends_every_command_and_leaves_nothing(
     fake_vss: FakeVss, vsssnap: Vsssnap, arguments: str, monkeypatch: pytest.MonkeyPatch

@@ -26,7 +26,7 @@ MIB = 1 << 20
 PIECE = 64 << 10
 NOTHING = ImageMetadata()
 
-needs_holes = pytest.mark.skipif(sys.platform == "win32", reason="files are sparse there only on request")
+needs_holes = pytest.mark.posix("files are sparse there only on request")
 
 
 def new_file(path: Path) -> FileStorage:

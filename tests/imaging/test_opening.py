@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ from vsssnap.imaging.restoring import restore_image
 from vsssnap.imaging.saving import save_image
 from vsssnap.imaging.verifying import verify_image
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+pytestmark = pytest.mark.posix("links need a right there")
 
 UNIT = 1 << 16
 PLAIN = RawOptions(sidecar=False)

@@ -116,7 +116,7 @@ def test_a_refused_image_leaves_no_descriptor_and_no_file(tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.iterdir()] == ["a.raw"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there an open file cannot be replaced")
+@pytest.mark.posix("there an open file cannot be replaced")
 def test_file_that_somebody_writes_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     path.write_bytes(b"live")
@@ -138,7 +138,7 @@ def test_file_behind_a_loop_device_is_not_replaced(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["disk.img"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there an open file cannot be removed")
+@pytest.mark.posix("there an open file cannot be removed")
 def test_a_partial_file_of_a_save_that_began_meanwhile_is_not_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,7 +159,7 @@ def test_a_partial_file_of_a_save_that_began_meanwhile_is_not_removed(
     assert (path.read_bytes(), os.listdir(tmp_path)) == (b"its own", ["a.raw"])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there an open file cannot be removed")
+@pytest.mark.posix("there an open file cannot be removed")
 def test_a_partial_file_that_is_taken_for_a_stale_one_gives_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +180,7 @@ def test_a_partial_file_that_is_taken_for_a_stale_one_gives_way(
     assert (len(os.listdir("/proc/self/fd")), os.listdir(tmp_path)) == (before, [])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there an open file cannot be removed")
+@pytest.mark.posix("there an open file cannot be removed")
 def test_what_was_put_in_place_of_the_partial_file_never_gets_the_name(tmp_path: Path) -> None:
     path, partial = tmp_path / "a.raw", tmp_path / "a.raw.partial"
     file = PartialFile(str(path), replace=True)
@@ -206,7 +206,7 @@ def test_what_cannot_be_removed_is_logged(
     assert "a.raw.partial is left behind, it cannot be removed: [Errno 30]" in caplog.text
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="folders are not flushed there")
+@pytest.mark.posix("folders are not flushed there")
 def test_a_folder_that_cannot_be_opened_or_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TargetError, match="its folder cannot be written out: No such file"):
         flush_folder(str(tmp_path / "gone" / "a.raw"))

@@ -28,7 +28,7 @@ def attack(seed: int, count: int, images: str = "", seconds: float = 250) -> int
     return int(done.stdout)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a memory limit is set with setrlimit")
+@pytest.mark.posix("a memory limit is set with setrlimit")
 def test_damaged_images_do_no_harm() -> None:
     assert attack(1, 40) > 2500
 

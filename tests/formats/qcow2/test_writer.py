@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -279,7 +278,7 @@ def test_unreadable_ranges_of_a_parent_are_stored_or_zero() -> None:
         assert child.readall() == volume
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no file there has a colon in its name")
+@pytest.mark.posix("no file there has a colon in its name")
 def test_parent_is_recorded_by_its_path_from_the_folder_of_the_child(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "here").mkdir()

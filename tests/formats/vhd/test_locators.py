@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import sys
 from pathlib import Path
 
 import pytest
@@ -54,7 +53,7 @@ def without(path: Path, *places: int) -> None:
     path.write_bytes(image)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the paths are those of Linux")
+@pytest.mark.posix("the paths are those of Linux")
 def test_both_locators_are_those_of_the_specification(tmp_path: Path) -> None:
     parent, child = chain(tmp_path, "pär.vhd")
     image = child.read_bytes()

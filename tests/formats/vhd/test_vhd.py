@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import struct
-import sys
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -33,7 +32,7 @@ from vsssnap.testing import check_format
 MIB = 1 << 20
 FORMAT = VhdFormat()
 NOTHING = ImageMetadata()
-linux = pytest.mark.skipif(sys.platform == "win32", reason="it looks at what Linux tells of files")
+linux = pytest.mark.posix("it looks at what Linux tells of files")
 FIXED_TIME = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 
 

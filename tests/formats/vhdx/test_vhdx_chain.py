@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ntpath
-import os
 import random
 import shutil
 import struct
@@ -271,7 +270,7 @@ def test_bad_locators_are_refused() -> None:
         parse(b"\1" + good[1:])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="about paths away from Windows")
+@pytest.mark.posix("about paths away from Windows")
 def test_paths_are_tried_in_the_order_of_the_specification() -> None:
     texts = {
         "absolute_win32_path": "\\\\?\\D:\\images\\one.vhdx",
@@ -283,7 +282,7 @@ def test_paths_are_tried_in_the_order_of_the_specification() -> None:
     assert parse(locator(*pairs)).candidates() == ("../up/three.vhdx", "three.vhdx", "two.vhdx", "one.vhdx")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="about paths away from Windows")
+@pytest.mark.posix("about paths away from Windows")
 def test_relative_path_goes_from_the_childs_folder(tmp_path: Path) -> None:
     for parent, child, path in (
         ("a.vhdx", "b.vhdx", ".\\a.vhdx"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import struct
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +32,7 @@ MIB = 1 << 20
 GRAIN = 64 << 10
 FORMAT = VmdkFormat()
 NOTHING = ImageMetadata()
-linux = pytest.mark.skipif(sys.platform == "win32", reason="it looks at what Linux tells of files")
+linux = pytest.mark.posix("it looks at what Linux tells of files")
 STREAM = VmdkOptions(kind="streamOptimized")
 
 

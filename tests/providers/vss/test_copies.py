@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from uuid import uuid4
 
@@ -179,7 +178,7 @@ def test_a_level_that_is_none_is_refused(fake_vss: FakeVss) -> None:
         vss.protect_volume("C:", 1)  # type: ignore[arg-type]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="this is Windows")
+@pytest.mark.posix("this is Windows")
 def test_where_there_is_no_windows_all_of_it_says_so() -> None:
     asked: tuple[Callable[[], object], ...] = (
         vss.list_shadow_copies,

@@ -67,7 +67,7 @@ def names(vss: FakeVss) -> list[str]:
     return sorted(path.suffix for path in folder.iterdir()) if folder.is_dir() else []
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
+@pytest.mark.posix("signals are those of POSIX")
 @pytest.mark.parametrize("by", ["purge", "purge_orphans"])
 def test_what_a_killed_process_left_is_found_and_deleted(
     fake_vss: FakeVss, volume: FakeVolume, by: str
@@ -144,7 +144,7 @@ def test_a_set_that_ends_with_its_process_is_on_record_as_long(fake_vss: FakeVss
     assert names(fake_vss) == []
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="modes are those of POSIX")
+@pytest.mark.posix("modes are those of POSIX")
 def test_records_are_for_the_account_alone(fake_vss: FakeVss, volume: FakeVolume) -> None:
     folder = Path(fake_vss.home, "vsssnap", "vss")
     with Snapshot("C:"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from vsssnap import Snapshot
@@ -43,7 +41,7 @@ def test_a_volume_that_is_not_there_is_named(fake_vss: FakeVss) -> None:
         volumes_below("Q:")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="it is there")
+@pytest.mark.posix("it is there")
 def test_without_windows_it_says_so() -> None:
     with pytest.raises(ProviderUnavailableError):
         volumes_below("C:")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from vsssnap import Snapshot
@@ -133,7 +131,7 @@ def test_who_may_not_and_who_cannot_are_told(fake_vss: FakeVss, document: bytes)
         read_writer_document(document)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="this is Windows")
+@pytest.mark.posix("this is Windows")
 def test_where_there_is_no_windows_it_says_so() -> None:
     with pytest.raises(ProviderUnavailableError):
         read_writer_document("<x/>")
