@@ -86,6 +86,12 @@ def test_a_hibernated_system_is_kept(fake_vss: FakeVss, volume: FakeVolume) -> N
     volume.pwrite(b"HIBR", 150 * CLUSTER)
     volume.files = {"\\hiberfil.sys": FakeFile(((150, 1),))}
     assert left_out(volume) == ((), set())
+    # What tells is how the file begins, wherever on the volume that lies.
+    volume.pwrite(bytes(CLUSTER), 20 * CLUSTER)
+    volume.files = {"\\hiberfil.sys": FakeFile(((150, 1), (20, 1)))}
+    assert left_out(volume) == ((), set())
+    volume.pwrite(b"wake", 150 * CLUSTER)
+    assert left_out(volume) == (("\\hiberfil.sys",), {20, 150})
 
 
 def test_the_storage_of_shadow_copies_is_found(fake_vss: FakeVss, volume: FakeVolume) -> None:

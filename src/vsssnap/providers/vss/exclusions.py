@@ -124,6 +124,7 @@ class Finder:
                 if kind == "hibernation" and extents and _holds_system(raw, extents[0].offset, sector_size):
                     _log.info("%s holds a hibernated system and is kept", path)
                 elif extents:
+                    extents.sort(key=lambda extent: extent.offset)
                     notes = self._lacking(path) if kind == "not-in-snapshot" else ()
                     found.append(LeftOut(kind=kind, path=path, extents=tuple(extents), notes=notes))
         except _Enough:
@@ -254,6 +255,7 @@ class Finder:
     # Where they lie.
 
     def _extents(self, files: Iterator[str], clusters: Clusters, size: int) -> list[Extent]:
+        """Pieces of files, each file's from its first byte to its last."""
         found: list[Extent] = []
         self._gone = []
         for path in files:
@@ -276,7 +278,7 @@ class Finder:
             found += [Extent(at, length, ExtentKind.EXCLUDED) for at, length in placed]
             if placed:
                 self._gone.append(path)
-        return sorted(found, key=lambda extent: extent.offset)
+        return found
 
 
 def _pattern(name: str) -> re.Pattern[str]:
