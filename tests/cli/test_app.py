@@ -217,6 +217,28 @@ def test_a_reader_that_has_ended_is_told_by_the_exit_code(tmp_path: Path, argume
     assert done.returncode == 141, done.stderr
 
 
+# What a write into such a pipe is under Windows; once the standard output goes elsewhere all is well.
+WINDOWS = """
+import errno, io, os, stat, sys
+
+class Output(io.FileIO):
+    def write(self, data):
+        if stat.S_ISFIFO(os.fstat(1).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return super().write(data)
+
+sys.stdout = io.TextIOWrapper(io.BufferedWriter(Output(1, "w", closefd=False)))
+from vsssnap.cli.app import run
+run(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("arguments", [("formats",), ("formats", "--json"), ("--help",)])
+def test_a_reader_that_has_ended_is_told_as_windows_tells_of_it(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, "-c", WINDOWS, *arguments], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_outputs_are_no_failure(tmp_path: Path, closed: str) -> None:
     (tmp_path / "disk").write_bytes(mixed(1 << 20))

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import stat
 import sys
 import traceback
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ class App(click.Group):
         try:
             return super().invoke(ctx)
         except OSError as exc:
-            if exc.errno == errno.EPIPE or getattr(exc, "code", None) == errno.EPIPE:
+            if _is_unread(exc):
                 raise _PipeClosedError from exc
             raise
 
@@ -66,12 +67,12 @@ class App(click.Group):
     ) -> int:
         try:
             code = super().main(words, name, complete_var, standalone_mode=False, obj=holder, **extra)
-            sys.stdout.flush()
+            click.echo(nl=False)  # what is held back goes out now, while an error of that is told
             return code if isinstance(code, int) else exits.OK
-        except (BrokenPipeError, _PipeClosedError):
-            _drop_output()
-            return exits.PIPE
         except BaseException as exc:
+            if isinstance(exc, _PipeClosedError) or (isinstance(exc, OSError) and _is_unread(exc)):
+                _drop_output()
+                return exits.PIPE
             return _failed(_of_output(exc), holder, words)
 
 
@@ -121,10 +122,28 @@ def _is_cancel(error: BaseException) -> bool:
     return isinstance(error, CancelledError) and bool(interrupts.pending())
 
 
+def _is_of_output(error: BaseException) -> bool:
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return isinstance(error, OSError) and any(frame.f_code is click.echo.__code__ for frame in frames)
+
+
+def _is_unread(error: OSError) -> bool:
+    """Whether it says that nobody reads the standard output any more.
+
+    The C library of Windows has no number for what the system says of such a pipe, and gives EINVAL.
+    """
+    if errno.EPIPE in (error.errno, getattr(error, "code", None)):
+        return True
+    if error.errno != errno.EINVAL or not _is_of_output(error):
+        return False
+    with contextlib.suppress(OSError, ValueError):
+        return stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+    return False
+
+
 def _of_output(error: BaseException) -> BaseException:
     """The same error, or what to say where it is the standard output that takes no more."""
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    if not isinstance(error, OSError) or all(frame.f_code is not click.echo.__code__ for frame in frames):
+    if not isinstance(error, OSError) or not _is_of_output(error):
         return error
     _drop_output()
     return TargetError(
