@@ -79,7 +79,10 @@ FACTS: dict[HResult, Fact] = {
     _H.E_INVALIDARG: Fact(SnapshotError, _N, "an argument is not valid", _BUG),
     _H.E_OUTOFMEMORY: Fact(SnapshotError, _U, "memory is exhausted", "end other programs"),
     _H.E_NOTIMPL: Fact(
-        ProviderUnavailableError, _N, "this Windows or VSS provider does not have the operation"
+        ProviderUnavailableError,
+        _N,
+        "this Windows or VSS provider does not have the operation",
+        "see `vssadmin list providers`; some operations are those of Windows Server alone",
     ),
     _H.E_UNEXPECTED: Fact(SnapshotError, _1, "the service failed", _EVENTS),
     _H.E_FAIL: Fact(SnapshotError, _1, "the service failed", _EVENTS),
@@ -127,9 +130,17 @@ FACTS: dict[HResult, Fact] = {
     ),
     _H.VSS_E_VOLUME_NOT_LOCAL: Fact(ProviderUnavailableError, _N, "the volume is not local", _LOCAL),
     _H.VSS_E_UNSUPPORTED_CONTEXT: Fact(
-        ProviderUnavailableError, _N, "this Windows or provider cannot make such a shadow copy"
+        ProviderUnavailableError,
+        _N,
+        "this Windows or provider cannot make such a shadow copy",
+        "lasting ones need NTFS; leave out persistent=, auto_recovery= and vss_provider=",
     ),
-    _H.VSS_E_NOT_SUPPORTED: Fact(ProviderUnavailableError, _N, "the operation is not supported"),
+    _H.VSS_E_NOT_SUPPORTED: Fact(
+        ProviderUnavailableError,
+        _N,
+        "the operation is not supported",
+        "see `vssadmin list providers`; another VSS provider may have it",
+    ),
     _H.VSS_E_NESTED_VOLUME_LIMIT: Fact(
         ProviderUnavailableError,
         _N,
