@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
-from vsssnap import open_device
-from vsssnap._win32 import blocking, slots
+from vsssnap import Snapshot, open_device
+from vsssnap._win32 import blocking, listing, slots, targets, volumes
 from vsssnap._win32.codes import Win32Error
 from vsssnap._win32.devices import RawDevice
 from vsssnap._win32.dll import System
+from vsssnap._win32.handles import WindowsCallError
 from vsssnap.blocks.target import open_target
 from vsssnap.errors import DeviceReadError, TargetError
-from vsssnap.testing.fake_vss import FakeVolume, FakeVss
+from vsssnap.testing.fake_vss import FakeFile, FakeVolume, FakeVss
 
 MIB = 1 << 20
 
@@ -50,6 +52,89 @@ def test_a_device_that_does_not_answer_is_not_opened(fake_vss: FakeVss, call: st
     assert caught.value.code == Win32Error.ERROR_TIMEOUT
     assert call in str(caught.value.call)
     assert "event log" in caught.value.hint
+    fake_vss.check()
+
+
+def late(fake_vss: FakeVss, call: str) -> None:
+    """Have a call answered when nobody waits for it any more."""
+    fake_vss.faults.delay(call, deaf=0.3)
+
+
+def ended() -> None:
+    """Wait until the calls have ended that were left behind."""
+    for thread in threading.enumerate():
+        if isinstance(thread, blocking._Call):
+            thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("call", "ask"),
+    [
+        ("GetVolumeNameForVolumeMountPointW", lambda vss: volumes.volume_guid_path(vss, "E:")),
+        ("GetVolumePathNamesForVolumeNameW", lambda vss: volumes.mount_points(vss, vss.volumes[0].guid_path)),
+        ("GetVolumePathNameW", lambda vss: volumes.volume_of_path(vss, "E:\\folder")),
+        ("FindFirstVolumeW", targets.volumes),
+    ],
+)
+def test_names_of_volumes_are_not_waited_for_without_end(
+    fake_vss: FakeVss, call: str, ask: Callable[[FakeVss], object]
+) -> None:
+    late(fake_vss, call)
+    with pytest.raises(WindowsCallError, match=f"{call}: ERROR_TIMEOUT"):
+        ask(fake_vss)
+    ended()
+    fake_vss.check()
+
+
+def test_a_file_system_that_does_not_answer_is_not_known(fake_vss: FakeVss) -> None:
+    late(fake_vss, "GetVolumeInformationW")
+    assert volumes.filesystem(fake_vss, "E:\\") == ""
+    assert volumes.serial_number(fake_vss, "E:\\") is None
+    ended()
+    fake_vss.check()
+
+
+@pytest.mark.parametrize("call", ["FindFirstFileW", "FindNextFileW"])
+@pytest.mark.parametrize("name", ["\\a", "\\folder\\a"])
+def test_a_folder_that_does_not_answer_is_not_waited_for(
+    fake_vss: FakeVss, volume: FakeVolume, call: str, name: str
+) -> None:
+    volume.files = {name: FakeFile()}
+    folder = name.rpartition("\\")[0]
+    with Snapshot("E:"):
+        (shadow,) = fake_vss.shadows.values()
+        assert [each.name for each in listing.entries(fake_vss, shadow.device + folder)] == ["a"]
+        late(fake_vss, call)
+        with pytest.raises(WindowsCallError, match=f"{call}.*ERROR_TIMEOUT"):
+            list(listing.entries(fake_vss, shadow.device + folder))
+        ended()
+    fake_vss.check()
+
+
+def test_a_folder_with_many_names_is_listed_whole(
+    fake_vss: FakeVss, volume: FakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_SOME", 3)
+    for count in range(7):
+        volume.files = {f"\\f\\{number}": FakeFile() for number in range(count)}
+        with Snapshot("E:"):
+            (shadow,) = fake_vss.shadows.values()
+            found = [each.name for each in listing.entries(fake_vss, shadow.device + "\\f")]
+        assert found == [str(number) for number in range(count)]
+    for some in listing.entries(fake_vss, "nowhere"):
+        raise AssertionError(some)
+    fake_vss.check()
+
+
+def test_where_no_thread_can_be_started_that_is_said(
+    fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(blocking._Call, "start", refuse)
+    with pytest.raises(DeviceReadError, match="ERROR_NO_SYSTEM_RESOURCES"):
+        open_device("E:")
     fake_vss.check()
 
 

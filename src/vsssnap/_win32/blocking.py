@@ -1,9 +1,11 @@
-"""Calls that Windows only has in a form that blocks: opening a device, flushing it.
+"""Calls that Windows only has in a form that blocks: opening a device, flushing it, asking what is on it.
 
 A device that does not answer would hold the calling thread, and Ctrl-C with it.  So they are made by a
-thread of their own, which is told to give up (CancelSynchronousIo) and left behind if it cannot.
+thread of their own, which is told to give up (CancelSynchronousIo) and left behind if it cannot.  That
+thread is also told to let calls fail where Windows would ask somebody for a medium, and wait for that.
 
-Source: CancelSynchronousIo, "Canceling Pending I/O Operations"; Windows SDK documentation.
+Sources: CancelSynchronousIo, "Canceling Pending I/O Operations", SetThreadErrorMode; Windows SDK
+documentation.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from vsssnap._win32 import slots
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import THREAD_TERMINATE, Win32Error
+from vsssnap._win32.constants import SEM_FAILCRITICALERRORS, THREAD_TERMINATE, Win32Error
 from vsssnap._win32.handles import WindowsCallError
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class _Call(threading.Thread, Generic[Result]):
         self.results: list[tuple[Result, int]] = []
 
     def run(self) -> None:
+        self._system.kernel32.SetThreadErrorMode(SEM_FAILCRITICALERRORS, ffi.NULL)
         result = self._call()
         code = self._system.last_error()
         with self._lock:
@@ -78,12 +81,16 @@ def answered(
         seconds: How long to wait; `slots.ANSWER` by default.
 
     Raises:
-        WindowsCallError: ERROR_TIMEOUT if it was not answered by then.
+        WindowsCallError: ERROR_TIMEOUT if it was not answered by then; ERROR_NO_SYSTEM_RESOURCES if there is
+            no thread to be had, and it was not made.
     """
     thread = _Call(system, name, call, undo)
     until = time.monotonic() + (slots.ANSWER if seconds is None else seconds)
     try:
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as exc:  # "can't start new thread", or the interpreter is ending
+            raise WindowsCallError(name, Win32Error.ERROR_NO_SYSTEM_RESOURCES) from exc
         while thread.is_alive() and time.monotonic() < until:
             thread.join(slots.SLICE)
     except BaseException:

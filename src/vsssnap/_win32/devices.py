@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vsssnap._win32._ffi import ffi
+from vsssnap._win32.blocking import answered
 from vsssnap._win32.com import wide
 from vsssnap._win32.constants import Control
-from vsssnap._win32.handles import WindowsCallError, last
+from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.overlapped import OverlappedFile
 
 BITMAP_PAGE = 64 << 10
@@ -110,9 +111,14 @@ class RawDevice(OverlappedFile):
         base = ffi.new("RETRIEVAL_POINTER_BASE *")
         self.control(Control.FSCTL_GET_RETRIEVAL_POINTER_BASE, out=base)
         sectors, sector_size, free, total = (ffi.new("DWORD *") for _ in range(4))
-        root = wide(self.path + "\\")
-        if not self._system.kernel32.GetDiskFreeSpaceW(root, sectors, sector_size, free, total):
-            raise last(self._system, "GetDiskFreeSpaceW")
+        kernel32, root = self._system.kernel32, wide(self.path + "\\")
+        done, code = answered(
+            self._system,
+            "GetDiskFreeSpaceW",
+            lambda: kernel32.GetDiskFreeSpaceW(root, sectors, sector_size, free, total),
+        )
+        if not done:
+            raise WindowsCallError("GetDiskFreeSpaceW", code)
         # The count that this gives may be that of a quota; the bitmap has all.
         start = ffi.new("STARTING_LCN_INPUT_BUFFER *")
         head = ffi.new("VOLUME_BITMAP_BUFFER *")

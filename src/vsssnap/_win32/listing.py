@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vsssnap._win32._ffi import ffi
+from vsssnap._win32.blocking import answered
 from vsssnap._win32.com import wide
 from vsssnap._win32.constants import (
     FILE_ATTRIBUTE_DIRECTORY,
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vsssnap._win32.dll import System
+    from vsssnap._win32.protocols import CData
 
 _ROOM = 64 << 10  # bytes of retrieval pointers at a time
+_SOME = 1000  # names of a folder at a time
 _NOTHING = (
     Win32Error.ERROR_FILE_NOT_FOUND,
     Win32Error.ERROR_PATH_NOT_FOUND,
@@ -54,31 +57,57 @@ def entries(system: System, folder: str) -> Iterator[Entry]:
     Raises:
         WindowsCallError: it cannot be listed.
     """
-    kernel32 = system.kernel32
-    out = ffi.new("WIN32_FIND_DATAW *")
-    search = kernel32.FindFirstFileW(wide(folder.rstrip("\\") + "\\*"), out)
+    kernel32, call = system.kernel32, f"FindFirstFileW({folder})"
+    pattern, out = wide(folder.rstrip("\\") + "\\*"), ffi.new("WIN32_FIND_DATAW *")
+
+    def close(search: CData) -> None:
+        if search != INVALID_HANDLE:
+            kernel32.FindClose(search)
+
+    search, code = answered(system, call, lambda: kernel32.FindFirstFileW(pattern, out), close)
     if search == INVALID_HANDLE:
-        failure = last(system, f"FindFirstFileW({folder})")
-        if failure.code in _NOTHING:
+        if code in _NOTHING:
             return
-        raise failure
+        raise WindowsCallError(call, code)
+
+    ours = True  # to close; a call that is left behind sees that it is not, and ends
+
+    def more() -> list[Entry]:
+        found: list[Entry] = []
+        while ours and len(found) < _SOME and kernel32.FindNextFileW(search, out):
+            found.append(_entry(out))
+        return found
+
     try:
+        yield from _named([_entry(out)])
         while True:
-            name = str(ffi.string(out.cFileName))
-            if name not in (".", ".."):
-                attributes = out.dwFileAttributes
-                yield Entry(
-                    name,
-                    bool(attributes & FILE_ATTRIBUTE_DIRECTORY),
-                    bool(attributes & FILE_ATTRIBUTE_REPARSE_POINT),
-                )
-            if not kernel32.FindNextFileW(search, out):
-                failure = last(system, f"FindNextFileW({folder})")
-                if failure.code in _NOTHING:
-                    return
-                raise failure
+            try:
+                some, code = answered(system, f"FindNextFileW({folder})", more, lambda _: close(search))
+            except BaseException as exc:
+                # A call that goes on closes it when it ends; one that never began does not.
+                ours = isinstance(exc, WindowsCallError) and exc.code != Win32Error.ERROR_TIMEOUT
+                raise
+            yield from _named(some)
+            if len(some) < _SOME:
+                break
     finally:
-        kernel32.FindClose(search)
+        if ours:
+            close(search)
+    if code not in _NOTHING:
+        raise WindowsCallError(f"FindNextFileW({folder})", code)
+
+
+def _named(some: list[Entry]) -> Iterator[Entry]:
+    return (entry for entry in some if entry.name not in (".", ".."))
+
+
+def _entry(found: CData) -> Entry:
+    attributes = found.dwFileAttributes
+    return Entry(
+        str(ffi.string(found.cFileName)),
+        bool(attributes & FILE_ATTRIBUTE_DIRECTORY),
+        bool(attributes & FILE_ATTRIBUTE_REPARSE_POINT),
+    )
 
 
 def clusters_of(system: System, path: str) -> tuple[int, list[tuple[int, int]]]:

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from vsssnap._win32._ffi import ffi
+from vsssnap._win32.blocking import answered
 from vsssnap._win32.constants import Control, Win32Error
 from vsssnap._win32.devices import RawDevice
 from vsssnap._win32.handles import INVALID_HANDLE, WindowsCallError, last
@@ -106,20 +107,25 @@ def volumes(system: System) -> list[str]:
     Raises:
         WindowsCallError: Windows does not list them.
     """
+    found, _ = answered(system, "FindFirstVolumeW", lambda: _listed(system))
+    if isinstance(found, WindowsCallError):
+        raise found
+    return found
+
+
+def _listed(system: System) -> list[str] | WindowsCallError:
+    """In a thread of its own, which may not raise."""
     out = ffi.new("WCHAR[]", _NAME)
     search = system.kernel32.FindFirstVolumeW(out, _NAME)
     if search == INVALID_HANDLE:
-        raise last(system, "FindFirstVolumeW")
+        failure = last(system, "FindFirstVolumeW")
+        return [] if failure.code == Win32Error.ERROR_NO_MORE_FILES else failure
     found = [str(ffi.string(out))]
-    try:
-        while system.kernel32.FindNextVolumeW(search, out, _NAME):
-            found.append(str(ffi.string(out)))
-        failure = last(system, "FindNextVolumeW")
-    finally:
-        system.kernel32.FindVolumeClose(search)
-    if failure.code != Win32Error.ERROR_NO_MORE_FILES:
-        raise failure
-    return found
+    while system.kernel32.FindNextVolumeW(search, out, _NAME):
+        found.append(str(ffi.string(out)))
+    failure = last(system, "FindNextVolumeW")
+    system.kernel32.FindVolumeClose(search)
+    return found if failure.code == Win32Error.ERROR_NO_MORE_FILES else failure
 
 
 def is_encrypted(system: System, volume: str) -> bool | None:

@@ -5,22 +5,30 @@ end (IVssBackupComponents::AddToSnapshotSet).  Two names of one volume have one 
 
 Source: "Naming a Volume", GetVolumePathNameW, GetVolumeNameForVolumeMountPointW,
 GetVolumePathNamesForVolumeNameW; Windows SDK documentation.
+
+Where a call may have to ask a disk, it is made as `blocking` does: a disk that is dead holds nobody.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
 from vsssnap._win32._ffi import ffi
+from vsssnap._win32.blocking import answered
 from vsssnap._win32.com import wide
 from vsssnap._win32.constants import DriveType, Win32Error
 from vsssnap._win32.handles import WindowsCallError, last
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vsssnap._win32.dll import System
+    from vsssnap._win32.protocols import CData
 
 _LONG = 32768  # UTF-16 units: the longest path
+_FILE_SYSTEM = 261  # UTF-16 units: the longest name of one
 _GUID_PATH = re.compile(
     r"\\\\\?\\Volume\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}\\?", re.IGNORECASE | re.ASCII
 )
@@ -64,14 +72,29 @@ def volume_guid_path(system: System, name: str) -> str:
             volume and not the root of one.
     """
     path = name.rstrip("\\") + "\\" if is_guid_path(name) else full_path(system, name)
-    out = ffi.new("WCHAR[]", 64)
-    if not system.kernel32.GetVolumeNameForVolumeMountPointW(wide(path), out, 64):
-        raise last(system, "GetVolumeNameForVolumeMountPointW")
-    path = str(ffi.string(out))
+    path = _mounted_there(system, path)
     # Once more, for a mounted folder may give a name that is not the volume's first one.
-    if system.kernel32.GetVolumeNameForVolumeMountPointW(wide(path), out, 64):
-        path = str(ffi.string(out))
+    with contextlib.suppress(WindowsCallError):
+        path = _mounted_there(system, path)
     return path
+
+
+def _mounted_there(system: System, root: str) -> str:
+    kernel32, name, out = system.kernel32, wide(root), ffi.new("WCHAR[]", 64)
+    call = "GetVolumeNameForVolumeMountPointW"
+    _asked(system, call, lambda: kernel32.GetVolumeNameForVolumeMountPointW(name, out, 64))
+    return str(ffi.string(out))
+
+
+def _asked(system: System, call: str, ask: Callable[[], int]) -> None:
+    """Make a call that gives 0 if it fails.
+
+    Raises:
+        WindowsCallError: it failed; ERROR_TIMEOUT if it was not answered.
+    """
+    done, code = answered(system, call, ask)
+    if not done:
+        raise WindowsCallError(call, code)
 
 
 def mount_points(system: System, guid_path: str) -> list[str]:
@@ -80,9 +103,10 @@ def mount_points(system: System, guid_path: str) -> list[str]:
     Raises:
         WindowsCallError: there is no such volume.
     """
+    kernel32, volume = system.kernel32, wide(guid_path)
     out, needed = ffi.new("WCHAR[]", _LONG), ffi.new("DWORD *")
-    if not system.kernel32.GetVolumePathNamesForVolumeNameW(wide(guid_path), out, _LONG, needed):
-        raise last(system, "GetVolumePathNamesForVolumeNameW")
+    call = "GetVolumePathNamesForVolumeNameW"
+    _asked(system, call, lambda: kernel32.GetVolumePathNamesForVolumeNameW(volume, out, _LONG, needed))
     return [name for name in str(ffi.unpack(out, min(needed[0], _LONG))).split("\0") if name]
 
 
@@ -111,9 +135,8 @@ def volume_of_path(system: System, path: str) -> str:
     Raises:
         WindowsCallError: there is no such volume.
     """
-    out = ffi.new("WCHAR[]", _LONG)
-    if not system.kernel32.GetVolumePathNameW(wide(expand(system, path)), out, _LONG):
-        raise last(system, "GetVolumePathNameW")
+    kernel32, name, out = system.kernel32, wide(expand(system, path)), ffi.new("WCHAR[]", _LONG)
+    _asked(system, "GetVolumePathNameW", lambda: kernel32.GetVolumePathNameW(name, out, _LONG))
     return volume_guid_path(system, str(ffi.string(out)))
 
 
@@ -131,18 +154,25 @@ def serial_number(system: System, root: str) -> int | None:
     Source: GetVolumeInformationW, lpVolumeSerialNumber.
     """
     out = ffi.new("DWORD *")
-    if not system.kernel32.GetVolumeInformationW(
-        wide(root), ffi.NULL, 0, out, ffi.NULL, ffi.NULL, ffi.NULL, 0
-    ):
-        return None
-    return int(out[0])
+    return int(out[0]) if _information(system, root, out, ffi.NULL, 0) else None
 
 
 def filesystem(system: System, root: str) -> str:
     """The file system of a volume or shadow copy by its root, such as ``"NTFS"``, or ""."""
-    out = ffi.new("WCHAR[]", 261)
-    if not system.kernel32.GetVolumeInformationW(
-        wide(root), ffi.NULL, 0, ffi.NULL, ffi.NULL, ffi.NULL, out, 261
-    ):
-        return ""
-    return str(ffi.string(out))
+    out = ffi.new("WCHAR[]", _FILE_SYSTEM)
+    return str(ffi.string(out)) if _information(system, root, ffi.NULL, out, _FILE_SYSTEM) else ""
+
+
+def _information(system: System, root: str, serial: CData, name: CData, size: int) -> bool:
+    """Whether GetVolumeInformationW gave what it is asked for."""
+    kernel32, path = system.kernel32, wide(root)
+
+    def ask() -> int:
+        nothing = ffi.NULL
+        return kernel32.GetVolumeInformationW(path, nothing, 0, serial, nothing, nothing, name, size)
+
+    try:
+        _asked(system, "GetVolumeInformationW", ask)
+    except WindowsCallError:
+        return False
+    return True

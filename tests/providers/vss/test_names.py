@@ -4,6 +4,7 @@ from pathlib import PureWindowsPath
 
 import pytest
 
+from vsssnap._win32 import slots
 from vsssnap._win32.constants import DriveType
 from vsssnap.errors import ProviderUnavailableError
 from vsssnap.providers.vss.names import resolve
@@ -33,6 +34,16 @@ def volume(fake_vss: FakeVss) -> FakeVolume:
 )
 def test_every_spelling_is_the_one_volume(fake_vss: FakeVss, volume: FakeVolume, name: object) -> None:
     assert [found.volume for found in resolve(fake_vss, [name])] == [volume.guid_path]
+
+
+def test_a_volume_that_does_not_answer_is_said_so(
+    fake_vss: FakeVss, volume: FakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "ANSWER", 0.2)
+    fake_vss.faults.delay("GetVolumeNameForVolumeMountPointW")
+    with pytest.raises(ProviderUnavailableError, match="mounted folder does not answer") as caught:
+        resolve(fake_vss, ["D:\\mounted folder"])
+    assert "event log" in caught.value.hint
 
 
 @pytest.mark.parametrize("end", ["", "\\"])

@@ -103,16 +103,24 @@ def test_a_thread_that_cannot_begin_says_so_at_once(
     end(worker)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("vsssnap-vss", "can't start new thread"), ("", "no thread can be started")]
+)
 def test_no_thread_to_be_had_is_an_error_of_the_library(
-    fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch
+    fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch, name: str, said: str
 ) -> None:
-    def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+    really = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith(name):
+            raise RuntimeError("can't start new thread")
+        really(thread)
 
     fake_vss.add_volume("C:\\")
     monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(SnapshotError, match="can't start new thread"):
+    with pytest.raises(SnapshotError, match=said) as caught:
         Snapshot("C:").create()
+    assert "end what has so many threads" in str(caught.value)
 
 
 def test_a_call_after_the_end_is_refused_at_once(worker: Worker) -> None:

@@ -81,6 +81,7 @@ typedef struct {
 
 library kernel32 {
     /* errhandlingapi.h: GetLastError is ffi.getwinerror() */
+    BOOL SetThreadErrorMode(DWORD, DWORD *);
     /* handleapi.h, processthreadsapi.h, wow64apiset.h */
     BOOL CloseHandle(HANDLE);
     HANDLE GetCurrentProcess();

@@ -35,6 +35,12 @@ _MEANINGS = {
     Win32Error.ERROR_PATH_NOT_FOUND: "does not exist",
     Win32Error.ERROR_INVALID_NAME: "is no name of a volume",
     Win32Error.ERROR_NOT_READY: "has no medium",
+    Win32Error.ERROR_TIMEOUT: "does not answer",
+    Win32Error.ERROR_NO_SYSTEM_RESOURCES: "cannot be asked for: no thread can be started",
+}
+_REMEDIES = {
+    Win32Error.ERROR_TIMEOUT: "look at the System event log; the disk, its cable or its driver hangs",
+    Win32Error.ERROR_NO_SYSTEM_RESOURCES: "end what has so many threads",
 }
 
 
@@ -114,10 +120,11 @@ def _one(system: System, asked: object) -> Named:
         return Named(name, volumes.volume_guid_path(system, path))
     except WindowsCallError as exc:
         try:
-            meaning = _MEANINGS[Win32Error(exc.code)]
+            code = Win32Error(exc.code)
+            meaning, remedy = _MEANINGS[code], _REMEDIES.get(code, _HINT)
         except (KeyError, ValueError):
-            meaning = f"is no volume that can be named ({exc})"
-        raise _no(name, meaning) from exc
+            meaning, remedy = f"is no volume that can be named ({exc})", _HINT
+        raise _no(name, meaning, remedy) from exc
 
 
 def _no(what: str, why: str, hint: str = _HINT) -> ProviderUnavailableError:

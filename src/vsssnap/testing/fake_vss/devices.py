@@ -101,7 +101,7 @@ class Devices:
         del security, how, template
         machine, path = self._machine, str(ffi.string(name))
         writable = bool(access & GENERIC_WRITE)
-        code = self._pending.hold("CreateFileW") or machine.faults.code("CreateFileW", "call")
+        code = self._pending.refusal("CreateFileW")
         file = find_file(machine, path) if code is None else None
         if file is not None:
             if access != FILE_READ_ATTRIBUTES:
@@ -228,7 +228,7 @@ class Devices:
 
     def FlushFileBuffers(self, handle: CData) -> int:
         """What was written is kept."""
-        code = self._pending.hold("FlushFileBuffers") or self._machine.faults.code("FlushFileBuffers", "call")
+        code = self._pending.refusal("FlushFileBuffers")
         if not isinstance(self._machine.opened(handle, "device"), OpenDevice):
             return self._machine.refuse(Win32Error.ERROR_INVALID_HANDLE)
         return 1 if code is None else self._machine.refuse(code)

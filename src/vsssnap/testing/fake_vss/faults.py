@@ -88,7 +88,8 @@ class FakeFaults:
 
         Args:
             call: Name of the method that begins it; of devices ``"CreateFileW"``, ``"ReadFile"``,
-                ``"WriteFile"``, ``"FlushFileBuffers"`` and each control (``"FSCTL_GET_VOLUME_BITMAP"``).
+                ``"WriteFile"``, ``"FlushFileBuffers"``, each control (``"FSCTL_GET_VOLUME_BITMAP"``), and
+                what asks for names of volumes, file systems and folders (``"GetVolumeInformationW"``).
             seconds: How long; for ever by default.
             deaf: Seconds that it goes on after `IVssAsync.Cancel` or CancelIoEx; None for one that
                 stops at once.

@@ -22,6 +22,7 @@ from vsssnap._win32.handles import INVALID_HANDLE
 if TYPE_CHECKING:
     from vsssnap.testing.fake_vss.machine import Machine
     from vsssnap.testing.fake_vss.parts import FakeFile, FakeVolume
+    from vsssnap.testing.fake_vss.pending import Pending
 
 CData = Any
 _SOME_POINTERS = 2  # runs that are given at a time, so that asking goes on
@@ -79,13 +80,14 @@ def find_file(machine: Machine, path: str) -> OpenFile | None:
 class Files:
     """The part of kernel32 that lists folders."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, pending: Pending) -> None:
         self._machine = machine
+        self._pending = pending
 
     def FindFirstFileW(self, pattern: CData, out: CData) -> CData:
         """All of a folder of a shadow copy."""
         machine, text = self._machine, str(ffi.string(pattern))
-        code = machine.faults.code("FindFirstFileW", "call")
+        code = self._pending.refusal("FindFirstFileW")
         found = _inside(machine, text) if code is None else None
         folder = found[1].removesuffix("*").lower() if found is not None else ""
         if found is None or not text.endswith("\\*"):
@@ -102,11 +104,15 @@ class Files:
             return INVALID_HANDLE
         dots = {".": FILE_ATTRIBUTE_DIRECTORY, "..": FILE_ATTRIBUTE_DIRECTORY}
         search = machine.handle("folder", iter({**dots, **names}.items()))
-        self.FindNextFileW(search, out)
+        self._next(search, out)
         return search
 
     def FindNextFileW(self, search: CData, out: CData) -> int:
         """The next name."""
+        code = self._pending.refusal("FindNextFileW")
+        return self._next(search, out) if code is None else self._machine.refuse(code)
+
+    def _next(self, search: CData, out: CData) -> int:
         names = self._machine.opened(search, "folder")
         found = next(names, None) if isinstance(names, Iterator) else None
         if found is None:

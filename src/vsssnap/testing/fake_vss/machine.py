@@ -21,7 +21,8 @@ from vsssnap.testing.fake_vss.event_log import EventLog
 from vsssnap.testing.fake_vss.faults import FakeFaults
 from vsssnap.testing.fake_vss.files import Files, Memory, Registry
 from vsssnap.testing.fake_vss.ledger import Ledger
-from vsssnap.testing.fake_vss.libraries import Com, Names, Rights, library
+from vsssnap.testing.fake_vss.libraries import Com, Rights, library
+from vsssnap.testing.fake_vss.names import Names
 from vsssnap.testing.fake_vss.parts import FakeProvider
 from vsssnap.testing.fake_vss.pending import Pending
 
@@ -94,7 +95,14 @@ class Machine:
         self._bad: list[tuple[int, int, int]] = []
         rights, self.kernel32 = Rights(self), SimpleNamespace()
         pending = Pending(self)
-        for part in (rights, Names(self), pending, Devices(self, pending), Files(self), Memory(self)):
+        for part in (
+            rights,
+            Names(self, pending),
+            pending,
+            Devices(self, pending),
+            Files(self, pending),
+            Memory(self),
+        ):
             vars(self.kernel32).update(vars(library("kernel32", part, self)))
         self.advapi32 = library("advapi32", rights, self)
         vars(self.advapi32).update(vars(library("advapi32", Registry(self), self)))

@@ -1,7 +1,7 @@
 """Calls of devices that are under way, how they end, and how they are waited for.
 
 Rules: "Synchronous and Asynchronous I/O", GetOverlappedResult, WaitForSingleObject, CancelIoEx,
-CancelSynchronousIo; Windows SDK documentation.
+CancelSynchronousIo, SetThreadErrorMode; Windows SDK documentation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vsssnap._win32._ffi import ffi
-from vsssnap._win32.constants import WAIT_TIMEOUT, Win32Error
+from vsssnap._win32.constants import SEM_FAILCRITICALERRORS, WAIT_TIMEOUT, Win32Error
 
 if TYPE_CHECKING:
     from vsssnap.testing.fake_vss.machine import Machine
@@ -49,6 +49,7 @@ class Pending:
         self._events: dict[int, int] = {}  # event of a call that is under way: address of its OVERLAPPED
         self._reading: set[int] = set()  # addresses of the OVERLAPPEDs of reads that are under way
         self._held: dict[int, _Call] = {}  # calls that block, by their threads
+        self._modes = threading.local()  # of threads
         self._changed = threading.Condition()
 
     def has_event(self, handle: CData) -> bool:
@@ -135,7 +136,7 @@ class Pending:
 
     # Calls that block.
 
-    def hold(self, name: str) -> int:
+    def _hold(self, name: str) -> int:
         """Go on for as long as a call takes; what it ends as, 0 if nothing is against it."""
         plan, thread = self._machine.faults.plan(name), threading.get_native_id()
         call = _Call(plan.code or 0, 0, time.monotonic() + plan.seconds, plan.deaf)
@@ -145,6 +146,19 @@ class Pending:
                 self._changed.wait(min(left, _PATIENCE))
             del self._held[thread]
         return call.code
+
+    def refusal(self, name: str) -> int | None:
+        """What a call fails with that blocks, after its time; None if nothing is against it."""
+        if not getattr(self._modes, "mode", 0) & SEM_FAILCRITICALERRORS:
+            self._machine.ledger.forbid(f"{name} may ask people for a medium, and wait for them")
+        return self._hold(name) or self._machine.faults.code(name, "call")
+
+    def SetThreadErrorMode(self, mode: int, old: CData) -> int:
+        """Whether calls of the thread ask people for what is missing, or fail."""
+        if old:
+            old[0] = getattr(self._modes, "mode", 0)
+        self._modes.mode = mode
+        return 1
 
     def OpenThread(self, access: int, inherited: int, thread: int) -> CData:
         """A handle of a thread of this process."""
