@@ -182,7 +182,7 @@ FAILING = (
     "providers: Next",
     "storage: CoCreateInstance",
     "storage: GetProviderMgmtInterface",
-    "storage: QueryVolumes",
+    "storage: QueryDiffAreas of all",
     "storage: Next",
     "storage: QueryDiffAreas",
     "resize",

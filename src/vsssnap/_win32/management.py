@@ -14,14 +14,12 @@ from vsssnap._win32.com import Reference, check, guid, take_text, uuid_of, wide
 from vsssnap._win32.constants import (
     CLSCTX_LOCAL_SERVER,
     VSS_ASSOC_NO_MAX_SPACE,
-    MgmtObjectType,
     ProtectionFault,
     ProtectionLevel,
     ProviderType,
-    SnapshotContext,
 )
 from vsssnap._win32.guids import CLSIDS, IIDS, SYSTEM_PROVIDER
-from vsssnap._win32.hresult import HResult, signed, unsigned
+from vsssnap._win32.hresult import HResult, unsigned
 from vsssnap.errors import ProviderUnavailableError, SnapshotError
 
 if TYPE_CHECKING:
@@ -165,19 +163,6 @@ class ShadowStorageManager:
         """Give back what is held.  Idempotent."""
         self._areas.release()
         self._snapshots.release()
-
-    def volumes(self) -> list[str]:
-        """GUID paths of the volumes that can have shadow copies."""
-        this, out, provider = self._snapshots.pointer, ffi.new("IVssEnumMgmtObject **"), guid(SYSTEM_PROVIDER)
-        context = signed(SnapshotContext.VSS_CTX_ALL)
-        code = this.lpVtbl.QueryVolumesSupportedForSnapshots(this, provider[0], context, out)
-        check(code, "QueryVolumesSupportedForSnapshots")
-        found = []
-        for prop in self._each(out):
-            if prop.Type == MgmtObjectType.VSS_MGMT_OBJECT_VOLUME:
-                found.append(take_text(self._system, prop.Obj.Vol.m_pwszVolumeName))
-                take_text(self._system, prop.Obj.Vol.m_pwszVolumeDisplayName)
-        return found
 
     def areas(self, volume: str) -> list[DiffArea]:
         """The shadow storage of a volume; one area, or none."""

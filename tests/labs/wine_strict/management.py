@@ -202,7 +202,7 @@ SCENES: dict[str, Scene] = {
     "providers: Next": failing("Next", vss.list_providers),
     "storage: CoCreateInstance": failing("CoCreateInstance", vss.shadow_storage),
     "storage: GetProviderMgmtInterface": failing("GetProviderMgmtInterface", vss.shadow_storage),
-    "storage: QueryVolumes": failing("QueryVolumesSupportedForSnapshots", vss.shadow_storage),
+    "storage: QueryDiffAreas of all": failing("QueryDiffAreasForVolume", vss.shadow_storage),
     "storage: Next": failing("Next", vss.shadow_storage),
     "storage: QueryDiffAreas": failing("QueryDiffAreasForVolume", lambda: vss.shadow_storage("C:")),
     "resize": failing("ChangeDiffAreaMaximumSizeEx", lambda: vss.resize_shadow_storage("C:", maximum=None)),

@@ -107,13 +107,27 @@ def test_who_is_not_elevated_is_told_so(fake_vss: FakeVss) -> None:
             ask()
 
 
-@pytest.mark.parametrize("step", ["CoCreateInstance", "QueryVolumesSupportedForSnapshots", "Next"])
+@pytest.mark.parametrize("step", ["CoCreateInstance", "QueryDiffAreasForVolume", "Next"])
 def test_a_failure_leaves_nothing(fake_vss: FakeVss, step: str) -> None:
     fake_vss.add_volume("C:\\", storage=FakeStorage())
     fake_vss.faults.fail(step, 0x80042302)
     with pytest.raises(SnapshotError) as caught:
         vss.shadow_storage()
     assert caught.value.code == 0x80042302
+
+
+def test_a_volume_that_can_have_no_shadow_storage_is_passed_by(fake_vss: FakeVss) -> None:
+    for root in ("C:\\", "D:\\", "E:\\"):
+        fake_vss.add_volume(root, storage=FakeStorage())
+    fake_vss.faults.fail("QueryDiffAreasForVolume", 0x8004230C, skip=1)
+    assert {item.volume for item in vss.shadow_storage()} == {"C:\\", "E:\\"}
+    assert not fake_vss.faults.unused()
+
+
+def test_volumes_that_cannot_be_listed_are_said_so(fake_vss: FakeVss) -> None:
+    fake_vss.faults.fail("FindFirstVolumeW", 5)
+    with pytest.raises(SnapshotError, match="cannot be listed: FindFirstVolumeW: ERROR_ACCESS_DENIED"):
+        vss.shadow_storage()
 
 
 def test_a_windows_without_shadow_storage_says_so(fake_vss: FakeVss) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vsssnap._deadline import Deadline
 from vsssnap._units import whole
-from vsssnap._win32 import dll
+from vsssnap._win32 import dll, targets
 from vsssnap._win32.constants import VSS_ASSOC_NO_MAX_SPACE
 from vsssnap._win32.failures import error_for
+from vsssnap._win32.handles import WindowsCallError
 from vsssnap._win32.hresult import HResult
 from vsssnap._win32.management import ShadowStorageManager
 from vsssnap._win32.management import providers as registered
 from vsssnap._win32.operations import wait
-from vsssnap.errors import ProviderUnavailableError
+from vsssnap.errors import ProviderUnavailableError, SnapshotError
 from vsssnap.providers.vss import names, writers
 from vsssnap.providers.vss.gathering import gathered
 from vsssnap.providers.vss.worker import run_once
@@ -35,6 +37,9 @@ __all__ = [
     "resize_shadow_storage",
     "shadow_storage",
 ]
+
+
+_log = logging.getLogger("vsssnap.vss")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +138,8 @@ def shadow_storage(
         wanted = None if volume is None else names.resolve(system, [volume])[0].volume
         manager = ShadowStorageManager(system)
         try:
-            paths = manager.volumes() if wanted is None else [wanted]
-            found.extend(_described(system, area) for path in paths for area in manager.areas(path))
+            areas = _everywhere(system, manager) if wanted is None else manager.areas(wanted)
+            found.extend(_described(system, area) for area in areas)
         finally:
             manager.release()
 
@@ -183,6 +188,30 @@ def resize_shadow_storage(
             manager.release()
 
     run(change, Deadline(timeout), "resize shadow storage")
+
+
+def _everywhere(system: System, manager: ShadowStorageManager) -> list[DiffArea]:
+    """The shadow storage of all volumes; what cannot have any is passed by.
+
+    VSS has a list of its own, which is reserved for Windows
+    (IVssSnapshotMgmt::QueryVolumesSupportedForSnapshots).
+    """
+    try:
+        paths = targets.volumes(system)
+    except WindowsCallError as exc:
+        why = f"the volumes of this machine cannot be listed: {exc}"
+        raise SnapshotError(why, call=exc.call, code=exc.code, hint="name one") from exc
+    found: list[DiffArea] = []
+    refused: list[SnapshotError] = []
+    for path in paths:
+        try:
+            found += manager.areas(path)
+        except SnapshotError as exc:
+            _log.info("shadow storage of %s: %s", path, exc)
+            refused.append(exc)
+    if refused and len(refused) == len(paths):
+        raise refused[0]
+    return found
 
 
 def _described(system: System, area: DiffArea) -> ShadowStorage:

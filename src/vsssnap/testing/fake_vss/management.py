@@ -151,7 +151,8 @@ class FakeSnapshotMgmt(FakeObject):
         return HResult.S_OK
 
     def QueryVolumesSupportedForSnapshots(self, provider: CData, context: int, out: CData) -> int:
-        """Those that a provider can copy."""
+        """Those that a provider can copy; programs do not use it, its page says."""
+        self.machine.ledger.forbid("QueryVolumesSupportedForSnapshots is reserved for system use")
         del context
         wanted = id_of(provider)
         if self.machine.provider(wanted) not in self.machine.providers:
