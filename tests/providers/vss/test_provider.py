@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from vsssnap import (
     ExtentKind,
     Snapshot,
     __version__,
+    _held,
     list_snapshots,
     open_image,
     save_image,
@@ -30,8 +33,10 @@ from vsssnap.errors import (
     SnapshotPermissionError,
     SnapshotTimeoutError,
     UsageError,
+    VssSnapError,
 )
 from vsssnap.providers import SnapshotRequest, available, by_name
+from vsssnap.providers.vss.clusters import ClusterMap
 from vsssnap.testing import check_reader
 from vsssnap.testing.fake_vss import FakeStorage, FakeVolume, FakeVss
 from vsssnap.vss import VssOptions
@@ -342,6 +347,45 @@ def test_the_end_of_the_interpreter_and_ctrl_c_release(mode: str) -> None:
     assert "clean 0" in done.stdout, done.stderr
     assert ("interrupted" in done.stdout) == (mode == "interrupt")
     assert time.monotonic() - started < 30
+
+
+def test_closing_does_not_wait_for_a_device_that_does_not_answer(
+    fake_vss: FakeVss, volume: FakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answers = threading.Event(), threading.Event()
+    made, found = ClusterMap.open, []
+
+    def late(*arguments: Any) -> ClusterMap | None:  # noqa: ANN401 - those of what it stands for
+        found.append(made(*arguments))
+        asked.set()
+        assert answers.wait(60)
+        return found[0]
+
+    monkeypatch.setattr(ClusterMap, "open", late)
+    monkeypatch.setattr(_held, "_RELEASE_BUDGET", 0.2)
+    snapshot = Snapshot("C:")
+    snapshot.create()
+
+    def close() -> None:
+        with pytest.raises(SnapshotTimeoutError, match="wait for open"):
+            snapshot.close()
+
+    def use() -> None:
+        with contextlib.suppress(VssSnapError):
+            snapshot.open().close()
+
+    opening, closing = threading.Thread(target=use), threading.Thread(target=close)
+    opening.start()
+    assert asked.wait(10)
+    closing.start()
+    closing.join(10)
+    over = not closing.is_alive()
+    answers.set()
+    closing.join(10)
+    opening.join(10)
+    assert over
+    assert found
+    fake_vss.check()  # the handle of the map, too, which came when all was over
 
 
 def test_a_device_that_cannot_be_opened_is_an_error_of_the_snapshot(

@@ -240,6 +240,8 @@ class VssProvider(Provider):
                     _log.warning("%s: its clusters are not known: %s", volume.name, exc)
                     return None
             found = self._maps[volume.device]
+        if found is not None and self._released.is_set():
+            found.close()  # whoever released did not wait for it
         return None if found is None else found.extents
 
     def excluded(self, volume: SnapshotVolume, kinds: frozenset[str], /) -> Sequence[LeftOut]:
@@ -350,11 +352,9 @@ class VssProvider(Provider):
             SnapshotTimeoutError: VSS hangs; it is done by the worker's thread as soon as it does not.
             SnapshotError: AbortBackup failed; everything is released all the same.
         """
-        self._released.set()  # ends what is looked for meanwhile, which has the lock
-        with self._mapping:
-            maps = list(self._maps.values())
-            self._maps.clear()
-        for known in maps:
+        self._released.set()  # ends what is looked for meanwhile
+        # Without the lock: who has it may wait for a device that does not answer, and sees the event then.
+        for known in list(self._maps.values()):
             if known is not None:
                 known.close()
         worker, self._worker = self._worker, None
