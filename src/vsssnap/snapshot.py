@@ -193,9 +193,9 @@ class Snapshot:
         self._events.tell("quiesce")
         with Quieted(self._quiesce, deadline):
             self._events.tell("take")
-            taken = provider.take(deadline)
+            taken = None if provider.instant(deadline) else provider.take(deadline)
         self._events.tell("resume")
-        return taken
+        return taken or provider.take(deadline)
 
     def _accept(self, taken: Taken, *, quiesced: bool) -> None:
         level = Consistency.APPLICATION if quiesced else taken.level

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from vsssnap import Snapshot, save_image
+from vsssnap._deadline import Deadline
 from vsssnap.errors import DeviceReadError, SnapshotError, SnapshotLostError, TargetError
 from vsssnap.formats import MemoryStorage
+from vsssnap.metadata import WriterReport
+from vsssnap.providers import Provider
 from vsssnap.testing import (
     Faults,
     FaultyProvider,
@@ -171,6 +175,25 @@ def test_provider_fails_in_its_other_steps(faults: Faults, step: str) -> None:
     }
     with pytest.raises(SnapshotError, match="as ordered"):
         calls[step]()
+
+
+def test_provider_passes_on_every_method(faults: Faults) -> None:
+    methods = {name for name, what in vars(Provider).items() if callable(what) and not name.startswith("_")}
+    assert methods <= vars(FaultyProvider).keys()
+    told: list[str] = []
+
+    class Telling(MemoryProvider):
+        def complete(self, deadline: Deadline, /) -> Sequence[WriterReport]:
+            told.append("complete")
+            return ()
+
+        def instant(self, deadline: Deadline, /) -> bool:
+            told.append("instant")
+            return False
+
+    with installed(faulty_provider(Telling, faults)), Snapshot(MemoryVolume(DATA), quiesce=[nullcontext()]):
+        pass
+    assert told == ["instant", "complete"]
 
 
 def test_provider_keeps_the_name_and_options_of_what_it_wraps(faults: Faults) -> None:

@@ -4,14 +4,17 @@ One object takes one snapshot (of one or several volumes at one instant)::
 
     offer = provider.probe(request)        cheap, touches nothing, says why not
     provider.prepare(request, deadline)    everything slow and reversible
-    taken = provider.take(deadline)        the instant; only this lies inside the quiesce managers
+    provider.instant(deadline)             the instant alone, if it can be had alone
+    taken = provider.take(deadline)        the instant, if it is not over, and what became of it
     reader = provider.open(volume)         any number of times, any thread
     provider.alive()                       raises SnapshotLostError if it no longer exists
     provider.complete(deadline)            the body ended well: the copies are made and good
     provider.release(deadline)             whatever was begun, also after a failed step
 
+Only ``instant`` lies inside the quiesce managers, and ``take`` if that has returned False.
+
 A provider keeps in its snapshot everything that was written to the volumes' files by
-calls that had returned before `take` was called: it flushes what must be flushed.
+calls that had returned before the instant was asked for: it flushes what must be flushed.
 ``release`` is called by the process that called `prepare`, even if `prepare` or `take` raised;
 it is given a budget of its own, and doing it once more does nothing.  Where there is no
 snapshot, before `take` and after `release`, `alive` raises SnapshotLostError.  A deadline that
@@ -232,9 +235,17 @@ class Provider(ABC):
             SnapshotError: the subclass that says what the caller can do.
         """
 
+    def instant(self, deadline: Deadline, /) -> bool:
+        """Take the snapshot and no more, if much is to be done after that: applications wait for this alone.
+
+        Returns:
+            Whether it did, so that `take` is called when applications go on; else it is called at once.
+        """
+        return False
+
     @abstractmethod
     def take(self, deadline: Deadline, /) -> Taken:
-        """The instant."""
+        """The instant, if `instant` has not been called or returned False; and what became of it."""
 
     @abstractmethod
     def open(self, volume: SnapshotVolume, /) -> BlockReader:

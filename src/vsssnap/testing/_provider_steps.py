@@ -165,6 +165,9 @@ class Session:
             )
             if not self.check.still:
                 self.stamp()
+            clause = "instant() says whether it took the snapshot"
+            alone = works(lambda: self.provider.instant(self.check.deadline()), clause, self.where, passing)
+            self.check.clauses.require(isinstance(alone, bool), clause, f"{self.where}: {alone!r}")
             clause = "take() gives a snapshot of what was prepared"
             taken = works(lambda: self.provider.take(self.check.deadline()), clause, self.where, passing)
             self.check.own_id(taken, self.where)

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from vsssnap._deadline import Deadline
     from vsssnap.blocks.extent import Extent
     from vsssnap.blocks.reader import SupportsPread
+    from vsssnap.metadata import WriterReport
     from vsssnap.providers.base import (
         AllocationMap,
+        LeftOut,
         Offer,
+        ProviderStep,
         SnapshotRecord,
         SnapshotRequest,
         SnapshotVolume,
@@ -198,6 +201,12 @@ class FaultyProvider(Provider):
         """See `Provider`."""
         self._hit("prepare")
         self._inner.prepare(request, deadline)
+        self.completing = self._inner.completing
+
+    def instant(self, deadline: Deadline, /) -> bool:
+        """See `Provider`."""
+        self._hit("instant")
+        return self._inner.instant(deadline)
 
     def take(self, deadline: Deadline, /) -> Taken:
         """See `Provider`."""
@@ -213,6 +222,20 @@ class FaultyProvider(Provider):
         """See `Provider`."""
         self._hit("allocation")
         return self._inner.allocation(volume)
+
+    def excluded(self, volume: SnapshotVolume, kinds: frozenset[str], /) -> Sequence[LeftOut]:
+        """See `Provider`."""
+        self._hit("excluded")
+        return self._inner.excluded(volume, kinds)
+
+    def complete(self, deadline: Deadline, /) -> Sequence[WriterReport]:
+        """See `Provider`."""
+        self._hit("complete")
+        return self._inner.complete(deadline)
+
+    def steps(self) -> Sequence[ProviderStep]:
+        """See `Provider`; it never fails."""
+        return self._inner.steps()
 
     def alive(self) -> None:
         """See `Provider`."""

@@ -188,7 +188,7 @@ def test_what_wait_says_is_not_the_outcome(vss: FakeVss, silent: bool) -> None:
 
 
 def test_a_volume_that_no_provider_copies_is_named(vss: FakeVss) -> None:
-    vss.add_volume("E:\\", filesystem="exFAT", supported=False)
+    vss.add_volume("E:\\", supported=False)
     with pytest.raises(ProviderUnavailableError, match=r"E:\\: no VSS provider") as caught:
         Snapshot("C:", "E:", provider="vss").create()
     assert caught.value.code == 0x8004230C
@@ -435,6 +435,22 @@ def test_what_is_told_is_told_outside_the_instant(vss: FakeVss) -> None:
         pass
     assert order.index("stopped") < order.index("started") < order.index("vss.do_snapshot_set")
     assert not any(step.startswith("vss.") for step in order[order.index("stopped") : order.index("started")])
+
+
+def test_applications_are_quiet_for_the_instant_alone(vss: FakeVss) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def quiet() -> Iterator[None]:
+        yield
+        seen.extend(vss.calls)
+
+    with Snapshot("C:", quiesce=[quiet()]):
+        pass
+    names = [call.rpartition("::")[2] for call in vss.calls]
+    instant = names.index("DoSnapshotSet")
+    assert set(names[instant + 1 : len(seen)]) <= {"Wait", "QueryStatus"}
+    assert instant < len(seen) <= names.index("GatherWriterStatus", instant)
 
 
 @pytest.mark.parametrize("step", ["vss.start_set", "vss.do_snapshot_set", "vss.backup_complete"])

@@ -76,6 +76,7 @@ class VssProvider(Provider):
         self._left_out: dict[tuple[str, frozenset[str]], tuple[LeftOut, ...]] = {}
         self._mapping = threading.Lock()
         self._looking = _LOOK_BUDGET
+        self._over = False  # the instant
         self._lost: SnapshotLostError | None = None
         self._released = threading.Event()
         self._steps: list[ProviderStep] = []
@@ -149,14 +150,29 @@ class VssProvider(Provider):
             raise SnapshotError("nothing is prepared", hint="call prepare first")
         self._worker.call(run, deadline, step)
 
+    def instant(self, deadline: Deadline, /) -> bool:
+        """DoSnapshotSet; see `Provider`."""
+        requester = self._prepared()
+        self._call(lambda: requester.run(sequence.INSTANT, deadline), deadline, "DoSnapshotSet")
+        self._over = True
+        return True
+
+    def _prepared(self) -> Requester:
+        if not isinstance(self._requester, Requester):
+            raise SnapshotError("nothing is prepared", hint="call prepare first")
+        return self._requester
+
     def take(self, deadline: Deadline, /) -> Taken:
         """See `Provider`."""
-        requester = self._requester
-        if not isinstance(requester, Requester):
-            raise SnapshotError("nothing is prepared", hint="call prepare first")
-        self._call(lambda: requester.run(sequence.TAKE, deadline), deadline, "DoSnapshotSet")
+        requester = self._prepared()
+        if not self._over:
+            self.instant(deadline)
+        self._call(lambda: requester.run(sequence.TAKE, deadline), deadline, "read what was taken")
         notes: list[str] = []
-        found = {volume: self._describe(volume, notes) for volume in requester.names}
+        found: dict[str, SnapshotVolume] = {}
+        for volume in requester.names:
+            deadline.check("open the shadow copies")
+            found[volume] = self._describe(volume, notes)
         healthy = bool(requester.statuses) and not any(map(writers.has_failed, requester.statuses))
         failed = [status.name for status in requester.statuses if writers.has_failed(status)]
         if failed:

@@ -52,13 +52,15 @@ PREPARE = (
 )
 """Everything slow; applications run."""
 
+INSTANT = (Step("do_snapshot_set", timeout="do_snapshot_set"),)
+"""The instant; applications are quiet."""
+
 TAKE = (
-    Step("do_snapshot_set", timeout="do_snapshot_set"),
     Step("ask_writers", timeout="ask_writers", writers_only=True),
     Step("read_properties"),
     Step("save_document", writers_only=True),  # not before writers are done with it
 )
-"""The instant, and what became of it."""
+"""What became of it; applications run again."""
 
 COMPLETE = (
     Step("tell_components", writers_only=True),  # before BackupComplete, or writers hear nothing of it
