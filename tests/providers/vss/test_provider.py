@@ -261,6 +261,25 @@ def test_a_service_that_is_off_is_told_first(fake_vss: FakeVss, volume: FakeVolu
     assert not fake_vss.calls
 
 
+@pytest.mark.parametrize("supported", [False, True])
+def test_a_file_system_that_vss_may_not_copy_is_asked_about(
+    fake_vss: FakeVss, volume: FakeVolume, supported: bool
+) -> None:
+    fake_vss.add_volume("E:\\", filesystem="exFAT", supported=supported)
+    request = SnapshotRequest(volumes=("C:", "E:"), require=Consistency.CRASH)
+    offer = by_name("vss").probe(request)
+    assert offer.level is (Consistency.APPLICATION if supported else None)
+    assert ("dismount it and read it with open_device" in offer.reason) is not supported
+    assert fake_vss.calls.count("IVssBackupComponents::IsVolumeSupported") == 1  # of C: everybody knows
+
+
+def test_a_service_that_cannot_be_asked_is_found_out_later(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    fake_vss.add_volume("E:\\", filesystem="exFAT", supported=False)
+    fake_vss.faults.fail("IsVolumeSupported", 0x80042302)
+    request = SnapshotRequest(volumes=("E:",), require=Consistency.CRASH)
+    assert by_name("vss").probe(request).level is Consistency.APPLICATION
+
+
 def test_options_that_are_wrong_are_refused_at_once() -> None:
     with pytest.raises(UsageError):
         VssOptions(vss_provider="no id")

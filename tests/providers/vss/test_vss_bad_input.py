@@ -151,6 +151,12 @@ ROWS = {
         ProviderUnavailableError,
         ("E:\\: no VSS provider", "VSS_E_VOLUME_NOT_SUPPORTED", "read it with open_device"),
         volume="E:",
+    ),
+    "a volume that a provider refuses": Row(
+        with_volume("E:\\", supported=False),
+        ProviderUnavailableError,
+        ("E:\\: no VSS provider", "VSS_E_VOLUME_NOT_SUPPORTED", "read it with open_device"),
+        volume="E:",
         code=NOT_SUPPORTED,
     ),
     "busy for ever": Row(

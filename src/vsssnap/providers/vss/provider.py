@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from uuid import UUID
 
 from vsssnap._deadline import Deadline
-from vsssnap._win32 import dll, privileges, volumes
+from vsssnap._win32 import dll, volumes
 from vsssnap._win32.handles import WindowsCallError
 from vsssnap.consistency import Consistency
 from vsssnap.errors import (
@@ -30,7 +30,7 @@ from vsssnap.providers.base import (
     SnapshotVolume,
     Taken,
 )
-from vsssnap.providers.vss import existing, names, sequence, writers
+from vsssnap.providers.vss import existing, names, offering, sequence, writers
 from vsssnap.providers.vss.clusters import ClusterMap
 from vsssnap.providers.vss.exclusions import Finder
 from vsssnap.providers.vss.existing import Attached
@@ -41,7 +41,6 @@ from vsssnap.providers.vss.watched import WatchedReader
 from vsssnap.providers.vss.worker import Worker, finish, run_once, start
 
 if TYPE_CHECKING:
-    from vsssnap._win32.dll import System
     from vsssnap.blocks.reader import BlockReader
     from vsssnap.metadata import WriterReport
     from vsssnap.providers.base import AllocationMap
@@ -53,7 +52,6 @@ _log = logging.getLogger("vsssnap.vss")
 
 _ASK_BUDGET = 30.0  # seconds for asking whether shadow copies exist
 _LOOK_BUDGET = 600.0  # seconds for finding files to leave out, where nobody has said how long
-_UNELEVATED = "this process has no administrator's token: start it elevated (Run as administrator)"
 
 
 class VssProvider(Provider):
@@ -85,35 +83,13 @@ class VssProvider(Provider):
         """Not Windows, a 32-bit process on a 64-bit Windows, or a service that is off."""
         if self._system is None:
             return "the Volume Shadow Copy Service is a part of Windows"
-        try:
-            if privileges.is_wow64(self._system):
-                return "a 32-bit Python cannot use VSS on a 64-bit Windows: install the 64-bit one"
-            problem = privileges.service_problem(self._system, "VSS")
-        except WindowsCallError as exc:
-            _log.info("cannot ask for the service: %s", exc)
-            return ""  # creating the snapshot will tell
-        if problem:
-            remedy = ": sc config VSS start= demand" if "disabled" in problem else ""
-            return f"the service Volume Shadow Copy {problem}{remedy}"
-        return ""
+        return offering.unusable(self._system)
 
     def probe(self, request: SnapshotRequest, /) -> Offer:
         """See `Provider`."""
-        system = self._system
-        if system is None:
+        if self._system is None:
             return Offer(None, self.unusable())
-        if not request.volumes:
-            return Offer(None, "no volume is named")
-        options = _options(request)
-        if not options.allow_unelevated and not _is_elevated(system):
-            return Offer(None, _UNELEVATED, denied=True)
-        try:
-            names.resolve(system, request.volumes)
-        except ProviderUnavailableError as exc:
-            return Offer(None, f"{exc.reasons[self.name]}: {exc.hint}")
-        if options.writers:
-            return Offer(Consistency.APPLICATION)
-        return Offer(Consistency.FILESYSTEM, "writers=False leaves applications out")
+        return offering.offer(self._system, request)
 
     def prepare(self, request: SnapshotRequest, deadline: Deadline, /) -> None:
         """See `Provider`.
@@ -128,9 +104,9 @@ class VssProvider(Provider):
         system = self._system
         if system is None:
             raise ProviderUnavailableError("VSS is not here", reasons={self.name: self.unusable()})
-        options = _options(request)
-        if not options.allow_unelevated and not _is_elevated(system):
-            raise SnapshotPermissionError(f"no shadow copy: {_UNELEVATED}")
+        options = offering.options_of(request)
+        if not options.allow_unelevated and not offering.is_elevated(system):
+            raise SnapshotPermissionError(f"no shadow copy: {offering.UNELEVATED}")
         self._named = names.resolve(system, request.volumes)
         self._looking = deadline.seconds
         self.completing += options.timeouts.backup_complete + options.timeouts.ask_writers
@@ -334,8 +310,8 @@ class VssProvider(Provider):
         system = self._system
         if system is None:
             return ()
-        if not _is_elevated(system):
-            raise SnapshotPermissionError(f"shadow copies are not seen: {_UNELEVATED}")
+        if not offering.is_elevated(system):
+            raise SnapshotPermissionError(f"shadow copies are not seen: {offering.UNELEVATED}")
         found: list[SnapshotRecord] = []
 
         def ask() -> None:
@@ -396,15 +372,3 @@ def _set_id(text: str) -> UUID | None:
         return UUID(text)
     except ValueError:
         return None
-
-
-def _options(request: SnapshotRequest) -> VssOptions:
-    return request.options if isinstance(request.options, VssOptions) else VssOptions()
-
-
-def _is_elevated(system: System) -> bool:
-    try:
-        return privileges.is_elevated(system)
-    except WindowsCallError as exc:
-        _log.info("cannot ask for elevation: %s", exc)
-        return True  # creating the snapshot will tell
