@@ -93,6 +93,8 @@ class RawDevice(OverlappedFile):
             self.control(Control.FSCTL_GET_NTFS_VOLUME_DATA, out=out)
         except WindowsCallError:
             return None
+        if not out.BytesPerSector or not out.BytesPerCluster:
+            return None  # a driver of another file system that answers whatever it is asked
         return Ntfs(
             sectors=out.NumberSectors,
             sector_size=out.BytesPerSector,

@@ -2,14 +2,22 @@ from __future__ import annotations
 
 import mmap
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from vsssnap import Snapshot
 from vsssnap._win32 import overlapped, slots
+from vsssnap._win32._ffi import ffi
+from vsssnap._win32.constants import Control
 from vsssnap.blocks import windows_device
-from vsssnap.errors import DeviceReadError, SnapshotLostError
+from vsssnap.blocks.windows import open_path
+from vsssnap.errors import DeviceReadError, SnapshotError, SnapshotLostError
+from vsssnap.providers.vss.reader import ShadowReader
 from vsssnap.testing.fake_vss import FakeVolume, FakeVss
+
+if TYPE_CHECKING:
+    from vsssnap._win32.dll import System
 
 
 @pytest.fixture(autouse=True)
@@ -195,6 +203,34 @@ def test_a_device_of_another_size_is_another_volume(fake_vss: FakeVss, volume: F
         shadow.data = shadow.data[: 1 << 20]
         with pytest.raises(DeviceReadError, match="taken away"):
             disk.pread(100, 0)
+
+
+class Nonsense:
+    """The libraries of a fake machine whose driver says that sectors have no bytes."""
+
+    def __init__(self, machine: FakeVss) -> None:
+        self._machine, self.kernel32 = machine, self
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - of cffi
+        own = getattr(self._machine.kernel32, name, None)
+        return own if own is not None else getattr(self._machine, name)
+
+    def DeviceIoControl(self, handle: Any, code: int, *rest: Any) -> int:  # noqa: ANN401, N802 - of cffi
+        done = int(self._machine.kernel32.DeviceIoControl(handle, code, *rest))
+        out = rest[2]
+        if code in (Control.FSCTL_GET_NTFS_VOLUME_DATA, Control.IOCTL_DISK_GET_DRIVE_GEOMETRY):
+            ffi.cast(ffi.typeof(out), out).BytesPerSector = 0
+        return done
+
+
+def test_sectors_of_no_bytes_are_an_error_of_the_snapshot(fake_vss: FakeVss, volume: FakeVolume) -> None:
+    with Snapshot("C:"):
+        (shadow,) = fake_vss.shadows.values()
+        system = cast("System", Nonsense(fake_vss))
+        with pytest.raises(SnapshotError, match="in sectors of 0"):
+            ShadowReader(system, shadow.device)
+        with pytest.raises(DeviceReadError, match="sectors of 0 bytes"):
+            open_path(system, shadow.device)
 
 
 def test_a_device_that_ends_with_its_file_system_is_said_so(fake_vss: FakeVss, volume: FakeVolume) -> None:

@@ -94,12 +94,22 @@ def _open(system: System, path: str) -> tuple[RawDevice, tuple[int, int, bool]]:
     except WindowsCallError as exc:
         raise _not_opened(path, exc) from exc
     try:
-        return device, measure(device)
+        found = measure(device)
+        _check(path, *found[:2])
+        return device, found
     except BaseException as exc:
         device.close()
         if isinstance(exc, WindowsCallError):
             raise _not_opened(path, exc) from exc
         raise
+
+
+def _check(path: str, size: int, sector_size: int) -> None:
+    if not size or not 512 <= sector_size <= 4096 or sector_size & (sector_size - 1):
+        raise SnapshotError(
+            f"{path} cannot be read: it has {size} bytes in sectors of {sector_size}",
+            hint="sectors of 512 to 4096 bytes can be read; look at the System event log",
+        )
 
 
 def _not_opened(path: str, exc: WindowsCallError) -> SnapshotError:
