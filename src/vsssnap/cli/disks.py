@@ -70,13 +70,7 @@ def opened(
     policy = Uncovered(given["uncovered"]) if given["uncovered"] else None
     disk = DiskSnapshot(path, uncovered=policy, **options)
     stack.enter_context(interrupts.deferred(disk.cancel))
-    try:
-        stack.enter_context(disk)
-    except UsageError as exc:
-        exc.hint = exc.hint.replace("uncovered=Uncovered.READ", "--uncovered read").replace(
-            "Uncovered.LEAVE_OUT", "--uncovered leave-out"
-        )
-        raise
+    stack.enter_context(disk)
     interrupts.check()
     snapshot = disk.snapshot
     names = ", ".join(disk.volumes.values())

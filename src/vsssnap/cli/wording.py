@@ -23,6 +23,8 @@ WORDS: Sequence[tuple[str, str]] = (
     ("on_read_error=OnReadError.MARK", "--on-read-error mark"),
     ('name format="raw" if it is raw', "pass {format} raw if it is raw"),
     ("give it one, or say uncovered=Uncovered.READ or Uncovered.LEAVE_OUT", "save its volumes one by one"),
+    ("uncovered=Uncovered.READ", "--uncovered read"),
+    ("Uncovered.LEAVE_OUT", "--uncovered leave-out"),
     ("pass fixed=True too", "pass --option fixed=yes too"),
     ("read what is left with recover=True", "take what is left with --recover"),
     ("pass recover=True", "pass --recover"),
