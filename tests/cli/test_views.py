@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from command_line import vsssnap
 from foreign import corpus_file, mkntfs, ntfs_put, sfdisk
 from loops import sparse_file
+from requirements import require_corpus
 from vsssnap import DEFAULT_EXCLUSIONS, ExtentKind, as_disk, open_device, open_image, save_image
 from vsssnap.cli.views import EXCLUSIONS
 from vsssnap.volumes import Partitions, ShadowVolume
@@ -240,6 +242,12 @@ def test_a_shadow_copy_of_a_partition_is_drawn_and_taken_out(windows_disk: Path,
             assert digest(saved.pread(saved.size, 0)) == digest(wanted)
             assert f"it is partition 2 of {windows_disk}" in saved.metadata.notes
             assert any("pointer to the catalog" in note for note in saved.metadata.notes)
+    # As libvshadow reads it from the volume itself.
+    raw = tmp_path / "first.raw"
+    vsssnap("save", windows_disk, raw, *chosen, "--no-exclude", "--shadow-unused", "windows")
+    with open(require_corpus() / "vss" / "EXPECTED-VSS.tsv", encoding="utf-8", newline="") as file:
+        known = {row["store(1=oldest)"]: row["sha256_full"] for row in csv.DictReader(file, delimiter="\t")}
+    assert digest(raw.read_bytes()) == known["1"]
     said = vsssnap("save", windows_disk, tmp_path / "b.vsnap", "--partition", "2", "--shadow", "9", status=2)
     assert f"partition 2 of {windows_disk} has no shadow copy 9" in said.stderr
 

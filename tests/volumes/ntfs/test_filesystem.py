@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from foreign import (
     run_quietly,
 )
 from sources import Patched
-from vsssnap import ExtentKind, open_device
+from vsssnap import ExtentKind, open_device, restore_image
 from vsssnap.errors import CorruptImageError
 from vsssnap.testing import MemoryReader
 from vsssnap.volumes import DEFAULT_EXCLUSIONS, Exclusion, FileSystem, UnusedPolicy, filesystem
@@ -219,6 +221,22 @@ def test_shadow_storage_is_left_out_whatever_its_initialized_size(tmp_path: Path
         assert kept.pread(0x4000, catalog) == content[catalog : catalog + 0x4000]
 
 
+@pytest.mark.posix("the reader of others is built for Linux")
+def test_another_reader_finds_no_shadow_copies_where_their_storage_is_left_out(tmp_path: Path) -> None:
+    library: Any = importlib.import_module("pyvshadow")
+    copy = tmp_path / "copy"
+    kept = {*DEFAULT_EXCLUSIONS} - {Exclusion.SHADOW_STORAGE}
+    with open_device(corpus_file("dfvfs/vss.raw", tmp_path)) as reader:
+        fs = filesystem(reader)
+        assert fs is not None
+        for exclude, count in ((DEFAULT_EXCLUSIONS, 0), (kept, 2)):
+            restore_image(fs.view(exclude=exclude), copy, replace=True)
+            volume = library.volume()
+            volume.open(str(copy))
+            assert volume.number_of_stores == count
+            volume.close()
+
+
 def test_shadow_storage_is_found_by_its_catalog_where_its_folder_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +291,15 @@ def test_a_dirty_volume_keeps_every_block(windows: Path) -> None:
     assert "every block is kept" in view.metadata.notes[-1]
 
 
+def test_it_is_dirty_as_ntfsfix_leaves_it(tmp_path: Path) -> None:
+    volume = mkntfs(tmp_path / "v", 8 * MIB)
+    for options, dirty in (((), True), (("--clear-dirty",), False)):
+        run_quietly("ntfsfix", *options, volume)
+        fs = found(volume.read_bytes())
+        assert fs.dirty is dirty
+        assert bool(fs.doubt) is dirty
+
+
 @pytest.mark.parametrize(
     ("first", "second", "doubt"),
     [
@@ -323,6 +350,14 @@ def test_bad_clusters_are_left_out(tmp_path: Path) -> None:
     assert fs.doubt == ""
     assert "12288 bytes in clusters that NTFS knows as bad" in fs.notes[0]
     assert free(fs) == before
+    # They are where ntfscluster sees them.
+    volume.write_bytes(content)
+    seen = [
+        cluster
+        for cluster in range(bad_at - 2, bad_at + 5)
+        if "$Bad" in run_quietly("ntfscluster", "--cluster", f"{cluster}-{cluster}", volume)
+    ]
+    assert seen == [bad_at, bad_at + 1, bad_at + 2]
 
 
 def metadata_places(content: bytes) -> list[int]:
