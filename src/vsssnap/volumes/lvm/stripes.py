@@ -57,10 +57,31 @@ class StripedReader(BlockReader):
         return coalesce(self._found(offset, length))
 
     def _found(self, offset: int, length: int) -> Iterator[Extent]:
-        for part, start, take in self._pieces(offset, length):
-            for extent in part.extents(start, take):
-                yield Extent(offset + extent.offset - start, extent.length, extent.kind)
-            offset += take
+        row, end = self._stripe * len(self._parts), offset + length
+        while offset < end:
+            if offset % row == 0 and (alike := self._alike(offset, (end - offset) // row)):
+                yield alike
+                offset = alike.end
+                continue
+            take = min(end - offset, row - offset % row)
+            for part, start, count in self._pieces(offset, take):
+                for extent in part.extents(start, count):
+                    yield Extent(offset + extent.offset - start, extent.length, extent.kind)
+                offset += count
+
+    def _alike(self, offset: int, rows: int) -> Extent | None:
+        """Whole rows of stripes that are of one kind in all parts, from the first one on.
+
+        Without it a volume of terabytes is asked for stripe by stripe.
+        """
+        if rows < 2:
+            return None
+        at, stripe = offset // len(self._parts), self._stripe
+        found = [next(part.extents(at, rows * stripe)) for part in self._parts]
+        rows = min(extent.length for extent in found) // stripe
+        if not rows or len({extent.kind for extent in found}) > 1:
+            return None
+        return Extent(offset, rows * stripe * len(found), found[0].kind)
 
     def _confirm(self) -> None:
         for part in self._parts:
