@@ -37,14 +37,18 @@ def settings(*devices: str) -> str:
     )
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Path, Path, str, str]]:
+@pytest.fixture(params=[512, 4096])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Path, str, str]]:
     """Two files full of noise, and loop devices on them."""
     require_lab("lvm", "losetup")
     paths = tmp_path / "first", tmp_path / "second"
     for number, path in enumerate(paths):
         path.write_bytes(random.Random(number).randbytes(16 * MIB))
-    with loop_device(paths[0]) as first, loop_device(paths[1]) as second:
+    size: int = request.param
+    with (
+        loop_device(paths[0], sector_size=size) as first,
+        loop_device(paths[1], sector_size=size) as second,
+    ):
         yield *paths, first, second
 
 
@@ -81,7 +85,8 @@ def test_whatever_is_done_to_a_group_its_volumes_stay_what_they_are(
     lvm = lvm_on(*devices)
     strange = "!!!!!!-####-pppp-pppp-pppp-pppp-pppppp"
     areas = ("--metadatasize", "60k", "--dataalignment", "64k")
-    lvm("pvcreate", "-q", "-y", "-ff", *areas, "--uuid", strange, "--norestorefile", devices[0])
+    boot = ("--bootloaderareasize", "64k")
+    lvm("pvcreate", "-q", "-y", "-ff", *areas, *boot, "--uuid", strange, "--norestorefile", devices[0])
     lvm("pvcreate", "-q", "-y", "-ff", *areas, "--pvmetadatacopies", "2", devices[1])
     lvm("vgcreate", "-q", "-s", "128k", "vg", *devices)
     made(lvm, "root", "-L", "4M", "vg", devices[0])
@@ -96,6 +101,7 @@ def test_whatever_is_done_to_a_group_its_volumes_stay_what_they_are(
         "error": "LVM error",
     }
     place = int(lvm("pvs", "--noheadings", "--nosuffix", "--units", "b", "-o", "pe_start", devices[0]))
+    assert contents(*map(Path, devices)) == before
     assert before["root"] == hashlib.sha256(first.read_bytes()[place : place + 4 * MIB]).hexdigest()
     for command in (
         ("pvchange", "-q", "--metadataignore", "y", devices[0]),
