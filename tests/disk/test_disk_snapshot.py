@@ -13,7 +13,7 @@ from loops import sparse_file
 from vsssnap import DiskSnapshot, Snapshot, Uncovered
 from vsssnap._placed import PlacedVolume
 from vsssnap.disk import logical, snapshot
-from vsssnap.errors import CancelledError, SnapshotTimeoutError, UsageError
+from vsssnap.errors import CancelledError, SnapshotError, SnapshotTimeoutError, UsageError
 
 pytestmark = pytest.mark.posix("the provider of the partitions is static")
 
@@ -64,6 +64,32 @@ def test_it_is_cancelled_though_nothing_is_mounted(
         s.create()
     with pytest.raises(ValueError, match="not taken"):
         s.open()
+
+
+@pytest.mark.parametrize("error", [SnapshotError("no more"), KeyboardInterrupt()], ids=["error", "Ctrl-C"])
+def test_what_was_held_is_let_go_when_a_later_one_fails(
+    error: BaseException, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create: Callable[[Snapshot], None] = Snapshot.create
+    held: list[Snapshot] = []
+
+    def failing(one: Snapshot) -> None:
+        if held:
+            raise error
+        create(one)
+        held.append(one)
+
+    monkeypatch.setattr(Snapshot, "create", failing)
+    s = DiskSnapshot(disk)
+    with pytest.raises(type(error)):
+        s.create()
+    assert [repr(one).endswith("closed>") for one in held] == [True]
+    with pytest.raises(ValueError, match="not taken"):
+        s.open()
+    # And it can be tried again.
+    monkeypatch.setattr(Snapshot, "create", create)
+    with s:
+        assert list(s.volumes) == [1, 2]
 
 
 def test_its_time_is_that_of_all_partitions(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,9 @@ def make() -> None:
         run("mkfs.ext4", "-q", "-F", device(name))
         with mounted(name) as at:
             (at / "file").write_bytes(f"{name} had this ".encode() * 200_000)
+            (at / "gone").write_bytes(b"gone " * 200_000)  # its blocks are free, and no zeros
+            run("sync", "-f", str(at))
+            (at / "gone").unlink()
     lvm("lvcreate", "-q", "-y", "-s", "-n", "before", "-L", "8M", "kinds/old")
     with mounted("old") as at:
         (at / "file").unlink()
