@@ -41,10 +41,11 @@ def assert_sound(disk: Path | str) -> None:
     assert "No errors detected" in run_quietly("sfdisk", "--verify", disk)
 
 
-def sfdisk_table(disk: Path | str) -> dict[str, Any]:
-    """The table as sfdisk reads it."""
+def sfdisk_table(disk: Path | str, *, nested: str = "") -> dict[str, Any]:
+    """The table as sfdisk reads it, or the one of another kind (``"dos"``) that guards it."""
+    more = ["--label-nested", nested] if nested else []
     done = subprocess.run(
-        [require_program("sfdisk"), "--json", str(disk)], capture_output=True, text=True, check=True
+        [require_program("sfdisk"), "--json", *more, str(disk)], capture_output=True, text=True, check=True
     )
     table: dict[str, Any] = json.loads(done.stdout)["partitiontable"]
     return table

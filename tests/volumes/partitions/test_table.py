@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from foreign import corpus_file, mmls_ranges, sfdisk, sfdisk_table
+from foreign import corpus_file, mmls_ranges, run_quietly, sfdisk, sfdisk_table
 from loops import loop_device, sparse_file
 from requirements import require_lab
 from sources import Patched
@@ -255,14 +255,21 @@ def test_the_copy_at_the_end_alone_is_no_table(tmp_path: Path) -> None:
 
 
 def test_a_hybrid_mbr_is_a_gpt_and_says_what_is_beside_it(tmp_path: Path) -> None:
-    content = bytearray(small_gpt(tmp_path))
-    entry = bytes([0x80, 0, 0, 0, 0x0C, 0, 0, 0]) + (64).to_bytes(4, "little") + (64).to_bytes(4, "little")
-    content[462:478] = entry
-    table = Partitions(MemoryReader(bytes(content)))
-    assert table.scheme is Scheme.GPT
-    assert len(table) == 2
-    (beside,) = table.hybrid
-    assert (beside.number, beside.offset, beside.length, beside.type) == (2, 64 * 512, 64 * 512, 0x0C)
+    """As sgdisk makes it, and sfdisk reads both of its tables."""
+    disk = gpt_disk(tmp_path)
+    run_quietly("sgdisk", "--hybrid", "2:7", disk)
+    with open_device(disk) as reader:
+        table = Partitions(reader)
+        assert_as_sfdisk(table, disk)
+        beside = [(each.number, each.offset // 512, each.length // 512, each.type) for each in table.hybrid]
+        assert table.notes == ()
+    expected = [
+        (int(entry["node"].removeprefix(str(disk))), entry["start"], entry["size"], int(entry["type"], 16))
+        for entry in sfdisk_table(disk, nested="dos")["partitions"]
+    ]
+    assert expected[0][3] == 0xEE
+    assert beside == expected[1:]
+    assert len(beside) == 2
 
 
 def test_every_mutation_of_an_mbr_is_a_table_or_one_of_our_errors(tmp_path: Path) -> None:

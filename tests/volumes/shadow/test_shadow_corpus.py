@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 import shadow_corpus
+from corpus_images import image
 from foreign import ntfs_bitmap
 from requirements import require_corpus
-from vsssnap import Extent, restore_image
+from vsssnap import Extent, open_image, restore_image
 from vsssnap.blocks.reader import BlockReader
 from vsssnap.volumes import BlockSource, ShadowStore, ShadowVolume, UnusedBlocks
 
@@ -138,6 +139,17 @@ def test_spot_blocks_lie_where_they_should(name: str, number: int) -> None:
             assert names[spot["location"]] in found or found == {BlockSource.OVERLAY}, spot
             if "overlay" in spot["kind"]:
                 assert BlockSource.OVERLAY in found, spot
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_spot_blocks_are_read_from_an_image_of_another_format(number: int) -> None:
+    expected = shadow_corpus.golden()["plaso_vsstest"]["stores"][number - 1]
+    with (
+        open_image(image("plaso/vsstest.qcow2")) as volume,
+        ShadowVolume(volume).stores[number - 1].open(UnusedBlocks.CURRENT) as reader,
+    ):
+        for spot in expected["spots"]:
+            assert hashlib.sha256(reader.pread(BLOCK, spot["offset"])).hexdigest() == spot["sha256"], spot
 
 
 @pytest.mark.parametrize(("name", "number"), STORES)
