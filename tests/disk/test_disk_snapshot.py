@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,24 @@ def test_what_was_held_is_let_go_when_a_later_one_fails(
     monkeypatch.setattr(Snapshot, "create", create)
     with s:
         assert list(s.volumes) == [1, 2]
+
+
+def test_its_readers_close_with_it(disk: Path) -> None:
+    def held() -> list[str]:
+        found = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+        return [
+            name for each in found if each.is_symlink() and (name := os.readlink(each)).startswith(str(disk))
+        ]
+
+    with DiskSnapshot(disk) as s:
+        readers = s.open(), s.open()
+        assert readers[0].pread(8, 512) == b"EFI PART"
+        readers[1].close()
+        assert held()
+    for each in readers:
+        with pytest.raises(ValueError, match="closed"):
+            each.pread(8, 512)
+    assert not held()
 
 
 def test_its_time_is_that_of_all_partitions(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

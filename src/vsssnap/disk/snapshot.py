@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import weakref
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
@@ -125,6 +126,7 @@ class DiskSnapshot:
         self._stack: contextlib.ExitStack | None = None
         self._watched: dict[int | str, Snapshot] = {}
         self._logical = LogicalVolumes()
+        self._readers: weakref.WeakSet[BlockReader] = weakref.WeakSet()
         self._unowned: set[int] = set()  # partitions in which the system has no volume
         self._cancelled = threading.Event()
         self._creating: Snapshot | None = None
@@ -147,6 +149,7 @@ class DiskSnapshot:
             raise UsageError("the disk is taken already", hint="make a new DiskSnapshot")
         with contextlib.ExitStack() as stack:
             self._create(stack)
+            stack.callback(self._close_readers)  # before the snapshots are given back
             self._stack = stack.pop_all()
 
     def _create(self, stack: contextlib.ExitStack) -> None:
@@ -228,6 +231,11 @@ class DiskSnapshot:
         """Close the readers and give the snapshot back.  Idempotent; see `Snapshot.close`."""
         self.__exit__(None, None, None)
 
+    def _close_readers(self) -> None:
+        with contextlib.ExitStack() as stack:  # closes them all, also if one fails
+            for each in list(self._readers):
+                stack.callback(each.close)
+
     def cancel(self) -> None:
         """Make a `create` that runs in another thread, or comes later, raise CancelledError."""
         self._cancelled.set()
@@ -291,6 +299,7 @@ class DiskSnapshot:
                 table = Partitions(base)
                 readers |= {number: table[number].open() for number in self._unowned}
                 disk = DiskReader(base, readers, uncovered=self._policy, owned=True, metadata=said)
+            self._readers.add(disk)
             stack.pop_all()
         return disk
 
