@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from loops import loop_device, run, sparse_file
+from foreign import sfdisk
+from loops import loop_device, partition, run, sparse_file
 from machine import play
 from requirements import require_lab
-from vsssnap import open_device
+from vsssnap import DiskSnapshot, Uncovered, open_device
 from vsssnap.blocks.reader import BlockReader
-from vsssnap.errors import UnsupportedFeatureError
+from vsssnap.errors import UnsupportedFeatureError, UsageError
 from vsssnap.volumes import VolumeGroup
 from vsssnap.volumes.lvm.finding import find_volume, grouped
 
@@ -145,6 +146,31 @@ def test_a_physical_volume_that_was_away_is_known_as_lvm_knows_it(pair: tuple[Pa
             assert groups[second] is None
             assert [each.name for each in groups[first] or ()] == ["root", "more"]
             assert sum("no longer in the group vg" in str(each.problem) for each in found.values()) == 1
+
+
+def test_a_group_of_another_host_is_refused_though_nobody_uses_it_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_lab("lvm", "losetup", "sfdisk", "addpart")
+    disk = sparse_file(tmp_path / "disk", 32 * MIB)
+    sfdisk(disk, "label: gpt\nstart=2048,size=40960,type=lvm\n")
+    (tmp_path / "lvm.conf").write_text('global { system_id_source = "lvmlocal" }\n')
+    (tmp_path / "lvmlocal.conf").write_text('local { system_id = "they" }\n')
+    with loop_device(disk, partitions=True) as device, partition(device, 1, 2048, 40960) as part:
+        lvm = lvm_on(part)
+        lvm("pvcreate", "-q", part)
+        with monkeypatch.context() as their_host:
+            their_host.setenv("LVM_SYSTEM_DIR", str(tmp_path))
+            lvm("vgcreate", "-q", "vg", part)
+            made(lvm, "root", "-L", "4M", "vg")
+            with DiskSnapshot(device) as s:
+                assert list(s.volumes) == [1]
+        with pytest.raises(
+            UsageError, match="partition 1 is of the volume group vg, which the host they own"
+        ):
+            DiskSnapshot(device).create()
+        with DiskSnapshot(device, uncovered=Uncovered.READ) as s, s.open() as reader:
+            assert digest(reader) == hashlib.sha256(disk.read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from vsssnap.blocks.target import windows_system
 from vsssnap.consistency import Consistency, level_of
 from vsssnap.disk.composed import DiskReader, Uncovered
 from vsssnap.disk.logical import LogicalVolumes, find
+from vsssnap.disk.owners import elsewhere
 from vsssnap.errors import (
     ClosedError,
     ConsistencyError,
@@ -176,7 +177,8 @@ class DiskSnapshot:
             else:
                 idle[partition.number] = found.name
         self._logical = find({WHOLE: self._path} if whole else under_lvm)
-        reasons.update(self._logical.reasons)
+        reasons |= elsewhere(idle, deadline) | self._logical.reasons
+        idle = {key: name for key, name in idle.items() if key not in reasons}
         mounted.update(self._logical.mounted)
         for key, name in (idle | self._logical.idle).items():
             watched = self._watch(name, deadline, stack)

@@ -40,6 +40,7 @@ class Described:
         physical_ids: The UUIDs of its physical volumes.
         missing: Those of them that were away when it was last changed, and have not been taken back since.
         shared: Whether several hosts use it at once.
+        system_id: Which host owns it, or "" if any may use it.
         section: The rest.
     """
 
@@ -50,6 +51,7 @@ class Described:
     physical_ids: frozenset[str]
     missing: frozenset[str]
     shared: bool
+    system_id: str
     section: Section
 
     def laid_out(
@@ -129,6 +131,7 @@ def described(text: Section) -> Described:
         # By lvmlockd(8), and by clvmd before it.
         shared=section.get("lock_type", "none") not in ("none", "")
         or "CLUSTERED" in _texts(section, "status"),
+        system_id=_text(section, "system_id", where, ""),
         section=section,
     )
 

@@ -40,6 +40,8 @@ class VolumeGroup:
         extent_size: Bytes of an extent, the unit of all sizes.
         shared: Whether several hosts use it at once (lvmlockd, clvmd): what is not active on one of them
             may be so on another.
+        system_id: The name that LVM knows the host by which owns the group (lvmsystemid(7)); "" if any
+            host may use it.
         volumes: All logical volumes by name, hidden ones too.
         physical: All physical volumes by their name in the description, those that are not here too.
         notes: What is wrong and can be borne, a sentence each.
@@ -50,6 +52,7 @@ class VolumeGroup:
     seqno: int
     extent_size: int
     shared: bool
+    system_id: str
     volumes: Mapping[str, LogicalVolume]
     physical: Mapping[str, PhysicalVolume]
     notes: tuple[str, ...]
@@ -103,6 +106,7 @@ class VolumeGroup:
             raise UsageError(f"the physical volume {min(strangers)} is none of the group {newest.name}")
         self.name, self.id, self.seqno = newest.name, newest.id, newest.seqno
         self.extent_size, self.shared = newest.extent_size, newest.shared
+        self.system_id = newest.system_id
         notes += [
             f"the physical volume {each} was missing when its group was changed: what is on it may be old"
             for each in sorted(newest.missing & readers.keys())
