@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from command_line import said as vsssnap
-from foreign import assert_sound, run_quietly, sfdisk
+from foreign import assert_sound, run_quietly, sfdisk, sfdisk_table
 from loops import file_system, loop_device, make_file_system, mounted, partition, run, sparse_file
 from requirements import require_lab
 from sources import noise
@@ -108,6 +108,33 @@ def test_a_disk_in_use_is_imaged_at_one_instant(disk: str, tmp_path: Path) -> No
         with loop_device(root) as device, mounted(device, tmp_path / "restored") as mount:
             assert (mount / "file").read_text() == "before"
         assert part_of(image, 2, tmp_path / "idle").read_bytes() == noise(4 * MIB, seed=2)
+
+
+def test_a_logical_partition_of_an_mbr_is_imaged_at_one_instant(store: Path, tmp_path: Path) -> None:
+    backing = sparse_file(store / "mbr.img", 16 * MIB)
+    sfdisk(backing, "label: dos\nstart=2048,size=4096\nstart=8192,type=extended\nstart=10240,size=20480\n")
+    with (
+        loop_device(backing, partitions=True) as device,
+        partition(device, 1, 2048, 4096),
+        partition(device, 2, 8192, 2),  # as much as Linux shows of an extended one
+        partition(device, 5, 10240, 20480),
+    ):
+        make_file_system("ext4", f"{device}p5")
+        with mounted(f"{device}p5", tmp_path / "mnt") as mount:
+            (mount / "file").write_text("before")
+            with DiskSnapshot(device) as s:
+                assert dict(s.volumes) == {1: f"{device}p1", 5: f"{device}p5"}
+                (mount / "file").write_text("after!")
+                run("sync", "-f", mount)
+                save_image(s.open(), tmp_path / "mbr.vhdx")
+    run_quietly("qemu-img", "convert", "-O", "raw", tmp_path / "mbr.vhdx", tmp_path / "mbr.raw")
+    assert sfdisk_table(tmp_path / "mbr.raw")["partitions"][-1]["start"] == 10240
+    root = tmp_path / "root"
+    with (tmp_path / "mbr.raw").open("rb") as file:
+        file.seek(10240 * 512)
+        root.write_bytes(file.read(20480 * 512))
+    run_quietly("e2fsck", "-fn", root)
+    assert run("debugfs", "-R", "cat file", root) == "before"
 
 
 def test_a_write_to_a_partition_that_nobody_used_is_an_error(disk: str, tmp_path: Path) -> None:
