@@ -63,9 +63,9 @@ def with_footer(image: bytearray, at: int, **fields: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [None, VhdOptions(kind="fixed"), VhdOptions(block_size=512 << 10)], ids=["", "fixed", "small"]
+    "options", [VhdOptions(kind="fixed"), VhdOptions(block_size=512 << 10)], ids=["fixed", "small"]
 )
-def test_contract_is_kept(options: VhdOptions | None) -> None:
+def test_contract_is_kept(options: VhdOptions) -> None:
     check_format(FORMAT, options=[options])
 
 

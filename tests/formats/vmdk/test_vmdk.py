@@ -36,10 +36,8 @@ linux = pytest.mark.posix("it looks at what Linux tells of files")
 STREAM = VmdkOptions(kind="streamOptimized")
 
 
-@pytest.mark.parametrize(
-    "options", [None, VmdkOptions(grain_size=8192), STREAM], ids=["sparse", "small grains", "stream"]
-)
-def test_contract_is_kept(options: VmdkOptions | None) -> None:
+@pytest.mark.parametrize("options", [VmdkOptions(grain_size=8192), STREAM], ids=["small grains", "stream"])
+def test_contract_is_kept(options: VmdkOptions) -> None:
     check_format(FORMAT, options=[options])
 
 
