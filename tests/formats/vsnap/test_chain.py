@@ -276,6 +276,28 @@ def test_a_refused_parent_is_closed_again_each_time() -> None:
         assert all(each.closed for each in readers)
 
 
+def test_a_damaged_parent_is_looked_at_once() -> None:
+    """It takes a walk through its file to say until where it is sound."""
+    base, child = pair()
+    asked: list[Sequence[str]] = []
+
+    def resolve(names: Sequence[str], /, *, format: str | None = None) -> ImageReader:
+        asked.append(names)
+        return FORMAT.open(MemoryStorage(base[:-100], name="0.vsnap"))
+
+    with FORMAT.open(MemoryStorage(child), resolve_parent=resolve) as reader:
+        found = findings(reader, Depth.CONTENT)
+        said = set()
+        for _ in range(3):
+            with pytest.raises(CorruptImageError, match="vsnap is incomplete or damaged") as caught:
+                reader.pread(10, CHUNK)
+            said.add(caught.value.message)
+            assert caught.value.path == "0.vsnap"
+    assert len(asked) == len(said) == 1
+    assert {each.message for each in found} == said
+    assert [each.extent for each in found] == [None, Extent(0, CHUNK), Extent(CHUNK, CHUNK)]
+
+
 def test_no_ancestor_is_opened_after_the_image_was_closed() -> None:
     base, child = pair()
     reader = opened(child, parents=[base])

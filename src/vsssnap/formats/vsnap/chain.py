@@ -7,6 +7,7 @@ first needed, so that opening the last of many links costs what opening one imag
 from __future__ import annotations
 
 import contextlib
+import copy
 import struct
 import threading
 from dataclasses import dataclass
@@ -186,13 +187,14 @@ class Chain:
         self._lock = threading.RLock()
         self._files: dict[int, OpenFile] = {self.number: own}
         self._readers: dict[int, ImageReader] = {}
+        self._damaged: dict[int, CorruptImageError] = {}  # found out once: it takes a walk through the file
         self._closed = False
 
     def __getitem__(self, number: int) -> OpenFile:
         """A file, opened if need be.
 
         Raises:
-            CorruptImageError: there is no such number.
+            CorruptImageError: there is no such number, or it is damaged.
             ParentMismatchError: what was found in its place is another image.
         """
         found = self._files.get(number)
@@ -203,8 +205,14 @@ class Chain:
         with self._lock:
             if self._closed:
                 raise ClosedError(f"{self.own.storage.name or 'the image'} is closed", hint="open it again")
+            if number in self._damaged:
+                raise copy.copy(self._damaged[number])
             if number not in self._files:
-                self._files[number] = self._open(number)
+                try:
+                    self._files[number] = self._open(number)
+                except CorruptImageError as exc:
+                    self._damaged[number] = copy.copy(exc)
+                    raise
             return self._files[number]
 
     def _open(self, number: int) -> OpenFile:
