@@ -518,6 +518,20 @@ def test_sidecar_of_another_format_is_refused() -> None:
         image(bytes(10), bytes(storage.data))
 
 
+def test_sidecar_is_closed_though_its_image_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = image(bytes(10), written(bytes(10)))
+    closed: list[str] = []
+
+    def fails(storage: MemoryStorage) -> None:
+        closed.append(storage.name)
+        raise OSError(5, "no")
+
+    monkeypatch.setattr(MemoryStorage, "close", fails)
+    with pytest.raises(OSError, match="no"):
+        reader.close()
+    assert closed == ["x.raw", "x.raw.vsssnap"]
+
+
 # Verifying.
 
 

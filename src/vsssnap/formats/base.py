@@ -197,9 +197,11 @@ class ImageReader(BlockReader):
 
     def close(self) -> None:
         """See `BlockReader`."""
-        super().close()
-        if self.sidecar is not None:
-            self.sidecar.close()
+        try:
+            super().close()
+        finally:
+            if self.sidecar is not None:
+                self.sidecar.close()
 
     @property
     def origins(self) -> tuple[str, ...]:
