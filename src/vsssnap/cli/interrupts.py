@@ -113,8 +113,10 @@ def aside(work: Callable[[], T]) -> T:
     """
     results: list[T] = []
     errors: list[BaseException] = []
-    # Not `join`: of one that a signal interrupts, Python takes the thread for ended (3.11 and 3.12).
-    finished = threading.Event()
+    # Neither `join`, after which Python takes the thread for ended if a signal interrupts it (3.11 and 3.12),
+    # nor an Event, whose own lock a signal may leave taken.
+    at_work = threading.Lock()
+    at_work.acquire()
 
     def run() -> None:
         try:
@@ -122,7 +124,7 @@ def aside(work: Callable[[], T]) -> T:
         except BaseException as exc:
             errors.append(exc)
         finally:
-            finished.set()
+            at_work.release()
 
     thread = threading.Thread(target=run, name="vsssnap-read", daemon=True)
     started = True
@@ -131,11 +133,12 @@ def aside(work: Callable[[], T]) -> T:
             thread.start()
         except RuntimeError:  # "can't start new thread"
             started = False
-        while started and not finished.wait(0.05):
+        while started and not at_work.acquire(timeout=0.05):
             check()
     except BaseException as exc:
         _state.left.add(thread.ident or 0)
-        if not finished.wait(_BRIEFLY):
+        at_work.acquire(timeout=_BRIEFLY)
+        if not results and not errors:
             exc.add_note(
                 "a read has not come back; where the disk does not answer (state D in ps), the system keeps"
                 " the process until it does"
