@@ -79,14 +79,14 @@ def test_a_log_that_does_not_answer_is_not_waited_for(
 ) -> None:
     answer = threading.Event()
     monkeypatch.setattr(event_log, "_PATIENCE", 0.05)
-    monkeypatch.setattr(fake_vss.wevtapi, "EvtQuery", lambda *_: answer.wait(30) and 0)
+    monkeypatch.setattr(fake_vss.wevtapi, "EvtQuery", lambda *_: answer.wait(120) and 0)
     started = time.monotonic()
     try:
         with Snapshot("C:") as s, s.open() as disk:
             fake_vss.lose(volume)
             with pytest.raises(SnapshotLostError, match="gone"):
                 disk.confirm()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 60
     finally:
         answer.set()
 

@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from vsssnap import (
     ExtentKind,
     Snapshot,
     __version__,
+    _deadline,
     _held,
     list_snapshots,
     open_image,
@@ -40,6 +40,7 @@ from vsssnap.providers.vss.clusters import ClusterMap
 from vsssnap.testing import check_reader
 from vsssnap.testing.fake_vss import FakeStorage, FakeVolume, FakeVss
 from vsssnap.vss import VssOptions
+from waiting import Late, until
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def probe(*volumes: object, **more: object) -> str:
     return provider.unusable() or provider.probe(request).reason
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="this is Windows")
+@pytest.mark.posix("this is Windows")
 def test_where_there_is_no_windows_it_says_so() -> None:
     assert "Windows" in available()["vss"]
     assert "Windows" in probe("C:")
@@ -309,7 +310,7 @@ def test_snapshots_one_after_the_other_leave_nothing(fake_vss: FakeVss, volume: 
         with Snapshot("C:") as s:
             s.open().pread(512, 0)
     fake_vss.check()
-    assert threading.active_count() == threads
+    assert until(lambda: threading.active_count() <= threads)
 
 
 def test_two_at_a_time_wait_for_each_other(fake_vss: FakeVss, volume: FakeVolume) -> None:
@@ -347,8 +348,12 @@ with vss.installed():
         atexit._run_exitfuncs()
     else:
         vss.faults.delay("DoSnapshotSet")
-        threading.Timer(0.5, _thread.interrupt_main).start()
+        def interrupt():
+            while not any(call.endswith("::DoSnapshotSet") for call in vss.calls):
+                time.sleep(0.01)
+            _thread.interrupt_main()
         try:
+            threading.Thread(target=interrupt).start()
             snapshot.create()
         except KeyboardInterrupt:
             print("interrupted")
@@ -359,13 +364,11 @@ with vss.installed():
 
 @pytest.mark.parametrize("mode", ["exit", "interrupt"])
 def test_the_end_of_the_interpreter_and_ctrl_c_release(mode: str) -> None:
-    started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, mode], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", PROGRAM, mode], capture_output=True, text=True, check=False, timeout=120
     )
     assert "clean 0" in done.stdout, done.stderr
     assert ("interrupted" in done.stdout) == (mode == "interrupt")
-    assert time.monotonic() - started < 30
 
 
 def test_closing_does_not_wait_for_a_device_that_does_not_answer(
@@ -377,7 +380,7 @@ def test_closing_does_not_wait_for_a_device_that_does_not_answer(
     def late(*arguments: Any) -> ClusterMap | None:  # noqa: ANN401 - those of what it stands for
         found.append(made(*arguments))
         asked.set()
-        assert answers.wait(60)
+        assert answers.wait(120)
         return found[0]
 
     monkeypatch.setattr(ClusterMap, "open", late)
@@ -395,13 +398,13 @@ def test_closing_does_not_wait_for_a_device_that_does_not_answer(
 
     opening, closing = threading.Thread(target=use), threading.Thread(target=close)
     opening.start()
-    assert asked.wait(10)
+    assert asked.wait(60)
     closing.start()
-    closing.join(10)
+    closing.join(50)
     over = not closing.is_alive()
     answers.set()
-    closing.join(10)
-    opening.join(10)
+    closing.join(60)
+    opening.join(60)
     assert over
     assert found
     fake_vss.check()  # the handle of the map, too, which came when all was over
@@ -457,11 +460,13 @@ def test_a_persistent_shadow_copy_that_was_not_taken_whole_is_deleted(
 
 
 def test_a_persistent_shadow_copy_that_ends_too_late_is_deleted(
-    fake_vss: FakeVss, volume: FakeVolume
+    fake_vss: FakeVss, volume: FakeVolume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    instant = "IVssBackupComponents::DoSnapshotSet"
     fake_vss.faults.delay("DoSnapshotSet", deaf=0.3)
+    monkeypatch.setattr(_deadline, "time", Late(lambda: instant in fake_vss.calls))
     with pytest.raises(SnapshotTimeoutError):
-        Snapshot("C:", persistent=True, timeout=1.5).create()
+        Snapshot("C:", persistent=True).create()
     assert "IVssBackupComponents::DeleteSnapshots" in fake_vss.calls
     assert not fake_vss.shadows
 

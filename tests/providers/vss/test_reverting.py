@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from vsssnap import Snapshot, open_device, vss
+from vsssnap import Snapshot, _deadline, open_device, vss
 from vsssnap.errors import (
     ProviderUnavailableError,
     SnapshotBusyError,
@@ -21,6 +21,7 @@ from vsssnap.errors import (
 )
 from vsssnap.testing.fake_vss import FakeComponent, FakeFiles, FakeVolume, FakeVss
 from vsssnap.vss import break_shadow_copy_set, list_shadow_copies, revert_to_shadow_copy, wait_for_revert
+from waiting import Late
 
 VETO = 0x80042306
 
@@ -51,10 +52,16 @@ def test_a_volume_is_put_back(fake_vss: FakeVss, volume: FakeVolume) -> None:
     wait_for_revert("D:")  # nothing is waited for
 
 
-def test_a_revert_goes_on_when_the_time_is_over(fake_vss: FakeVss, volume: FakeVolume) -> None:
+def test_a_revert_goes_on_when_the_time_is_over(
+    fake_vss: FakeVss, volume: FakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_vss.faults.delay("QueryRevertStatus", math.inf)
-    with pytest.raises(SnapshotTimeoutError, match="QueryRevertStatus") as caught:
-        revert_to_shadow_copy(shadow(), timeout=0.3)
+    copy = shadow()
+    with monkeypatch.context() as patch:
+        clock = Late(lambda: any(call.endswith("::QueryRevertStatus") for call in fake_vss.calls))
+        patch.setattr(_deadline, "time", clock)
+        with pytest.raises(SnapshotTimeoutError, match="QueryRevertStatus") as caught:
+            revert_to_shadow_copy(copy)
     assert any("wait_for_revert" in note for note in caught.value.__notes__)
     assert volume.reverting is not None
     assert not any(call == "IVssAsync::Cancel" for call in fake_vss.calls)

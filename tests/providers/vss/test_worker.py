@@ -34,18 +34,18 @@ def worker(fake_vss: FakeVss) -> Worker:
 
 
 def waits(event: threading.Event) -> None:
-    event.wait(10)
+    event.wait(120)
 
 
 def end(worker: Worker) -> None:
     worker.stop()
-    assert worker.join(10)
+    assert worker.join(120)
 
 
 def test_calls_run_in_order_on_one_thread_of_its_own(worker: Worker) -> None:
     seen: list[int] = []
     for _ in range(5):
-        worker.call(lambda: seen.append(threading.get_ident()), Deadline(10), "note")
+        worker.call(lambda: seen.append(threading.get_ident()), Deadline(120), "note")
     assert len(set(seen)) == 1
     assert seen[0] != threading.get_ident()
     end(worker)
@@ -53,7 +53,7 @@ def test_calls_run_in_order_on_one_thread_of_its_own(worker: Worker) -> None:
 
 def test_what_a_call_raises_is_raised_where_it_was_made(worker: Worker) -> None:
     with pytest.raises(ZeroDivisionError):
-        worker.call(lambda: [][0] if 1 / 0 else None, Deadline(10), "fail")
+        worker.call(lambda: [][0] if 1 / 0 else None, Deadline(120), "fail")
     end(worker)
 
 
@@ -64,14 +64,14 @@ def test_a_call_that_hangs_is_given_up_and_the_next_waits(
     free, order = threading.Event(), []
 
     def hang() -> None:
-        free.wait(10)
+        free.wait(120)
         order.append("hung")
 
     with pytest.raises(SnapshotTimeoutError) as caught:
         worker.call(hang, Deadline(0.1), "hang")
     assert "as soon as it does" in caught.value.__notes__[0]
     threading.Timer(0.1, free.set).start()
-    worker.call(lambda: order.append("next"), Deadline(10), "next")
+    worker.call(lambda: order.append("next"), Deadline(120), "next")
     assert order == ["hung", "next"]
     end(worker)
 
@@ -83,7 +83,7 @@ def test_cancel_is_noticed_within_half_a_second(worker: Worker, monkeypatch: pyt
     started = time.monotonic()
     with pytest.raises(CancelledError):
         worker.call(lambda: waits(free), deadline, "hang")
-    assert time.monotonic() - started < 5  # a busy machine may be slow; a hang would take 10 s
+    assert time.monotonic() - started < 60  # a busy machine may be slow; a hang would take 120 s
     free.set()
     end(worker)
 
@@ -175,7 +175,7 @@ def test_com_security_that_cannot_be_set_is_logged(
 
 
 def test_the_apartment_is_left_at_the_end(fake_vss: FakeVss, worker: Worker) -> None:
-    worker.call(lambda: None, Deadline(10), "nothing")
+    worker.call(lambda: None, Deadline(120), "nothing")
     assert fake_vss.ledger.outstanding() == {"apartments": 1}
     end(worker)
     assert fake_vss.ledger.outstanding() == {}

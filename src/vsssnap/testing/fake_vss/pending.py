@@ -138,9 +138,10 @@ class Pending:
 
     def _hold(self, name: str) -> int:
         """Go on for as long as a call takes; what it ends as, 0 if nothing is against it."""
-        plan, thread = self._machine.faults.plan(name), threading.get_native_id()
-        call = _Call(plan.code or 0, 0, time.monotonic() + plan.seconds, plan.deaf)
-        with self._changed:
+        thread = threading.get_native_id()
+        with self._changed:  # so that whoever has seen it begin can cancel it
+            plan = self._machine.faults.plan(name)
+            call = _Call(plan.code or 0, 0, time.monotonic() + plan.seconds, plan.deaf)
             self._held[thread] = call
             while (left := call.ready - time.monotonic()) > 0:
                 self._changed.wait(min(left, _PATIENCE))
