@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ LEAST = 1 << 16  # bytes that the check writes in, from the beginning of a volum
 
 _PIECE = 1 << 20
 _COUNTER = 8  # bytes
+_MOMENT = 1.0  # seconds for threads and processes to end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +220,16 @@ class Leftovers:
         }
 
     def problem(self) -> str:
-        """What is there now and was not before, or the reverse; "" if all is as it was."""
+        """What is there now and was not before, or the reverse; "" if all is as it was.
+
+        Threads and processes get a moment to end: that they were told to is not seen from outside.
+        """
+        until = time.monotonic() + _MOMENT
+        while (found := self._problem()).startswith(("threads", "processes")) and time.monotonic() < until:
+            time.sleep(0.01)
+        return found
+
+    def _problem(self) -> str:
         now = self._look()
         for what, before in self._before.items():
             after = now[what]
