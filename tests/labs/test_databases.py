@@ -110,14 +110,14 @@ def test_databases_are_whole_in_an_image_that_was_taken_under_load(
     lab: Lab, sqlite: list[SqliteLoad], postgres: Postgres, restored: Path, suffix: str
 ) -> None:
     image, copy = lab.base / f"image{suffix}", lab.base / "copy.raw"
-    before = [load.commits for load in sqlite]
     with Snapshot(lab.volume, require=Consistency.FILESYSTEM) as s:
         assert s.provider == "reflink"
         with s.open() as disk:
+            for load in sqlite:
+                load.goes_on()
             report = save_image(disk, image)
     assert report.size == 1024 * MIB
     assert report.hole > 0, "the map of a frozen file system was not trusted"
-    assert [load.commits for load in sqlite] != before, "the load stood still for the whole copy"
     verified = verify_image(image)
     assert verified.ok, verified.findings
     assert verified.depth >= vsssnap.Depth.STORED

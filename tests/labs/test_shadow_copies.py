@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from loops import run, sparse_file, unmount
+from loops import fused, run, sparse_file
 from requirements import require_lab
 from volsnap_model import BLOCK, Volsnap
 from vsssnap import ExtentKind, open_device, open_image, restore_image, save_image
@@ -19,16 +17,6 @@ from vsssnap.volumes import ShadowVolume
 pytestmark = pytest.mark.lab
 
 COUNT = 2560  # blocks: 40 MiB
-
-
-@contextlib.contextmanager
-def mounted(image: Path, at: Path, *options: str) -> Iterator[Path]:
-    at.mkdir(exist_ok=True)
-    run("ntfs-3g", *options, image, at)
-    try:
-        yield at
-    finally:
-        unmount(at)
 
 
 def blocks_of(image: Path) -> dict[int, bytes]:
@@ -69,13 +57,13 @@ def written(path: Path, blocks: dict[int, bytes], count: int) -> Path:
 
 
 def test_saved_shadow_copies_mount_with_the_files_of_their_instant(tmp_path: Path) -> None:
-    require_lab("mkntfs", "ntfs-3g", "ntfsfix", file_systems=("fuseblk",))
+    require_lab("mkntfs", "ntfs-3g", "ntfsfix", "losetup", file_systems=("fuseblk",))
     dice, image, mount = random.Random(7), sparse_file(tmp_path / "ntfs.img", COUNT * BLOCK), tmp_path / "mnt"
     run("mkntfs", "-F", "-Q", "-q", image)
     trees = []
     model: Volsnap | None = None
     for _ in range(4):  # three shadow copies, and the present
-        with mounted(image, mount):
+        with fused("ntfs-3g", image, mount):
             trees.append(use(mount, dice))
         if model is None:
             model = Volsnap.over(blocks_of(image), COUNT, storage_blocks=12_000)
@@ -107,5 +95,5 @@ def test_saved_shadow_copies_mount_with_the_files_of_their_instant(tmp_path: Pat
             restore_image(reader, restored)
         checked = subprocess.run(["ntfsfix", "-n", restored], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stdout + checked.stderr
-        with mounted(restored, mount, "-o", "ro"):
+        with fused("ntfs-3g", restored, mount, "-o", "ro"):
             assert tree(mount) == expected, number

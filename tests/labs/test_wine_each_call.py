@@ -6,19 +6,14 @@ refused once, and once from then on, with E_ACCESSDENIED, which nothing tries ag
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wine import windows
-from wine_vss import VssPython
+from wine_vss import played
 
-pytestmark = pytest.mark.lab
-
-HERE = Path(__file__).parent / "wine_strict"
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1000)]
 
 DENIED, NOT_RESPONDING = 0x80070005, 0x80042319
 
@@ -64,16 +59,7 @@ QUIET = {
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """What came of each scene as it is, and with each of its calls refused."""
-    python = VssPython(tmp_path_factory.mktemp("windows"))
-    python.build("vssapi.dll", *sorted(HERE.glob("*.cpp")), HERE / "vssapi.def")
-    try:
-        done = python.run(windows(HERE / "each_call.py"))
-    finally:
-        python.wine.stop()
-    assert not done.returncode, done.stderr[-3000:]
-    found = json.loads(done.stdout)
-    assert found["watched"], "COM's memory is seen"
-    made: list[Row] = found["rows"]
+    made: list[Row] = played("each_call.py", tmp_path_factory.mktemp("windows"))["rows"]
     return made
 
 

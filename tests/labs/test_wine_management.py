@@ -6,18 +6,13 @@ All scenes run in one process, twice; after each it is counted what is left.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wine import windows
-from wine_vss import VssPython
+from wine_vss import played
 
-pytestmark = pytest.mark.lab
-
-HERE = Path(__file__).parent / "wine_strict"
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1000)]
 
 DENIED, STORAGE_FULL = 0x80070005, 0x8004231F
 MIB = 1 << 20
@@ -30,15 +25,7 @@ Found = dict[str, Any]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What all scenes came to."""
-    python = VssPython(tmp_path_factory.mktemp("windows"))
-    python.build("vssapi.dll", *sorted(HERE.glob("*.cpp")), HERE / "vssapi.def")
-    try:
-        done = python.run(windows(HERE / "management.py"))
-    finally:
-        python.wine.stop()
-    assert not done.returncode, done.stderr
-    found: Found = json.loads(done.stdout)
-    return found
+    return played("management.py", tmp_path_factory.mktemp("windows"))
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +197,6 @@ def test_a_call_about_a_shadow_copy_that_failed_can_be_made_again(
 
 
 def test_nothing_is_left_after_any_of_it(run: Found, scenes: dict[str, Found]) -> None:
-    assert run["watched"], "COM's memory is seen"
     left = {
         name: {what: count for what, count in scene["left"].items() if count}
         for name, scene in scenes.items()

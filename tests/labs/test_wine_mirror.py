@@ -20,7 +20,7 @@ from vsssnap._win32._ffi import ffi
 from wine import windows
 from wine_vss import VssPython
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1000)]
 
 HERE = Path(__file__).parent / "wine_mirror"
 VOID = ("CoUninitialize", "CoTaskMemFree", "SysFreeString", "VssFreeSnapshotPropertiesInternal")

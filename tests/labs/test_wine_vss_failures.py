@@ -8,18 +8,13 @@ and threads.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wine import windows
-from wine_vss import VssPython
+from wine_vss import played
 
-pytestmark = pytest.mark.lab
-
-HERE = Path(__file__).parent / "wine_strict"
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1000)]
 
 DENIED, BAD_STATE, UNEXPECTED, VETO = 0x80070005, 0x80042301, 0x80042302, 0x80042306
 HOLD_WRITES, IN_PROGRESS, MEMORY_OUT = 0x80042314, 0x80042316, 0x8007000E
@@ -31,15 +26,7 @@ Found = dict[str, Any]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What all scenes came to."""
-    python = VssPython(tmp_path_factory.mktemp("windows"))
-    python.build("vssapi.dll", *sorted(HERE.glob("*.cpp")), HERE / "vssapi.def")
-    try:
-        done = python.run(windows(HERE / "failures.py"))
-    finally:
-        python.wine.stop()
-    assert not done.returncode, done.stderr
-    found: Found = json.loads(done.stdout)
-    return found
+    return played("failures.py", tmp_path_factory.mktemp("windows"))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +121,6 @@ def test_each_failure_is_ended_as_it_has_to_be(
 
 
 def test_nothing_is_left_after_any_of_it(run: Found, scenes: dict[str, Found]) -> None:
-    assert run["watched"], "COM's memory is seen"
     left = {name: {k: v for k, v in scene["left"].items() if v} for name, scene in scenes.items()}
     # Two faults keep the library from being told: that it then complains is the fault's doing.
     assert left.pop("AbortBackup") == {"forbidden": 1}
@@ -166,9 +152,9 @@ def test_what_hangs_is_cancelled_and_drained_before_it_is_released(
     assert scenes[name]["left"]["forbidden"] == scenes[name]["left"]["busy"] == 0
 
 
-def test_cancel_comes_through_within_half_a_second(scenes: dict[str, Found]) -> None:
-    for name in ("gather is cancelled", "instant is cancelled"):  # 0.4 s after the beginning
-        assert scenes[name]["seconds"] < 10, "and not the 100 s of its timeout"
+def test_cancel_comes_through_long_before_the_timeout(scenes: dict[str, Found]) -> None:
+    for name in ("gather is cancelled", "instant is cancelled"):  # as soon as it hangs
+        assert scenes[name]["seconds"] < 100, "and not the 600 s of its timeout"
 
 
 def test_an_abort_that_fails_is_a_note_on_the_first_error(scenes: dict[str, Found]) -> None:

@@ -10,10 +10,10 @@ import os
 import sqlite3
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 from requirements import require_program
+from waiting import until
 
 ACCOUNTS = 20_000
 START = 1000  # money of each account
@@ -57,6 +57,11 @@ class SqliteLoad:
     def start(self) -> None:
         """Begin to move money."""
         self._thread.start()
+
+    def goes_on(self) -> None:
+        """Return when it has committed something more."""
+        before = self.commits
+        assert until(lambda: self.commits > before + 1)  # the first one may have been under way
 
     def stop(self) -> None:
         """End the load; raises what went wrong in it."""
@@ -167,7 +172,7 @@ class Postgres:
     def start(self, *, check: bool = True) -> str:
         """Start the server, with crash recovery if it needs that; returns what it said if it failed."""
         finished = self._call(
-            require_program("pg_ctl"), "-D", self.data, "-w", "-t", "60",
+            require_program("pg_ctl"), "-D", self.data, "-w", "-t", "110",
             "-l", self.run / "log", "-o", f"-k {self.run}", "start", check=check,
         )  # fmt: skip
         if finished.returncode:
@@ -197,10 +202,7 @@ class Postgres:
 
     def loaded(self) -> None:
         """Return when the load has committed something."""
-        until = time.monotonic() + 60
-        while int(self.sql("select count(*) from pgbench_history")) < 50:
-            assert time.monotonic() < until, "pgbench commits nothing"
-            time.sleep(0.1)
+        assert until(lambda: int(self.sql("select count(*) from pgbench_history")) >= 50)
 
     def unload(self) -> None:
         """End the load."""

@@ -8,13 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from requirements import require_program
-
-_BUSY_FOR = 10.0  # seconds that udev and other lookers-in may hold a device
+from waiting import until
 
 
 def run(*command: str | os.PathLike[str]) -> str:
@@ -85,10 +83,7 @@ def detach(device: str) -> None:
     run("losetup", "--detach", device)
     # Detaching is put off while anybody has the device open.
     backing = Path("/sys/block") / Path(device).name / "loop" / "backing_file"
-    until = time.monotonic() + _BUSY_FOR
-    while backing.exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not backing.exists(), f"{device} is still attached after {_BUSY_FOR} s: something holds it open"
+    assert until(lambda: not backing.exists()), f"{device} is still attached: something holds it open"
 
 
 def make_file_system(kind: str, device: str | Path, *options: str) -> None:
@@ -120,12 +115,20 @@ def mounted(device: str | Path, at: Path, *, options: str = "", kind: str = "") 
 
 @contextlib.contextmanager
 def fused(
-    program: str, volume: Path, at: Path, *, sector_size: int = 512, part: tuple[int, int] | None = None
+    program: str,
+    volume: Path,
+    at: Path,
+    *options: str,
+    sector_size: int = 512,
+    part: tuple[int, int] | None = None,
 ) -> Iterator[Path]:
-    """A volume, or the part of a disk that is one, mounted by a program in user space."""
+    """A volume, or the part of a disk that is one, mounted by a program in user space.
+
+    Over a device, for then umount waits until the program has written everything; over a file it does not.
+    """
     at.mkdir()
     with loop_device(volume, sector_size=sector_size, part=part) as device:
-        run(program, device, at)
+        run(program, *options, device, at)
         try:
             yield at
         finally:
@@ -135,15 +138,17 @@ def fused(
 
 def unmount(at: Path) -> None:
     """Unmount, waiting for those who are about to leave."""
-    until = time.monotonic() + _BUSY_FOR
-    while True:
-        done = subprocess.run(
+    said = ""
+
+    def done() -> bool:
+        nonlocal said
+        tried = subprocess.run(
             [require_program("umount"), str(at)], capture_output=True, text=True, check=False
         )
-        if done.returncode == 0:
-            return
-        assert time.monotonic() < until, f"umount {at}: {done.stderr}"
-        time.sleep(0.1)
+        said = tried.stderr
+        return not tried.returncode
+
+    assert until(done), f"umount {at}: {said}"
 
 
 @contextlib.contextmanager

@@ -134,7 +134,11 @@ MORE = (
 """Run by the Wine lab with ``--long``."""
 
 
+CHOSEN = ("-m", "not lab and not long")
+PYTEST = ("-m", "pytest", *CHOSEN)
+"""Arguments of a Python that runs some of them."""
+
+
 if __name__ == "__main__":
     files = [str(TOP / name) for name in (*LIBRARY, *VSS, *DEVICES, *MORE)]
-    options = ["-q", "-p", "no:cacheprovider", "-m", "not lab and not long"]
-    sys.exit(pytest.main([*files, *options, *sys.argv[1:]]))
+    sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *CHOSEN, *sys.argv[1:], *files]))

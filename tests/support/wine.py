@@ -13,6 +13,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,7 @@ _PACKAGES = (
 _PATH_VARIABLE = "VSSSNAP_LAB_PATH"
 _IMPORTED = (SRC, TOP / "tests" / "support", TOP / "tests" / "interop")
 _SETUP = 300.0  # seconds for one step of the set-up
+_RUN = 800.0  # seconds for one program: what takes longer hangs, however busy the machine is
 
 
 class Wine:
@@ -68,7 +70,7 @@ class Wine:
         }
 
     def python(
-        self, *arguments: str, timeout: float = 120.0, cwd: Path | None = None
+        self, *arguments: str, timeout: float = _RUN, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run the Windows Python to its end; sources and test helpers are on its path.
 
@@ -80,10 +82,21 @@ class Wine:
         command = ["wine", str(self.folder / "python" / "python.exe"), *arguments]
         return self._run(command, timeout, cwd)
 
-    def pytest(self, *arguments: str, timeout: float, scratch: Path) -> subprocess.CompletedProcess[str]:
-        """Run tests of this checkout under the Windows Python."""
+    def pytest(self, *arguments: str, scratch: Path, timeout: float = _RUN) -> int:
+        """Run tests of this checkout under the Windows Python, which all pass; how many did.
+
+        Args:
+            arguments: Of the Windows Python: a program that runs pytest, and what that shall run.
+            scratch: An empty folder.
+            timeout: Seconds.
+        """
         options = ("-q", "-p", "no:cacheprovider", "--basetemp", windows(scratch / "base"))
-        return self.python("-W", "error", "-m", "pytest", *options, *arguments, timeout=timeout, cwd=TOP)
+        done = self.python("-W", "error", *arguments, *options, timeout=timeout, cwd=TOP)
+        assert not done.returncode, done.stdout[-5000:]
+        # A run that somebody else ended may leave the code of success behind.
+        passed = re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)
+        assert passed is not None, done.stdout[-5000:]
+        return int(passed[1])
 
     def keep(self) -> None:
         """Start the services of Wine, and let them outlive each program by minutes.
@@ -108,7 +121,7 @@ class Wine:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                timeout=30,
+                timeout=_SETUP,
                 check=False,
             )
 

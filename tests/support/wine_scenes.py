@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from vsssnap import Snapshot, _retries
+from vsssnap import Snapshot, _deadline, _retries
 from vsssnap._win32 import failures
 from vsssnap.errors import VssSnapError
 from vsssnap.providers import SnapshotVolume
 from vsssnap.providers.vss.provider import VssProvider
+from waiting import Late, until
 
 Scene = Callable[[], object]
 CALL, OPERATION, WAITING = 0, 1, 2
@@ -36,6 +37,11 @@ lab.LabJournal.restype = lab.LabAsked.restype = ctypes.c_char_p
 
 def fail(call: str, code: int, where: int = CALL, times: int = 1, skip: int = 0) -> None:
     lab.LabFail(call.encode(), where, code, times, skip)
+
+
+def late(after: int = 1) -> None:
+    """Have all limits of this scene be over once something has hung, or been busy, so often."""
+    vars(_deadline)["time"] = Late(lambda: lab.LabStuck() >= after)
 
 
 def take(*volumes: str, **arguments: Any) -> Snapshot:  # noqa: ANN401 - of Snapshot
@@ -57,6 +63,8 @@ def run(scene: Scene) -> dict[str, Any]:
     except (VssSnapError, ZeroDivisionError) as exc:
         found |= {"error": type(exc).__name__, "code": getattr(exc, "code", None)}
         found["notes"] = list(getattr(exc, "__notes__", ()))
+    finally:
+        vars(_deadline)["time"] = time
     found["seconds"] = time.monotonic() - started
     found["calls"] = lab.LabJournal().decode().splitlines()
     found["left"] = {
@@ -91,6 +99,7 @@ def play(scenes: dict[str, Scene]) -> dict[str, object]:
     found: dict[str, Any] = {}
     for _ in range(ROUNDS):
         found = {name: run(scene) for name, scene in scenes.items()}
+        until(lambda: threading.active_count() == 1)  # one that has done its work may not have ended yet
         gc.collect()  # Python's locks are handles, and an exception that was caught refers to its own frames
         handles.append(lab.LabLeft(HANDLES))
         threads.append(threading.active_count())

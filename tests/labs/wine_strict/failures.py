@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,7 @@ from uuid import UUID
 from vsssnap import Consistency, Snapshot, list_snapshots, purge, vss
 from vsssnap.errors import VssSnapError
 from vsssnap.vss import ComponentSelection, ComponentSelector, RestoreStatus, VssOptions, WriterRestore
-from wine_scenes import CALL, EVER, OPERATION, WAITING, Scene, fail, lab, play, take
+from wine_scenes import CALL, EVER, OPERATION, WAITING, Scene, fail, lab, late, play, take
 
 ALL = VssOptions(components=ComponentSelection())
 APPLICATION = Consistency.APPLICATION
@@ -42,7 +43,8 @@ def failing(call: str, code: int, where: int = CALL, *, times: int = 1, **argume
 def hanging(step: str, *, deaf: int = 0, **arguments: Any) -> Scene:  # noqa: ANN401 - of Snapshot
     def scene() -> None:
         lab.LabHang(step.encode(), deaf)
-        take(**{"timeout": 1.2, **arguments})
+        late()
+        take(**arguments)
 
     return scene
 
@@ -50,8 +52,14 @@ def hanging(step: str, *, deaf: int = 0, **arguments: Any) -> Scene:  # noqa: AN
 def cancelled(step: str) -> Scene:
     def scene() -> None:
         lab.LabHang(step.encode(), 0)
-        snapshot = Snapshot("C:", timeout=100)
-        threading.Timer(0.4, snapshot.cancel).start()
+        snapshot = Snapshot("C:")
+
+        def cancel() -> None:
+            while not lab.LabStuck():
+                time.sleep(0.02)
+            snapshot.cancel()
+
+        threading.Thread(target=cancel, daemon=True).start()
         snapshot.create()
 
     return scene
@@ -64,7 +72,8 @@ def abort_fails() -> None:
 
 def busy_for_ever() -> None:
     lab.LabBusy(1)
-    take(timeout=1.5)
+    late(after=3)
+    take()
 
 
 def writer(event: int, code: int, *, times: int = EVER, index: int = 0, **arguments: Any) -> Scene:  # noqa: ANN401
@@ -178,7 +187,8 @@ def restore(*faults: tuple[Any, ...], event: int = -1, **arguments: Any) -> Scen
 
 def restore_hangs() -> None:
     lab.LabHang(b"PreRestore", 0)
-    restore(timeout=0.8)()
+    late()
+    restore()()
 
 
 SCENES: dict[str, Scene] = {"all is well": take, "components": lambda: take(options=ALL)}

@@ -14,7 +14,7 @@ from typing import Any
 from vsssnap import Snapshot, vss
 from vsssnap._win32 import com, dll
 from vsssnap.errors import VssSnapError
-from wine_scenes import EVER, OPERATION, Scene, fail, lab, play, take
+from wine_scenes import EVER, OPERATION, Scene, fail, lab, late, play, take
 
 DENIED, STORAGE_FULL = 0x80070005, 0x8004231F
 FULL_FAULT = 8  # VSS_PROTECTION_FAULT_DIFF_AREA_FULL
@@ -124,10 +124,11 @@ def reverted(*, in_use: bool = False, blocks: bool = False, dismount: bool = Fal
 
 def revert_hangs() -> str:
     lab.LabHang(b"QueryRevertStatus", 0)
+    late()
     take("Z:", persistent=True)
     (copy,) = vss.list_shadow_copies()
     try:
-        vss.revert_to_shadow_copy(copy.id, timeout=0.3)
+        vss.revert_to_shadow_copy(copy.id)
     except VssSnapError as exc:
         return f"{type(exc).__name__} {exc.__notes__[0]}"
     finally:

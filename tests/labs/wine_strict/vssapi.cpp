@@ -18,6 +18,7 @@ static std::string hanging;
 static DWORD deaf;  // milliseconds that a hanging operation goes on after Cancel
 static bool busy;   // another program creates a set
 static bool jammed; // an operation was released while it was pending
+static volatile LONG stuck;  // how often an operation hung, or a set was refused because of another program's
 static void *creating;
 std::string journal;
 static std::string asked;  // where a fault could have been, a line each
@@ -81,6 +82,7 @@ struct Async : Object<IVssAsync> {
     Async(const char *call, std::function<void()> effect) : call(call), effect(effect) {
         planned = fault(call, 1);
         hangs = hanging == call;
+        if (hangs) InterlockedIncrement(&stuck);
     }
     ~Async() {
         if (outcome != VSS_S_ASYNC_PENDING || call == "QueryRevertStatus") return;  // that goes on all the same
@@ -230,7 +232,10 @@ struct Components : Requester {
         CALLED(StartSnapshotSet)
         INITIALIZED
         if (restore || started || prepared) return VSS_E_BAD_STATE;
-        if (busy || jammed || creating) return VSS_E_SNAPSHOT_SET_IN_PROGRESS;
+        if (busy || jammed || creating) {
+            InterlockedIncrement(&stuck);
+            return VSS_E_SNAPSHOT_SET_IN_PROGRESS;
+        }
         creating = this;
         started = true;
         *out = set = fresh();
@@ -450,6 +455,7 @@ extern "C" void WINAPI LabReset() {
     journal.clear();
     asked.clear();
     busy = jammed = false;
+    stuck = 0;
     forget_storage();
     forget_reverting();
     violations = 0;
@@ -467,6 +473,8 @@ extern "C" void WINAPI LabHang(const char *call, DWORD milliseconds) {
 }
 
 extern "C" void WINAPI LabBusy(int on) { busy = on; }
+
+extern "C" int WINAPI LabStuck() { return stuck; }  // from any thread
 
 extern "C" void WINAPI LabWriter(int index, int event, HRESULT code, int times) {
     writers[index].fails_at = event;
