@@ -21,6 +21,7 @@ from vsssnap import _behind, _files
 from vsssnap._behind import WriteBehind, WriteFailed
 from vsssnap.errors import TargetError
 from vsssnap.formats.storage import FileStorage
+from waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there anything is held back")
 
@@ -42,10 +43,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(_behind, "_DIRECT", 4096)
     yield
     gc.collect()
-    until = time.monotonic() + 10
-    while _threads() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert _threads() == []
+    assert until(lambda: not _threads())
 
 
 def _threads() -> list[str]:
@@ -263,9 +261,7 @@ def test_a_storage_that_is_closed_or_forgotten_leaves_no_thread_and_no_descripto
         gc.collect()
         if forgotten:
             os.close(fd)
-    until = time.monotonic() + 10
-    while _threads() and time.monotonic() < until:
-        time.sleep(0.01)
+    assert until(lambda: not _threads())
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -64,6 +64,7 @@ def test_looking_at_a_new_file_does_not_take_its_claim(
         return real(fd)
 
     monkeypatch.setattr(_claims, "_lock", slow)
+    monkeypatch.setattr(_claims, "_TRIES", 6000)
     fd = _claims.create(str(path), b"mine")
     monkeypatch.setattr(_claims, "_lock", real)
     assert _claims.read(str(path), 10) == (b"mine", True)

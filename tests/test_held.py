@@ -27,6 +27,9 @@ from vsssnap.errors import (
 from vsssnap.providers.base import SnapshotVolume, Taken
 from vsssnap.testing import MemoryProvider, MemoryReader
 from vsssnap.volumes.policy import UnusedPolicy
+from waiting import until
+
+WAIT = 60.0  # seconds until a test gives a stuck thread up
 
 
 class Provider(MemoryProvider):
@@ -181,23 +184,23 @@ def test_running_read_is_waited_for_and_what_it_reads_is_right(provider: Provide
     class Slow(MemoryReader):
         def _read(self, length: int, offset: int) -> bytes:
             inside.set()
-            assert go.wait(30)
+            assert go.wait(WAIT)
             return super()._read(length, offset)
 
     held, seen = Held(provider), list[bytes]()
     reader = reader_of(held, Slow(b"before" * 100))
     reading = threading.Thread(target=lambda: seen.append(reader.pread(6, 0)))
     reading.start()
-    assert inside.wait(30)
+    assert inside.wait(WAIT)
     releasing = threading.Thread(target=held.release)
     releasing.start()
-    releasing.join(0.05)
+    assert until(lambda: reader._gate.closed)
     assert provider.released == 0
     with pytest.raises(ClosedError):
         reader.pread(1, 0)
     go.set()
-    reading.join(30)
-    releasing.join(30)
+    reading.join(WAIT)
+    releasing.join(WAIT)
     assert (seen, provider.released) == ([b"before"], 1)
 
 
@@ -280,7 +283,7 @@ def test_a_reader_that_is_being_opened_is_closed_before_the_release(provider: Pr
 
     def slow(volume: SnapshotVolume) -> BlockReader:
         opening.set()
-        assert go_on.wait(30)
+        assert go_on.wait(WAIT)
         assert provider.released == 0
         return inner
 
@@ -301,14 +304,15 @@ def test_a_reader_that_is_being_opened_is_closed_before_the_release(provider: Pr
 
     opener = threading.Thread(target=open_one)
     opener.start()
-    assert opening.wait(30)
+    assert opening.wait(WAIT)
     closer = threading.Thread(target=held.release)
     closer.start()
-    closer.join(0.3)
+    assert until(lambda: held.opening.closed)
+    closer.join(0.2)
     assert closer.is_alive(), "it must wait for the reader"
     with pytest.raises(ClosedError, match="the snapshot is closed"):
         open_one()
     go_on.set()
-    opener.join(30)
-    closer.join(30)
+    opener.join(WAIT)
+    closer.join(WAIT)
     assert (provider.released, given[0].closed, inner.closed) == (1, True, True)

@@ -20,7 +20,7 @@ from vsssnap.blocks.reader import BlockReader
 from vsssnap.errors import CancelledError, ClosedError, SnapshotTimeoutError
 from vsssnap.testing import MemoryReader, MemoryVolume
 
-WAIT = 30.0  # seconds until a test gives a stuck thread up
+WAIT = 60.0  # seconds until a test gives a stuck thread up
 
 
 @pytest.fixture

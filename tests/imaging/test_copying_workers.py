@@ -28,6 +28,7 @@ from vsssnap.imaging.reports import CopyOptions, CopyReport, OnReadError, Progre
 from vsssnap.imaging.restoring import restore_image
 from vsssnap.imaging.saving import save_image
 from vsssnap.imaging.verifying import verify_image
+from waiting import until
 
 MIB = 1 << 20
 SIZE = 24 * MIB + 512
@@ -73,13 +74,7 @@ def unchanged_threads() -> Callable[[], bool]:
     """Whether as many threads run as now; those that end get a moment for it."""
     before = threading.active_count()
 
-    def same() -> bool:
-        until = time.monotonic() + 30
-        while threading.active_count() > before and time.monotonic() < until:
-            time.sleep(0.01)
-        return threading.active_count() <= before
-
-    return same
+    return lambda: until(lambda: threading.active_count() <= before)
 
 
 @pytest.mark.parametrize("format", ["vsnap", "raw", "qcow2", "vhdx", "vhd", "vmdk"])

@@ -221,7 +221,7 @@ def test_a_parent_that_dies_leaves_nothing_frozen(volume: Path, beat: Heartbeat,
         assert process.stdout.readline() == b"ready\n"
         beat.wait_frozen()
         process.send_signal(number)
-        process.wait(30)
+        process.wait(60)
 
 
 def test_nothing_is_left_of_many_instants(volume: Path, folder: int, beat: Heartbeat) -> None:

@@ -16,7 +16,7 @@ from vsssnap._posix.leases import ReadLeases, why_no_lease
 from vsssnap.errors import ProviderUnavailableError, SnapshotBusyError
 
 # Less than the 45 s for which the kernel would keep a writer waiting, and far more than is needed.
-PATIENCE = 30
+PATIENCE = 60
 
 
 @pytest.fixture

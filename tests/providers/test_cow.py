@@ -24,7 +24,7 @@ from vsssnap.providers.base import SnapshotRequest
 from vsssnap.providers.cow import CowProvider
 from vsssnap.snapshot import Snapshot
 
-WAIT = 30.0  # seconds until a test gives a stuck thread up
+WAIT = 60.0  # seconds until a test gives a stuck thread up
 
 
 def volume_of(data: bytes, folder: Path, **options: object) -> CowVolume:

@@ -13,7 +13,7 @@ from vsssnap.blocks.cow import CowVolume
 from vsssnap.blocks.extent import Extent, ExtentKind
 
 BLOCK = 4096  # block size of the volumes under test
-WAIT = 30.0  # seconds until a test gives a stuck thread up
+WAIT = 60.0  # seconds until a test gives a stuck thread up
 PIECE = 512  # bytes that move at once, so that a torn read has somewhere to tear
 
 

@@ -14,7 +14,7 @@ from vsssnap.testing import Faults
 from vsssnap.testing.faults import FaultySource
 from vsssnap.testing.memory import MemoryReader
 
-WAIT = 30.0  # seconds until a test gives a stuck thread up
+WAIT = 60.0  # seconds until a test gives a stuck thread up
 
 
 def raised(faults: Faults, calls: int, offset: int = 0, length: int = 1) -> list[int]:

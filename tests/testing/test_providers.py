@@ -376,12 +376,18 @@ class LosesTheLastWrite(MemoryProvider):
 class OneReaderAtATime(MemoryProvider):
     opened = 0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.another = threading.Event()
+
     def open(self, volume: SnapshotVolume, /) -> BlockReader:
         reader = super().open(volume)
         if self.opened:
+            self.another.set()
             raise SnapshotError("only one reader at a time")
         self.opened += 1
-        time.sleep(0.01)
+        if threading.current_thread() is not threading.main_thread():
+            self.another.wait(60)  # several threads open at once, and this is the first
         release = reader._release
 
         def closing() -> None:

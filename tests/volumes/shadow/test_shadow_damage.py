@@ -85,9 +85,9 @@ def rounds(seed: int, count: int) -> None:
             good = blocks[place]
             for _ in range(count):
                 blocks[place] = damaged(good, dice)
-                started = time.monotonic()
+                started = time.process_time()
                 probe(disk, number + 1)
-                assert time.monotonic() - started < 30
+                assert time.process_time() - started < 30
             blocks[place] = good
     probe(disk, 1)
     good = disk.volume[0]
