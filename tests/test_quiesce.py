@@ -50,11 +50,15 @@ def test_managers_are_left_newest_first() -> None:
     assert log == ["enter a", "enter b", "instant", "leave b", "leave a"]
 
 
-def test_a_manager_that_cannot_quiet_leaves_the_earlier_ones_and_passes_its_error() -> None:
+def test_a_manager_that_cannot_quiet_is_a_quiesce_error_and_the_earlier_ones_are_left() -> None:
     log: list[str] = []
     managers = [Recorder("a", log), Recorder("b", log, fails="enter"), Recorder("c", log)]
-    with pytest.raises(LookupError, match="b"), Quieted(managers, Deadline(10)):
+    with (
+        pytest.raises(QuiesceError, match="Recorder failed to quiet its application: b") as caught,
+        Quieted(managers, Deadline(10)),
+    ):
         log.append("instant")
+    assert isinstance(caught.value.__cause__, LookupError)
     assert log == ["enter a", "enter b", "leave a"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vsssnap.errors import QuiesceError
+from vsssnap.errors import QuiesceError, VssSnapError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +24,9 @@ def all_claim(managers: Sequence[QuiesceManager], level: Consistency) -> bool:
 class Quieted:
     """Enters managers in order and leaves them newest first, whatever happens between.
 
-    The managers' own exceptions pass unchanged on the way in.  On the way out a failing manager
-    never keeps the others from leaving; the first failure is raised as a QuiesceError unless
-    something else is already under way, which then gets a note.
+    A manager's own exception is raised as a QuiesceError, with itself as the cause.  On the way out a
+    failing manager never keeps the others from leaving; the first failure is raised unless something
+    else is already under way, which then gets a note.
     """
 
     def __init__(self, managers: Sequence[QuiesceManager], deadline: Deadline) -> None:
@@ -38,15 +38,26 @@ class Quieted:
         try:
             for manager in self._managers:
                 self._deadline.check("quiesce applications")
-                enter = getattr(manager, "enter", None)
-                if enter is not None:
-                    enter(self._deadline)
-                else:
-                    manager.__enter__()
+                self._enter(manager)
                 self._entered.append(manager)
         except BaseException as exc:
             self._leave(exc)
             raise
+
+    def _enter(self, manager: QuiesceManager) -> None:
+        enter = getattr(manager, "enter", None)
+        try:
+            if enter is not None:
+                enter(self._deadline)
+            else:
+                manager.__enter__()
+        except VssSnapError:
+            raise
+        except Exception as exc:
+            raise QuiesceError(
+                f"quiesce manager {type(manager).__name__} failed to quiet its application: {exc}",
+                hint="look at the cause; no snapshot was taken",
+            ) from exc
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
@@ -67,7 +78,7 @@ class Quieted:
                     first.add_note(what)
                 elif failed is not None:
                     failed.add_note(what)
-                elif isinstance(exc, Exception) and not isinstance(exc, QuiesceError):
+                elif isinstance(exc, Exception) and not isinstance(exc, VssSnapError):
                     failed = QuiesceError(what, hint="check that the application runs")
                     failed.__cause__ = exc
                 else:
