@@ -204,7 +204,7 @@ class Snapshot:
                 f"{self._require.name} is required and only {level.name} was reached",
                 wanted=self._require.name,
                 offered=level.name,
-                hint="look at the writers' reports, or lower require=",
+                hint="look at the writers' reports, if any took part, or lower require=",
             )
         if len(taken.volumes) != len(self._names):
             raise SnapshotError(f"the provider gave {len(taken.volumes)} volumes for {len(self._names)}")

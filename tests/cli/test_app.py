@@ -192,6 +192,30 @@ def test_the_demo_on_a_real_file_system() -> None:
     assert "snapshot: clean" in shown
 
 
+@pytest.mark.lab
+def test_what_a_killed_demo_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    demo = [sys.executable, "-m", "vsssnap", "demo"]
+
+    def left() -> list[str]:
+        devices = subprocess.run(["losetup", "--list", "--raw"], capture_output=True, text=True, check=True)
+        lines = [*Path("/proc/mounts").read_text().splitlines(), *devices.stdout.splitlines()]
+        return [line for line in lines if str(tmp_path) in line]
+
+    with subprocess.Popen(demo, env=environment, stdout=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 120
+        while len(left()) < 4 and time.monotonic() < until:  # two devices, both mounted
+            time.sleep(0.05)
+        process.kill()
+    assert len(left()) == 4
+    (folder,) = tmp_path.iterdir()
+    shown = subprocess.run(demo, env=environment, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert f"removed {folder}, which a demo that was killed had left" in shown.stdout
+    assert not left()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("formats",), ("info", "disk.vsnap", "--json"), ("convert", "disk.vsnap", "-", "--format", "raw")],

@@ -1,8 +1,8 @@
 """The application of the demo: it writes all the time, in a process of its own.
 
-``python -m vsssnap.cli.demo.application FOLDER PULSE``: keeps ``records`` and ``bank.db`` in FOLDER
-busy until it is told to stop (SIGTERM) or its parent is gone.  PULSE is a file elsewhere that
-holds the number of its commits, so that the parent can watch without touching FOLDER.
+``python -m vsssnap.cli.demo.application FOLDER PULSE PARENT``: keeps ``records`` and ``bank.db`` in FOLDER
+busy until it is told to stop (SIGTERM) or its parent, the process PARENT, is gone.  PULSE is a file elsewhere
+that holds the number of its commits, so that the parent can watch without touching FOLDER.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ def create(folder: str) -> None:
     database.close()
 
 
-def work(folder: str, pulse: str) -> None:
-    """Commit until the parent is gone."""
-    parent = os.getppid()
+def work(folder: str, pulse: str, parent: int) -> None:
+    """Commit until the parent is gone, which may be so from the start."""
     chance = random.Random(21)  # noqa: S311 - the same demo every time
     database = sqlite3.connect(os.path.join(folder, "bank.db"))
     database.execute("PRAGMA journal_mode = TRUNCATE")
@@ -61,4 +60,4 @@ def work(folder: str, pulse: str) -> None:
 
 if __name__ == "__main__":
     create(sys.argv[1])
-    work(sys.argv[1], sys.argv[2])
+    work(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vsssnap.cli.output import Output
 
 
+_PREFIX = "vsssnap-demo-"  # of the folders it works in
+
+
 @command(
     "demo",
     examples="""
@@ -100,23 +103,35 @@ def _folders(out: Output, keep: str | None) -> Iterator[tuple[str, str]]:
     made = False
     if keep is not None:
         made = _claim(keep)
-    work = tempfile.mkdtemp(prefix="vsssnap-demo-")
-    images = os.path.abspath(keep) if keep is not None else os.path.join(work, "images")
-    try:
-        if keep is None:
-            os.mkdir(images, 0o700)
-        yield work, images
-    except BaseException:
-        if keep is not None:
-            for name in os.listdir(images):
-                os.unlink(os.path.join(images, name))
-            if made:
-                os.rmdir(images)
-        raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if os.path.exists(work):
-            out.warn(f"{work} could not be removed")
+    with _work(out) as work:
+        images = os.path.abspath(keep) if keep is not None else os.path.join(work, "images")
+        try:
+            if keep is None:
+                os.mkdir(images, 0o700)
+            yield work, images
+        except BaseException:
+            if keep is not None:
+                for name in os.listdir(images):
+                    os.unlink(os.path.join(images, name))
+                if made:
+                    os.rmdir(images)
+            raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            if os.path.exists(work):
+                out.warn(f"{work} could not be removed")
+
+
+def _work(out: Output) -> contextlib.AbstractContextManager[str]:
+    """A temporary folder; what an earlier demo left that was killed is removed."""
+    if sys.platform == "win32":
+        return contextlib.nullcontext(tempfile.mkdtemp(prefix=_PREFIX))
+    else:  # noqa: RET505 - so that mypy for win32 skips the rest
+        from vsssnap.cli.demo import leftovers
+
+        for gone in leftovers.remove(_PREFIX):
+            out.say(f"removed {gone}, which a demo that was killed had left")
+        return leftovers.folder(_PREFIX)
 
 
 def _claim(keep: str) -> bool:

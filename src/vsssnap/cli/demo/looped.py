@@ -77,7 +77,10 @@ class _LoopedScene(Scene):
         package = os.path.dirname(os.path.dirname(os.path.abspath(vsssnap.__file__)))
         paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "vsssnap.cli.demo.application", self.volume, self._pulse],
+            [
+                *(sys.executable, "-P", "-m", "vsssnap.cli.demo.application"),
+                *(self.volume, self._pulse, str(os.getpid())),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -98,10 +98,11 @@ def mounted(device: str, folder: str, file_system: str, *, readonly: bool = Fals
     try:
         yield folder
     finally:
-        _unmount(folder)
+        unmount(folder)
 
 
-def _unmount(folder: str) -> None:
+def unmount(folder: str) -> None:
+    """Unmount a file system; for 10 s again while somebody still has a file open."""
     until = time.monotonic() + 10
     while True:
         try:
