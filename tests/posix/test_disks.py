@@ -147,6 +147,16 @@ def test_volumes_that_span_disks_are_named_with_them(machine: Machine) -> None:
     )
 
 
+def test_a_device_may_have_a_name_in_any_coding(machine: Machine) -> None:
+    machine.partition(1, "dm-0")
+    machine.stacked("dm-0", "sda1", uuid="CRYPT-PLAIN-x", called="secret")
+    (machine.top / "dm-0" / "dm" / "name").write_bytes(b"gr\xf6\xdfe\n")
+    assert "the encrypted volume /dev/mapper/gr" in only().reason
+    (machine.top / "dm-0" / "dm" / "uuid").write_bytes(b"\xff-1\n")
+    assert "the device /dev/mapper/gr" in only().reason
+    assert disks.mapped_volumes() == {}
+
+
 def test_swap_is_neither_idle_nor_a_volume(machine: Machine) -> None:
     machine.partition(9)
     assert (only().idle, only().reason) == (False, "is used as swap")

@@ -118,16 +118,21 @@ def mapped_volumes() -> dict[str, MappedVolume]:
 def _mapped_id(folder: Path) -> str:
     """The ids of group and volume of a device that LVM made; "" of any other."""
     try:
-        maker, _, identifier = (folder / "dm" / "uuid").read_text().strip().partition("-")
+        maker, _, identifier = _said(folder / "dm" / "uuid").partition("-")
     except OSError:
         return ""
     return identifier if maker == "LVM" else ""
 
 
+def _said(file: Path) -> str:
+    """A line of sysfs; whoever made a device could name it in any coding."""
+    return os.fsdecode(file.read_bytes()).strip()
+
+
 def _mapped_name(folder: Path, rdev: int) -> str:
     """The path of a mapped device, by its name if there is such a node."""
     with contextlib.suppress(OSError, ValueError):
-        path = f"/dev/mapper/{(folder / 'dm' / 'name').read_text().strip()}"
+        path = f"/dev/mapper/{_said(folder / 'dm' / 'name')}"
         if os.stat(path).st_rdev == rdev:
             return path
     return f"/dev/{folder.name}"
@@ -162,8 +167,8 @@ def _holder(folder: Path) -> str:
         pass
     kind, name = "", f"/dev/{folder.name.replace('!', '/')}"
     try:
-        kind = (folder / "dm" / "uuid").read_text().partition("-")[0]
-        called = (folder / "dm" / "name").read_text().strip()
+        kind = _said(folder / "dm" / "uuid").partition("-")[0]
+        called = _said(folder / "dm" / "name")
         name = f"/dev/mapper/{called}" if called else name
     except OSError:
         kind = "md" if (folder / "md").is_dir() else ""
