@@ -75,9 +75,10 @@ def mounted(name: str, *options: str) -> Iterator[Path]:
 
 
 def make() -> None:
-    places = "".join(f"start={2048 + each * 163840},size=163840,type=lvm\n" for each in range(3))
-    subprocess.run(["sfdisk", "-q", "/dev/vda"], input=f"label: gpt\n{places}", text=True, check=True)
-    parts = [f"/dev/vda{number}" for number in (1, 2, 3)]
+    places = "start=2048,size=163840,type=8e\nstart=165888,type=extended\n"
+    places += "start=167936,size=163840,type=8e\nstart=333824,size=163840,type=8e\n"
+    subprocess.run(["sfdisk", "-q", "/dev/vda"], input=f"label: dos\n{places}", text=True, check=True)
+    parts = [f"/dev/vda{number}" for number in (1, 5, 6)]
     lvm("pvcreate", "-q", *parts)
     lvm("vgcreate", "-q", "-s", "1M", "kinds", *parts)
     lvm("lvcreate", *PLAIN, "-n", "root", "-L", "16M", "kinds", parts[0])
@@ -157,7 +158,7 @@ def interrupted(mover: subprocess.Popen[bytes]) -> bool:
 def move() -> None:
     """A move of extents that was interrupted: what is moved may be anywhere."""
     Path("/sys/module/dm_mirror/parameters/raid1_resync_throttle").write_text("1")  # per cent of the time
-    places = ["/dev/vda1", "/dev/vda3"]
+    places = ["/dev/vda1", "/dev/vda6"]
     for _ in range(10):
         command = ["lvm", "pvmove", "-i", "600", "-n", "root", *places, "--config", settings("/dev/vda")]
         if interrupted(subprocess.Popen(command, stdin=subprocess.DEVNULL)):
