@@ -79,7 +79,9 @@ class LogicalVolumes:
             opened = {each: stack.enter_context(open_path(path)) for each, path in self.devices.items()}
             found = grouped(opened)[number]
             if found.group is None:
-                raise SourceChangedError(f"partition {number} is no physical volume of LVM any more")
+                raise SourceChangedError(
+                    f"partition {number} is no physical volume of LVM any more", hint=_TRY_AGAIN
+                )
             group = found.group
             if self.changes.get(group.id) != group.seqno:
                 # A volume that was made or renamed since has no snapshot, and would be read as it is.

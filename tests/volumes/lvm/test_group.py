@@ -18,6 +18,7 @@ from vsssnap.errors import (
     UnknownFormatError,
     UnsupportedFeatureError,
     UsageError,
+    VssSnapError,
 )
 from vsssnap.testing import check_reader
 from vsssnap.volumes import VolumeGroup
@@ -185,18 +186,25 @@ def test_a_physical_volume_without_metadata_needs_another_one() -> None:
 
 def test_what_cannot_be_put_together_is_refused() -> None:
     image = physical_volume(TEXT)
-    with pytest.raises(UsageError, match="two of the volumes are"):
-        VolumeGroup(reader(image), reader(image))
     other = lvm.group(PLAIN, name="else").replace(lvm.VG_ID.encode(), lvm.VG_ID[::-1].encode())
-    with pytest.raises(UsageError, match=r"different groups, vg .* and else"):
-        VolumeGroup(reader(image), reader(physical_volume(other, 1)))
-    with pytest.raises(UsageError, match=f"{lvm.pv_id(3)} is none of the group vg"):
-        VolumeGroup(reader(image), reader(physical_volume(TEXT, 3)))
-    with pytest.raises(UsageError, match="no logical volume 'home'") as caught:
+    for given, error, said, remedy in (
+        ((image, image), UsageError, "two of the volumes are", "once"),
+        ((image, physical_volume(other, 1)), UsageError, "different groups, vg .* and else", "of each"),
+        (
+            (image, physical_volume(TEXT, 3)),
+            UsageError,
+            f"{lvm.pv_id(3)} is none of the group vg",
+            "leave it",
+        ),
+        ((bytes(1 << 20),), UnknownFormatError, "no label", "Partitions"),
+    ):
+        with pytest.raises(error, match=said) as caught:
+            VolumeGroup(*map(reader, given))
+        assert isinstance(caught.value, VssSnapError)
+        assert remedy in caught.value.hint
+    with pytest.raises(UsageError, match="no logical volume 'home'") as missing:
         VolumeGroup(reader(image))["home"]
-    assert "root, swap" in caught.value.hint
-    with pytest.raises(UnknownFormatError, match="no label"):
-        VolumeGroup(reader(bytes(1 << 20)))
+    assert "root, swap" in missing.value.hint
 
 
 def typed(kind: str, more: str = "") -> str:
@@ -275,8 +283,10 @@ def test_an_image_that_is_cut_short_gives_what_it_has() -> None:
 def test_a_description_that_contradicts_itself_is_refused(old: bytes, new: bytes, said: str) -> None:
     text = TEXT.replace(old, new, 1) if old else b"# nothing\n"
     assert text != TEXT
-    with pytest.raises((CorruptImageError, UnsupportedFeatureError), match=said):
+    with pytest.raises((CorruptImageError, UnsupportedFeatureError), match=said) as caught:
         VolumeGroup(reader(physical_volume(text)))
+    assert isinstance(caught.value, VssSnapError)
+    assert "vgc" in caught.value.hint
 
 
 def outcome(image: bytes | bytearray) -> str:

@@ -60,6 +60,7 @@ def pieces(
                 + ("belongs to two logical volumes" if offset < at else "is behind its end"),
                 structure="LVM metadata",
                 offset=offset,
+                hint="vgcfgrestore(8) writes an older description",
             )
         result += _free(volume, place, at, offset, known=known)
         result.append(window if window is not None else WindowReader(volume, offset, length))

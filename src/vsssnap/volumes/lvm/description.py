@@ -112,7 +112,11 @@ def described(text: Section) -> Described:
     where = f"the group {name}"
     kind = _text(section, "format", where, _FORMAT)
     if kind != _FORMAT:
-        raise UnsupportedFeatureError(f"{where} is of format {kind[:40]!r}", feature="LVM metadata")
+        raise UnsupportedFeatureError(
+            f"{where} is of format {kind[:40]!r}",
+            feature="LVM metadata",
+            hint="vgconvert(8) of an older LVM makes it one of format lvm2",
+        )
     places = _sections(section, "physical_volumes")
     ids = [_text(each, "id", f"the physical volume {pv}") for pv, each in places]
     if len(set(ids)) != len(ids):

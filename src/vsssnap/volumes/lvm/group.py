@@ -98,12 +98,17 @@ class VolumeGroup:
         newest = max(found, key=lambda one: one.seqno)
         if any(one.id != newest.id for one in found):
             names = " and ".join(dict.fromkeys(f"{one.name} ({one.id})" for one in found))
-            raise UsageError(f"the physical volumes are of different groups, {names}")
+            raise UsageError(
+                f"the physical volumes are of different groups, {names}", hint="make a VolumeGroup of each"
+            )
         if any(one.seqno != newest.seqno for one in found):
             notes.append(f"some of the group's descriptions are older than its change {newest.seqno}")
         strangers = readers.keys() - newest.physical_ids
         if strangers:
-            raise UsageError(f"the physical volume {min(strangers)} is none of the group {newest.name}")
+            raise UsageError(
+                f"the physical volume {min(strangers)} is none of the group {newest.name}",
+                hint="leave it out; where its label says otherwise, vgck --updatemetadata clears it",
+            )
         self.name, self.id, self.seqno = newest.name, newest.id, newest.seqno
         self.extent_size, self.shared = newest.extent_size, newest.shared
         self.system_id = newest.system_id

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _LONGEST_TEXT: Final = 16 * MIB  # LVM makes areas of 1 MiB; who has thousands of volumes takes some more
 _MOST_AREAS: Final = 30  # so many fit into the label's sector
+_OLD: Final = "vgconvert(8) of an older LVM makes it one of type LVM2"
 _IDENTIFIER: Final = re.compile(rb"[0-9A-Za-z!#]+")  # the last two only where a user made it up
 
 
@@ -87,13 +88,16 @@ def read_label(volume: BlockReader) -> Label:
             wrong = wrong or _damaged(f"says that it is in sector {header.sector_number}", number)
         elif header.type != LABEL_TYPE:
             raise UnsupportedFeatureError(
-                f"the physical volume is of type {header.type!r}", feature="LVM label"
+                f"the physical volume is of type {header.type!r}", feature="LVM label", hint=_OLD
             )
         else:
             return _header(sector, header, number)
     if wrong is not None:
         raise wrong
-    raise UnknownFormatError("it is no LVM physical volume: the first four sectors have no label")
+    raise UnknownFormatError(
+        "it is no LVM physical volume: the first four sectors have no label",
+        hint="of a disk with partitions give one, such as Partitions(disk)[2].open()",
+    )
 
 
 def _header(sector: bytes, label: LabelHeader, number: int) -> Label:

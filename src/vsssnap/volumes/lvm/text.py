@@ -71,6 +71,7 @@ class _Parser:
             f"the description of the volume group has {what} before character {self._at}",
             structure="LVM metadata",
             offset=self._at,
+            hint="vgcfgrestore(8) writes an older description",
         )
 
     def parsed(self) -> Section:
