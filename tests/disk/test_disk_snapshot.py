@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import lvm_images as lvm
 from foreign import sfdisk
 from loops import sparse_file
-from vsssnap import DiskSnapshot, Snapshot, Uncovered
+from vsssnap import DiskSnapshot, Snapshot, Uncovered, UnusedPolicy
 from vsssnap._placed import PlacedVolume
 from vsssnap.disk import logical, snapshot
 from vsssnap.errors import CancelledError, SnapshotError, SnapshotTimeoutError, UsageError
@@ -37,6 +38,26 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     monkeypatch.setattr(snapshot, "volumes_on", lambda _: placed)
     return path
+
+
+def test_a_disk_under_lvm_of_which_nothing_is_active_is_one_that_nobody_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "volumes_on", lambda _: [])
+    path = tmp_path / "disk"
+    text = lvm.group(lvm.volume("root", lvm.segment(1, 0, 3, [("pv0", 4)])))
+    path.write_bytes(lvm.physical_volume(text))
+    with DiskSnapshot(path) as s, s.open(unused=UnusedPolicy.READ) as whole, s.open() as reader:
+        assert dict(s.volumes) == {0: str(path)}
+        assert whole.pread(whole.size, 0) == path.read_bytes()
+        used = lvm.START + 4 * lvm.EXTENT
+        assert reader.pread(3 * lvm.EXTENT, used) == path.read_bytes()[used : used + 3 * lvm.EXTENT]
+        assert reader.pread(lvm.EXTENT, lvm.START) == bytes(lvm.EXTENT)  # no volume has it
+        assert any(note.startswith("the disk: ") for note in reader.metadata.notes)
+        reader.confirm()
+    path.write_bytes(lvm.physical_volume(text.replace(b"seqno = 7\n", b'seqno = 7\nsystem_id = "they"\n')))
+    with pytest.raises(UsageError, match="the disk is of the volume group vg, which the host they owns"):
+        DiskSnapshot(path).create()
 
 
 def bare(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from foreign import sfdisk
 from loops import loop_device, partition, run, sparse_file
 from machine import play
 from requirements import require_lab
-from vsssnap import DiskSnapshot, Uncovered, open_device
+from vsssnap import DiskSnapshot, Uncovered, open_device, open_image, restore_image, save_image
 from vsssnap.blocks.reader import BlockReader
 from vsssnap.errors import UnsupportedFeatureError, UsageError
 from vsssnap.volumes import VolumeGroup
@@ -171,6 +171,28 @@ def test_a_group_of_another_host_is_refused_though_nobody_uses_it_here(
             DiskSnapshot(device).create()
         with DiskSnapshot(device, uncovered=Uncovered.READ) as s, s.open() as reader:
             assert digest(reader) == hashlib.sha256(disk.read_bytes()).hexdigest()
+
+
+def test_a_disk_under_lvm_of_which_nothing_is_active_is_imaged(
+    pair: tuple[Path, Path, str, str], tmp_path: Path
+) -> None:
+    first, _, device, _ = pair
+    lvm = lvm_on(device)
+    lvm("pvcreate", "-q", "-y", "-ff", device)
+    lvm("vgcreate", "-q", "-s", "1M", "vg", device)
+    made(lvm, "root", "-L", "4M", "vg")
+    with DiskSnapshot(device) as s, s.open() as reader:
+        assert dict(s.volumes) == {0: device}
+        save_image(reader, tmp_path / "image.vsnap")
+    before = contents(first)
+    copy = tmp_path / "copy"
+    with open_image(tmp_path / "image.vsnap") as saved:
+        restore_image(saved, copy)
+    assert contents(copy) == before
+    with loop_device(copy) as other:
+        run("lvm", "vgck", "vg", "--config", settings(other))
+        said = run("lvm", "lvs", "--noheadings", "-o", "name", "--config", settings(other))
+    assert said.split() == ["root"]
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from vsssnap.errors import (
 )
 from vsssnap.snapshot import Snapshot
 from vsssnap.volumes.lvm.finding import WHOLE
+from vsssnap.volumes.lvm.label import has_label
 from vsssnap.volumes.partitions import Partitions
 from vsssnap.volumes.policy import DEFAULT_EXCLUSIONS, Exclusion, UnusedPolicy
 
@@ -158,10 +159,11 @@ class DiskSnapshot:
         placed = volumes_on(self._path)
         whole = any(one.logical and not one.offset for one in placed)
         with open_path(self._path) as base:
-            table = [] if whole else [each for each in Partitions(base) if not each.extended]
+            still = not placed and has_label(base)  # under LVM, and none of its volumes is active
+            table = [] if whole or still else [each for each in Partitions(base) if not each.extended]
         reasons: dict[int | str, str] = {}
         mounted: dict[int | str, str] = {}
-        idle: dict[int | str, str] = {}
+        idle: dict[int | str, str] = {WHOLE: self._path} if still else {}
         under_lvm: dict[int, str] = {}
         self._watched, self._unowned = {}, set()
         for partition in table:
@@ -196,8 +198,8 @@ class DiskSnapshot:
                 hint="say uncovered=Uncovered.READ to read it as it is",
             )
         self.uncovered = MappingProxyType(reasons)
-        still = {key: next(iter(each.volumes)) for key, each in self._watched.items()}
-        self.volumes = MappingProxyType(dict(sorted({**mounted, **still}.items(), key=_order)))
+        watched_ones = {key: next(iter(each.volumes)) for key, each in self._watched.items()}
+        self.volumes = MappingProxyType(dict(sorted({**mounted, **watched_ones}.items(), key=_order)))
         self._mounted = mounted
         deadline.check(f"take a snapshot of {self._path}")
         if mounted:
