@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from vsnap_images import FORMAT, findings, image_of, noise, opened, resolver, write
+from vsnap_images import FORMAT, findings, frame_bounds, image_of, noise, opened, resolver, write
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import ClosedError, CorruptImageError, DeviceReadError, ParentMismatchError, UsageError
 from vsssnap.formats import MemoryStorage
@@ -343,6 +343,23 @@ def test_child_of_another_geometry_is_refused(change: VsnapOptions, words: str) 
 def test_child_of_another_size_is_refused() -> None:
     with opened(pair()[0]) as parent, pytest.raises(UsageError, match="size is 7, the parent has 2097152"):
         FORMAT.create(MemoryStorage(), 7, parent=parent)
+
+
+@pytest.mark.parametrize("depth", [Depth.STORED, Depth.CONTENT])
+def test_damage_that_a_child_hides_is_found_though_both_have_one_id(depth: Depth) -> None:
+    chosen = VsnapOptions(level=0, image_id=UUID(int=7))
+    data = bytearray(noise(1, 4 * CHUNK))
+    base = bytearray(image_of(data, options=chosen))
+    data[:CHUNK] = noise(2, CHUNK)
+    with opened(bytes(base)) as parent:
+        parent.path = "0.vsnap"
+        child = image_of(data, options=chosen, parent=parent)
+    start, end = next(place for place in frame_bounds(bytes(base)) if base[place[0] + 16] == 2)
+    base[(start + end) // 2] ^= 1
+    with opened(child, parents=[bytes(base)]) as reader:
+        (found,) = findings(reader, depth)
+        assert (found.offset, found.structure) == (start, "data frame")
+        assert reader.pread(4 * CHUNK, 0) == data
 
 
 def test_marks_in_a_child_leave_the_rest_as_in_the_parent() -> None:

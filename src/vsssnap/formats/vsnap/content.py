@@ -34,12 +34,13 @@ class Contents:
         self._zeros = memoryview(bytes(min(self._grid.chunk_size, _ZEROS)))
         # A file has one data frame of a chunk at most, so a bit tells; 9 MiB for 64 TiB of chunks of 1 MiB.
         # Threads that set bits of one byte at once may lose one, and that frame is read again.
-        self._whole: dict[tuple[bytes, int], bytearray] = {}
+        # By the file itself: somebody may have given two the same image id.
+        self._whole: dict[tuple[int, int], bytearray] = {}
 
     def read_whole(self, file: OpenFile, chunk: int) -> bool:
         """Whether every stored byte of a file's frame of a chunk was compared, and agreed."""
         page, bit = divmod(chunk, _PAGE)
-        bits = self._whole.get((file.image_id, page))
+        bits = self._whole.get((id(file), page))
         return bits is not None and bool(bits[bit >> 3] & 1 << (bit & 7))
 
     def digest(self, chunk: int, entry: Entry, buffer: bytearray) -> bytes:
@@ -75,7 +76,7 @@ class Contents:
             return None
         found = self._put_together(chunk, frame, stored, file.storage.name)
         page, bit = divmod(chunk, _PAGE)
-        key = (file.image_id, page)
+        key = (id(file), page)
         bits = self._whole.get(key)
         if bits is None:
             bits = self._whole.setdefault(key, bytearray(_PAGE // 8))
