@@ -154,6 +154,14 @@ def test_a_folder_with_many_names_is_listed_whole(
     fake_vss.check()
 
 
+def test_what_a_call_raises_is_raised_where_it_was_made(fake_vss: FakeVss) -> None:
+    def call() -> int:
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        blocking.answered(fake_vss, "call", call)
+
+
 def test_where_no_thread_can_be_started_that_is_said(
     fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch
 ) -> None:

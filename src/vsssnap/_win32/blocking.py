@@ -37,11 +37,16 @@ class _Call(threading.Thread, Generic[Result]):
         self._lock = threading.Lock()
         self._left = False
         self.results: list[tuple[Result, int]] = []
+        self.failed: BaseException | None = None
 
     def run(self) -> None:
-        self._system.kernel32.SetThreadErrorMode(SEM_FAILCRITICALERRORS, ffi.NULL)
-        result = self._call()
-        code = self._system.last_error()
+        try:
+            self._system.kernel32.SetThreadErrorMode(SEM_FAILCRITICALERRORS, ffi.NULL)
+            result = self._call()
+            code = self._system.last_error()
+        except BaseException as exc:  # no memory, say; it is raised again where the call came from
+            self.failed = exc
+            return
         with self._lock:
             if not self._left:
                 self.results.append((result, code))
@@ -99,4 +104,6 @@ def answered(
     if thread.is_alive():
         thread.give_up()
         raise WindowsCallError(name, Win32Error.ERROR_TIMEOUT)
+    if thread.failed is not None:
+        raise thread.failed
     return thread.results[0]
