@@ -51,7 +51,7 @@ QUIET = {
     "components": DOCUMENT | COMPONENTS | FREED,
     "looked after": set(),
     "restore": DOCUMENT - {"GetFileCounts"} | STATUS | FREED,
-    "managed": set(),
+    "managed": {"QueryDiffAreasForVolume"},  # of one volume among all
 }
 """Calls whose refusal is, in some place, no error of the whole; by scene."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable
@@ -94,8 +95,7 @@ def ended() -> None:
 @pytest.mark.parametrize(
     ("call", "ask"),
     [
-        ("GetVolumeNameForVolumeMountPointW", lambda vss: volumes.volume_guid_path(vss, "E:")),
-        ("GetVolumePathNamesForVolumeNameW", lambda vss: volumes.mount_points(vss, vss.volumes[0].guid_path)),
+        ("GetVolumeNameForVolumeMountPointW", lambda vss: volumes.volume_guid_path(vss, "E:\\folder")),
         ("GetVolumePathNameW", lambda vss: volumes.volume_of_path(vss, "E:\\folder")),
         ("FindFirstVolumeW", targets.volumes),
     ],
@@ -115,26 +115,30 @@ def test_a_file_system_that_does_not_answer_is_not_known(
     fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silent(fake_vss, monkeypatch, "GetVolumeInformationW", deaf=0.3)
-    assert volumes.filesystem(fake_vss, "E:\\") == ""
-    assert volumes.serial_number(fake_vss, "E:\\") is None
+    assert volumes.information(fake_vss, "E:\\") == ("", None)
     ended()
     fake_vss.check()
 
 
 @pytest.mark.usefixtures("deaf")
-@pytest.mark.parametrize("call", ["FindFirstFileW", "FindNextFileW"])
-@pytest.mark.parametrize("name", ["\\a", "\\folder\\a"])
-def test_a_folder_that_does_not_answer_is_not_waited_for(
-    fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch, volume: FakeVolume, call: str, name: str
+@pytest.mark.parametrize("call", ["FindFirstFileW", "FindNextFileW", "GetDiskFreeSpaceW"])
+def test_a_shadow_copy_that_does_not_answer_is_not_waited_for(
+    fake_vss: FakeVss, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    volume.files = {name: FakeFile()}
-    folder = name.rpartition("\\")[0]
-    with Snapshot("E:"):
+    fat = fake_vss.add_volume("F:\\", filesystem="FAT32", first_cluster=7 * 512)
+    fat.files = {"\\a": FakeFile()}
+
+    def ask(shadow: str) -> list[str]:
+        with contextlib.closing(RawDevice(fake_vss, shadow)) as device:
+            device.clusters()
+        return [each.name for each in listing.entries(fake_vss, shadow)]
+
+    with Snapshot("F:"):
         (shadow,) = fake_vss.shadows.values()
-        assert [each.name for each in listing.entries(fake_vss, shadow.device + folder)] == ["a"]
+        assert ask(shadow.device) == ["a"]
         silent(fake_vss, monkeypatch, call, deaf=0.3)
         with pytest.raises(WindowsCallError, match=f"{call}.*ERROR_TIMEOUT"):
-            list(listing.entries(fake_vss, shadow.device + folder))
+            ask(shadow.device)
         ended()
     fake_vss.check()
 
@@ -143,7 +147,7 @@ def test_a_folder_with_many_names_is_listed_whole(
     fake_vss: FakeVss, volume: FakeVolume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "_SOME", 3)
-    for count in range(7):
+    for count in (1, 2, 3, 6):  # with those of the folder itself and above
         volume.files = {f"\\f\\{number}": FakeFile() for number in range(count)}
         with Snapshot("E:"):
             (shadow,) = fake_vss.shadows.values()

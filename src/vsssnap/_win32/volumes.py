@@ -7,6 +7,7 @@ Source: "Naming a Volume", GetVolumePathNameW, GetVolumeNameForVolumeMountPointW
 GetVolumePathNamesForVolumeNameW; Windows SDK documentation.
 
 Where a call may have to ask a disk, it is made as `blocking` does: a disk that is dead holds nobody.
+What drives and GUID paths stand for is known to the mount manager, which asks none.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vsssnap._win32.dll import System
-    from vsssnap._win32.protocols import CData
 
 _LONG = 32768  # UTF-16 units: the longest path
 _FILE_SYSTEM = 261  # UTF-16 units: the longest name of one
@@ -82,7 +82,11 @@ def volume_guid_path(system: System, name: str) -> str:
 def _mounted_there(system: System, root: str) -> str:
     kernel32, name, out = system.kernel32, wide(root), ffi.new("WCHAR[]", 64)
     call = "GetVolumeNameForVolumeMountPointW"
-    _asked(system, call, lambda: kernel32.GetVolumeNameForVolumeMountPointW(name, out, 64))
+    if is_guid_path(root) or _DRIVE.fullmatch(root):
+        if not kernel32.GetVolumeNameForVolumeMountPointW(name, out, 64):
+            raise last(system, call)
+    else:
+        _asked(system, call, lambda: kernel32.GetVolumeNameForVolumeMountPointW(name, out, 64))
     return str(ffi.string(out))
 
 
@@ -103,10 +107,9 @@ def mount_points(system: System, guid_path: str) -> list[str]:
     Raises:
         WindowsCallError: there is no such volume.
     """
-    kernel32, volume = system.kernel32, wide(guid_path)
     out, needed = ffi.new("WCHAR[]", _LONG), ffi.new("DWORD *")
-    call = "GetVolumePathNamesForVolumeNameW"
-    _asked(system, call, lambda: kernel32.GetVolumePathNamesForVolumeNameW(volume, out, _LONG, needed))
+    if not system.kernel32.GetVolumePathNamesForVolumeNameW(wide(guid_path), out, _LONG, needed):
+        raise last(system, "GetVolumePathNamesForVolumeNameW")
     return [name for name in str(ffi.unpack(out, min(needed[0], _LONG))).split("\0") if name]
 
 
@@ -148,31 +151,28 @@ def drive_type(system: System, root: str) -> DriveType:
         return DriveType.DRIVE_UNKNOWN
 
 
-def serial_number(system: System, root: str) -> int | None:
-    """The serial number that the file system of a volume was given when it was made; None if it tells none.
+def information(system: System, root: str) -> tuple[str, int | None]:
+    """What there is on a volume or shadow copy, by its root.
 
-    Source: GetVolumeInformationW, lpVolumeSerialNumber.
+    Source: GetVolumeInformationW, lpFileSystemNameBuffer and lpVolumeSerialNumber.
+
+    Returns:
+        The file system, such as ``"NTFS"``, and the serial number that it was given when it was made;
+        "" and None if it does not tell.
     """
-    out = ffi.new("DWORD *")
-    return int(out[0]) if _information(system, root, out, ffi.NULL, 0) else None
-
-
-def filesystem(system: System, root: str) -> str:
-    """The file system of a volume or shadow copy by its root, such as ``"NTFS"``, or ""."""
-    out = ffi.new("WCHAR[]", _FILE_SYSTEM)
-    return str(ffi.string(out)) if _information(system, root, ffi.NULL, out, _FILE_SYSTEM) else ""
-
-
-def _information(system: System, root: str, serial: CData, name: CData, size: int) -> bool:
-    """Whether GetVolumeInformationW gave what it is asked for."""
-    kernel32, path = system.kernel32, wide(root)
+    kernel32, path, nothing = system.kernel32, wide(root), ffi.NULL
+    serial, name = ffi.new("DWORD *"), ffi.new("WCHAR[]", _FILE_SYSTEM)
 
     def ask() -> int:
-        nothing = ffi.NULL
-        return kernel32.GetVolumeInformationW(path, nothing, 0, serial, nothing, nothing, name, size)
+        return kernel32.GetVolumeInformationW(path, nothing, 0, serial, nothing, nothing, name, _FILE_SYSTEM)
 
     try:
         _asked(system, "GetVolumeInformationW", ask)
     except WindowsCallError:
-        return False
-    return True
+        return "", None
+    return str(ffi.string(name)), int(serial[0])
+
+
+def filesystem(system: System, root: str) -> str:
+    """The file system of a volume or shadow copy by its root, such as ``"NTFS"``, or ""."""
+    return information(system, root)[0]

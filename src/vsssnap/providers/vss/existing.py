@@ -64,6 +64,7 @@ def facts(system: System, copies: Iterable[ShadowCopy], *, backup_privilege: boo
 
     ``backup_privilege`` is whether SeBackupPrivilege was on when they were made.
     """
+    known = [(copy, *volumes.information(system, copy.device + "\\")) for copy in copies]
     return json.dumps(
         [
             {
@@ -77,13 +78,13 @@ def facts(system: System, copies: Iterable[ShadowCopy], *, backup_privilege: boo
                     if copy.attributes & flag and flag.name
                 ],
                 "created": copy.created.isoformat(),
-                "filesystem": volumes.filesystem(system, copy.device + "\\"),
-                "serial_number": volumes.serial_number(system, copy.device + "\\"),
+                "filesystem": filesystem,
+                "serial_number": serial,
                 "bitlocker": targets.is_encrypted(system, copy.volume),
                 "backup_privilege": backup_privilege,
                 "library": f"vsssnap {__version__}",
             }
-            for copy in copies
+            for copy, filesystem, serial in known
         ],
         indent=1,
     ).encode()

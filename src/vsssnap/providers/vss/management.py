@@ -207,6 +207,8 @@ def _everywhere(system: System, manager: ShadowStorageManager) -> list[DiffArea]
         try:
             found += manager.areas(path)
         except SnapshotError as exc:
+            if exc.call != "QueryDiffAreasForVolume":
+                raise
             _log.info("shadow storage of %s: %s", path, exc)
             refused.append(exc)
     if refused and len(refused) == len(paths):

@@ -46,11 +46,12 @@ class Names:
         return len(text) if self._put(out, size, text) else 0
 
     def GetVolumeNameForVolumeMountPointW(self, name: CData, out: CData, size: int) -> int:
-        """Of a root with a backslash at its end."""
-        code = self._pending.refusal("GetVolumeNameForVolumeMountPointW")
+        """Of a root with a backslash at its end; to see what is mounted in a folder a disk is asked."""
+        text = str(ffi.string(name))
+        folder = not (text.startswith("\\\\?\\Volume{") or len(text) == len("C:\\"))
+        code = self._pending.refusal("GetVolumeNameForVolumeMountPointW") if folder else None
         if code is not None:
             return self._machine.refuse(code)
-        text = str(ffi.string(name))
         found = self._machine.volume(text)
         if found is not None and found.drive_type != DriveType.DRIVE_REMOTE:
             return self._put(out, size, found.guid_path)
@@ -87,9 +88,6 @@ class Names:
 
     def GetVolumePathNamesForVolumeNameW(self, name: CData, out: CData, size: int, needed: CData) -> int:
         """All roots, each ended by a zero, and one more zero."""
-        code = self._pending.refusal("GetVolumePathNamesForVolumeNameW")
-        if code is not None:
-            return self._machine.refuse(code)
         found = self._machine.volume(str(ffi.string(name)))
         if found is None:
             return self._machine.refuse(Win32Error.ERROR_FILE_NOT_FOUND)
