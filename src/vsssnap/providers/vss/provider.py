@@ -37,6 +37,7 @@ from vsssnap.providers.vss.existing import Attached
 from vsssnap.providers.vss.options import VssOptions
 from vsssnap.providers.vss.reader import ShadowReader
 from vsssnap.providers.vss.requester import Requester
+from vsssnap.providers.vss.storage_watch import StorageWatch
 from vsssnap.providers.vss.watched import WatchedReader
 from vsssnap.providers.vss.worker import Worker, finish, run_once, start
 
@@ -69,6 +70,7 @@ class VssProvider(Provider):
         self.platforms = ("win32",) if self._system is None else ()  # a stand-in that is lent is enough
         self._worker: Worker | None = None
         self._requester: Requester | Attached | None = None
+        self._storage: StorageWatch | None = None
         self._named: list[Named] = []
         self._maps: dict[str, ClusterMap | None] = {}
         self._left_out: dict[tuple[str, frozenset[str]], tuple[LeftOut, ...]] = {}
@@ -118,7 +120,8 @@ class VssProvider(Provider):
             need_writers=request.require >= Consistency.APPLICATION and not request.quiesced,
             log=self._steps,
         )
-        self._worker = start(system, secure=False)  # its options say who does that
+        self._worker = worker = start(system, secure=False)  # its options say who does that
+        self._storage = StorageWatch(system, worker, requester.names)
         self._call(lambda: requester.run(sequence.PREPARE, deadline), deadline, "prepare a shadow copy")
 
     def _call(self, run: Callable[[], None], deadline: Deadline, step: str) -> None:
@@ -215,7 +218,8 @@ class VssProvider(Provider):
 
         path = requester.copies[volume.device].device
         if isinstance(requester, Requester):
-            return WatchedReader(self._system, path, volume.device, requester.unread, device)
+            watch = self._storage
+            return WatchedReader(self._system, path, volume.device, requester.unread, device, watch)
         return ShadowReader(self._system, path, device)
 
     def allocation(self, volume: SnapshotVolume, /) -> AllocationMap | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vsssnap._win32.dll import System
+    from vsssnap.providers.vss.storage_watch import StorageWatch
 
 
 class WatchedReader(ShadowReader):
@@ -23,6 +24,7 @@ class WatchedReader(ShadowReader):
         volume: str,
         unread: set[str],
         on_failure: Callable[[], str] | None = None,
+        storage: StorageWatch | None = None,
     ) -> None:
         """Open it.
 
@@ -32,8 +34,10 @@ class WatchedReader(ShadowReader):
             volume: What is added to ``unread`` when a read fails.
             unread: Shared with the requester.
             on_failure: See `ShadowReader`.
+            storage: Told of each read.
         """
         super().__init__(system, path, on_failure)
+        self._storage = storage
         self._watched_volume, self._failed_volumes = volume, unread
 
     def _read_into(self, view: memoryview, offset: int) -> None:
@@ -42,3 +46,5 @@ class WatchedReader(ShadowReader):
         except (DeviceReadError, SnapshotLostError):
             self._failed_volumes.add(self._watched_volume)
             raise
+        if self._storage is not None:
+            self._storage.look()

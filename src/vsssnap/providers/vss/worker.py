@@ -138,6 +138,15 @@ class Worker:
         if job.error is not None:
             raise job.error
 
+    def post(self, run: Callable[[], None]) -> None:
+        """Have something run on the thread when it is free; nobody waits for it, or learns how it ended.
+
+        Nothing happens once the thread was told to end.
+        """
+        with self._stopping:
+            if not self._stopped:
+                self._jobs.put(_Job(run))
+
     def stop(self) -> None:
         """End the thread after what was called; does not wait for it.  Idempotent."""
         with self._stopping:
