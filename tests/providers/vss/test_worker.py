@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 import pytest
@@ -26,6 +27,9 @@ from vsssnap.vss import (
     purge_orphans,
     shadow_storage,
 )
+
+if TYPE_CHECKING:
+    from vsssnap.providers.vss.provider import VssProvider
 
 
 @pytest.fixture
@@ -117,6 +121,35 @@ def test_no_thread_to_be_had_is_an_error_of_the_library(
     with pytest.raises(SnapshotError, match=said) as caught:
         Snapshot(volume).create()
     assert "end what has so many threads" in str(caught.value)
+
+
+def test_on_the_thread_itself_a_call_is_put_behind_what_runs(worker: Worker) -> None:
+    order: list[str] = []
+
+    def outer() -> None:
+        worker.call(lambda: order.append("inner"), Deadline(10), "inner")
+        order.append("outer")
+
+    worker.call(outer, Deadline(20), "outer")
+    worker.call(lambda: order.append("next"), Deadline(20), "next")
+    assert order == ["outer", "inner", "next"]
+    end(worker)
+
+
+def test_a_snapshot_that_is_found_forgotten_on_its_own_thread_is_released(fake_vss: FakeVss) -> None:
+    fake_vss.add_volume("C:\\")
+    snapshot = Snapshot("C:")
+    snapshot.create()
+    held = snapshot._held
+    assert held is not None
+    provider = cast("VssProvider", held.provider)
+    assert provider._worker is not None
+    provider._worker.post(lambda: provider.release(Deadline(30)))
+    until = time.monotonic() + 20
+    while fake_vss.ledger.outstanding() and time.monotonic() < until:
+        time.sleep(0.01)
+    fake_vss.check()
+    snapshot.close()
 
 
 def test_a_call_after_the_end_is_refused_at_once(worker: Worker) -> None:

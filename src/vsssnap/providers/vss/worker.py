@@ -108,6 +108,8 @@ class Worker:
             deadline: When to give up on it.
             step: What it is, for messages.
 
+        On the thread itself it only is put behind what runs.
+
         Raises:
             SnapshotTimeoutError, CancelledError: it did not end in time; it goes on on the thread, and
                 what is called next waits for it.
@@ -118,6 +120,11 @@ class Worker:
             if self._stopped:
                 raise ClosedError(f"{step}: the shadow copy was released", hint="take a new snapshot")
             self._jobs.put(job)
+        if threading.current_thread() is self._thread:
+            # The collector runs on any thread, and on this one may find a snapshot that was forgotten.  Its
+            # end comes after what runs now; nobody can wait for that here.
+            self.hanging = True
+            return
         give_up: float | None = None
         try:
             while not job.done.wait(_TICK):
