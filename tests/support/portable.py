@@ -103,6 +103,7 @@ MORE = (
     "tests/providers/vss/test_requester_thread.py",
     "tests/providers/vss/test_reverting.py",
     "tests/providers/vss/test_stamps.py",
+    "tests/providers/vss/test_storage_watch.py",
     "tests/providers/vss/test_vss_bad_input.py",
     "tests/providers/vss/test_worker.py",
     "tests/providers/vss/test_writer_documents.py",
