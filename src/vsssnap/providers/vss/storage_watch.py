@@ -1,4 +1,9 @@
-"""How full shadow storage becomes while a shadow copy is read: the log says so before Windows drops it."""
+"""How much shadow storage a shadow copy takes while it is read: the log says so before Windows drops it.
+
+Windows tells how full the storage of a volume is, with all its shadow copies.  Only the youngest of them
+takes more and more, and where there is no room the oldest are deleted, so full storage is nothing to speak
+of: what it has grown by since this shadow copy was made counts.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vsssnap.vss")
 
 _PAUSE = 10.0  # seconds between two looks
-_FULL: Final = (0.8, 0.95)  # parts of the limit that are worth a warning
+_MUCH: Final = (0.8, 0.95)  # parts of the limit that are worth a warning
 
 
 class StorageWatch:
@@ -37,7 +42,9 @@ class StorageWatch:
         self._worker = worker
         self._volumes = volumes
         self._next = time.monotonic() + _PAUSE
-        self._told = dict.fromkeys(volumes, 0.0)  # the highest part of `_FULL` that was reached
+        self._used: dict[str, int] = {}  # bytes, when it was looked at last
+        self._grown = dict.fromkeys(volumes, 0)  # bytes, at least
+        self._told = dict.fromkeys(volumes, 0.0)  # the highest part of `_MUCH` that was reached
         self._asking = False
 
     def look(self) -> None:
@@ -64,14 +71,16 @@ class StorageWatch:
             self._asking = False
 
     def _judge(self, volume: str, used: int, maximum: int | None) -> None:
-        part = used / maximum if maximum else 0.0
-        reached = max((full for full in _FULL if full <= part), default=0.0)
+        # It shrinks when older ones are deleted.
+        self._grown[volume] += max(0, used - self._used.get(volume, used))
+        self._used[volume] = used
+        part = self._grown[volume] / maximum if maximum else 0.0
+        reached = max((much for much in _MUCH if much <= part), default=0.0)
         if reached > self._told[volume]:
             self._told[volume] = reached
-            shown = existing.shown(self._system, volume)
             _log.warning(
-                "%s: %d %% of the limit of its shadow storage are used; when it is full Windows drops the "
-                "shadow copy. Enlarge it: resize_shadow_storage, vssadmin resize shadowstorage",
-                shown,
-                int(part * 100),
+                "%s: its shadow copy takes %d %% of the limit of shadow storage, and Windows drops it when "
+                "that is full. Raise the limit: resize_shadow_storage, vssadmin resize shadowstorage",
+                existing.shown(self._system, volume),
+                min(100, int(part * 100)),
             )
