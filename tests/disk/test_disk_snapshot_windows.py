@@ -17,7 +17,7 @@ from loops import sparse_file
 from sources import noise
 from vsssnap import DiskSnapshot, Snapshot, Uncovered, open_image, save_image
 from vsssnap._win32 import disks, dll
-from vsssnap.errors import SnapshotError, UsageError
+from vsssnap.errors import SnapshotError, SnapshotPermissionError, UsageError
 from vsssnap.testing.fake_vss import FakeVss
 from vsssnap.volumes import Partitions
 
@@ -94,6 +94,31 @@ def test_what_no_shadow_copy_can_stand_for_is_refused_with_the_reason(
     with DiskSnapshot(DISK, uncovered=Uncovered.LEAVE_OUT) as s, s.open() as reader:
         assert list(s.uncovered) == [3]
         assert Partitions(reader)[2].open().pread(MIB, 0) == noise(MIB)
+    machine.check()
+
+
+def test_a_partition_that_vss_does_not_copy_is_read_as_it_is_if_that_is_said(machine: FakeVss) -> None:
+    """The one with FAT that every machine with UEFI starts from."""
+    boot = machine.add_volume("S:\\", size=MIB, filesystem="FAT32", supported=False, disk=(1, 4 * MIB))
+    machine.disks[1].data[4 * MIB : 4 * MIB + 4] = b"boot"
+    with pytest.raises(UsageError, match=r"partition 3 is .*, which no VSS provider can snapshot"):
+        DiskSnapshot(DISK).create()
+    with DiskSnapshot(DISK, uncovered=Uncovered.READ) as s, s.open() as reader:
+        assert dict(s.volumes) == {2: machine.volumes[0].guid_path}
+        assert s.uncovered == {3: f"is {boot.guid_path}, which no VSS provider can snapshot"}
+        table = Partitions(reader)
+        assert table[2].open().pread(MIB, 0) == noise(MIB)
+        assert table[3].open().pread(4, 0) == b"boot"
+        assert any("partition 3 was read as it is" in note for note in reader.metadata.notes)
+    machine.check()
+
+
+@pytest.mark.parametrize("call", ["CreateVssBackupComponents", "IsVolumeSupported"])
+def test_a_vss_that_cannot_be_asked_leaves_no_partition_out(machine: FakeVss, call: str) -> None:
+    machine.add_volume("S:\\", size=MIB, filesystem="FAT32", supported=False, disk=(1, 4 * MIB))
+    machine.faults.fail(call, 0x80070005, times=9)
+    with pytest.raises(SnapshotPermissionError):
+        DiskSnapshot(DISK, uncovered=Uncovered.READ).create()
     machine.check()
 
 

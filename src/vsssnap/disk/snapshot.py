@@ -66,8 +66,8 @@ class DiskSnapshot:
     reason, unless ``uncovered`` says what becomes of them.  The partition table and the gaps between
     partitions are read from the disk.
 
-    On Windows all volumes are snapshotted together; those in several pieces are refused, and so are
-    those without a file system.  A partition without a volume, which nobody uses, is read as it is.
+    On Windows all volumes are snapshotted together; those in several pieces are refused, and so are those
+    that VSS does not copy (FAT, or no file system).  A partition without a volume is read as it is.
 
     Use from one thread, but for `cancel` and the readers.
 
@@ -178,6 +178,8 @@ class DiskSnapshot:
                 self._unowned.add(partition.number)
             else:
                 idle[partition.number] = found.name
+        for key in _refused(self._path, mounted, self._given["options"]):
+            reasons[key] = f"is {mounted.pop(key)}, which no VSS provider can snapshot"
         self._logical = find({WHOLE: self._path} if whole else under_lvm)
         reasons |= elsewhere(idle, deadline) | self._logical.reasons
         idle = {key: name for key, name in idle.items() if key not in reasons}
@@ -357,6 +359,16 @@ def _volume_of(partition: Partition, placed: Sequence[PlacedVolume]) -> PlacedVo
     if len(found) > 1:
         return f"holds several volumes, {' and '.join(one.name for one in found)}"
     return found[0]
+
+
+def _refused(path: str, mounted: Mapping[int | str, str], options: object) -> list[int | str]:
+    """Which partitions of Windows VSS does not copy: those with FAT, which machines start from."""
+    if (system := windows_system(path)) is None:
+        return []
+    from vsssnap.providers.vss.offering import refusals  # only Windows needs it
+
+    keys = {name: key for key, name in mounted.items()}
+    return [keys[name] for name in refusals(system, list(keys), options)]
 
 
 def volumes_on(path: str) -> list[PlacedVolume]:

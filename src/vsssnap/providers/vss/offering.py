@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from vsssnap._win32.dll import System
     from vsssnap.providers.base import SnapshotRequest
-    from vsssnap.providers.vss.names import Named
 
 _log = logging.getLogger("vsssnap.vss")
 
@@ -72,38 +71,41 @@ def offer(system: System, request: SnapshotRequest) -> Offer:
         found = names.resolve(system, request.volumes)
     except ProviderUnavailableError as exc:
         return Offer(None, f"{exc.reasons['vss']}: {exc.hint}")
-    doubtful = [one for one in found if volumes.filesystem(system, one.volume) not in _SURE]
-    if doubtful and (why := _refused(system, doubtful, options)):
-        return Offer(None, why)
+    refused = refusals(system, [one.volume for one in found], options)
+    if refused:
+        shown = existing.shown(system, refused[0])
+        error = error_for(HResult.VSS_E_VOLUME_NOT_SUPPORTED, "IsVolumeSupported", shown)
+        return Offer(None, f"{error.message}: {error.hint}")
     if options.writers:
         return Offer(Consistency.APPLICATION)
     return Offer(Consistency.FILESYSTEM, "writers=False leaves applications out")
 
 
-def _refused(system: System, asked: Sequence[Named], options: VssOptions) -> str:
-    """Why VSS does not copy one of some volumes, or ""; also if it cannot be asked."""
-    refused: list[SnapshotError] = []
+def refusals(system: System, asked: Sequence[str], options: object) -> list[str]:
+    """Which of some volumes VSS does not copy, by their GUID paths; none if it cannot be asked."""
+    given = options if isinstance(options, VssOptions) else VssOptions()
+    doubtful = [name for name in asked if volumes.filesystem(system, name) not in _SURE]
+    found: list[str] = []
 
     def ask() -> None:
         vss = BackupComponents(system)
         try:
             vss.initialize_for_backup()
-            for one in asked:
-                if not vss.is_volume_supported(one.volume, options.provider_id()):
-                    shown = existing.shown(system, one.volume)
-                    code = HResult.VSS_E_VOLUME_NOT_SUPPORTED
-                    refused.append(error_for(code, "IsVolumeSupported", shown))
+            provider = given.provider_id()
+            found.extend(name for name in doubtful if not vss.is_volume_supported(name, provider))
         finally:
             vss.release()
 
-    deadline, step = Deadline(_ASK_BUDGET), "ask whether VSS can copy a volume"
+    if not doubtful:
+        return []
+    step = "ask whether VSS can copy a volume"
     try:
-        worker = start(system, secure=options.com_security is not ComSecurity.NEVER)
+        worker = start(system, secure=given.com_security is not ComSecurity.NEVER)
         try:
-            worker.call(ask, deadline, step)
+            worker.call(ask, Deadline(_ASK_BUDGET), step)
         finally:
             finish(worker)
     except SnapshotError as exc:
         _log.info("%s: %s", step, exc)
-        return ""  # creating the snapshot will tell
-    return f"{refused[0].message}: {refused[0].hint}" if refused else ""
+        return []  # creating the snapshot will tell
+    return found
