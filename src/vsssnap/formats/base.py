@@ -1,9 +1,8 @@
 """The contract of an image format.
 
-A format is a class that extends `ImageFormat` and is found in the registry by name.  It
-reads and writes a `Storage` only, so that a file, a pipe, memory, an object store and the
-power-cut recorder of the tests are the same to it.  Opening the file, the ``.partial``
-name, the rename and the folder's fsync are `vsssnap.imaging`'s, never a format's.
+A format is a class that extends `ImageFormat` and is found in the registry by name.  It reads and writes
+a `Storage` only: a file, a pipe, memory and the power-cut recorder of the tests are the same to it.
+Opening the file, the ``.partial`` name, the rename and the folder's fsync are `vsssnap.imaging`'s.
 
 Life of a writer, all calls from `copy_blocks` or by hand::
 
@@ -211,8 +210,7 @@ class ImageReader(BlockReader):
     def info(self) -> Mapping[str, Any]:
         """Facts of the format for people and ``vsssnap info --json``; JSON values only.
 
-        Keys that mean the same everywhere: ``stored_size`` (bytes of the file),
-        ``complete`` (bool), ``identity`` (hex), ``parents`` (list), ``features`` (list).
+        Everywhere: ``stored_size`` (bytes), ``complete``, ``identity`` (hex), ``parents``, ``features``.
         """
         return {}
 
