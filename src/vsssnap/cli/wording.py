@@ -25,6 +25,7 @@ WORDS: Sequence[tuple[str, str]] = (
     ("give it one, or say uncovered=Uncovered.READ or Uncovered.LEAVE_OUT", "save its volumes one by one"),
     ("uncovered=Uncovered.READ", "--uncovered read"),
     ("Uncovered.LEAVE_OUT", "--uncovered leave-out"),
+    ("give one, such as Partitions(disk)[2].open()", "name one with --partition"),
     ("pass fixed=True too", "pass --option fixed=yes too"),
     ("read what is left with recover=True", "take what is left with --recover"),
     ("pass recover=True", "pass --recover"),
