@@ -65,7 +65,7 @@ def opened(
         options: Further arguments of `DiskSnapshot`.
     """
     from vsssnap import DiskSnapshot, Uncovered
-    from vsssnap.disk.snapshot import named
+    from vsssnap.disk.naming import named
 
     policy = Uncovered(given["uncovered"]) if given["uncovered"] else None
     disk = DiskSnapshot(path, uncovered=policy, **options)

@@ -17,6 +17,7 @@ from vsssnap.blocks.target import windows_system
 from vsssnap.consistency import Consistency, level_of
 from vsssnap.disk.composed import DiskReader, Uncovered
 from vsssnap.disk.logical import LogicalVolumes, find
+from vsssnap.disk.naming import in_order, named
 from vsssnap.disk.owners import elsewhere
 from vsssnap.errors import (
     ClosedError,
@@ -192,7 +193,9 @@ class DiskSnapshot:
                 reasons[key] = watched
         self._logical.reasons = reasons
         if reasons and self._policy is None:
-            said = "; ".join(f"{named(key)} {reason}" for key, reason in sorted(reasons.items(), key=_order))
+            said = "; ".join(
+                f"{named(key)} {reason}" for key, reason in sorted(reasons.items(), key=in_order)
+            )
             raise UsageError(f"{self._path}: no snapshot can stand for all of it: {said}", hint=_POLICIES)
         if WHOLE in reasons and self._policy is Uncovered.LEAVE_OUT:
             raise UsageError(
@@ -201,7 +204,7 @@ class DiskSnapshot:
             )
         self.uncovered = MappingProxyType(reasons)
         watched_ones = {key: next(iter(each.volumes)) for key, each in self._watched.items()}
-        self.volumes = MappingProxyType(dict(sorted({**mounted, **watched_ones}.items(), key=_order)))
+        self.volumes = MappingProxyType(dict(sorted({**mounted, **watched_ones}.items(), key=in_order)))
         self._mounted = mounted
         deadline.check(f"take a snapshot of {self._path}")
         if mounted:
@@ -331,19 +334,6 @@ class DiskSnapshot:
 
     def __repr__(self) -> str:
         return f"<DiskSnapshot of {self._path}: {'live' if self._stack is not None else 'not taken'}>"
-
-
-def named(key: int | str) -> str:
-    """A partition by its number, or a logical volume by ``"group/volume"``, in words."""
-    if isinstance(key, str):
-        return f"logical volume {key}"
-    return "the disk" if key == WHOLE else f"partition {key}"
-
-
-def _order(item: tuple[int | str, str]) -> tuple[bool, int, str]:
-    """Partitions by number, then logical volumes by name."""
-    key = item[0]
-    return (False, key, "") if isinstance(key, int) else (True, 0, key)
 
 
 def _volume_of(partition: Partition, placed: Sequence[PlacedVolume]) -> PlacedVolume | str:
