@@ -319,3 +319,14 @@ def test_an_image_whose_side_car_cannot_begin_leaves_nothing(
     with pytest.raises(TargetError, match="the disk is full"):
         create_image(tmp_path / "a.raw", UNIT)
     assert (len(os.listdir("/proc/self/fd")), os.listdir(tmp_path)) == (before, [])
+
+
+def test_a_folder_is_said_to_be_one_also_where_the_system_opens_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str, flags: int) -> int:
+        raise PermissionError(13, "Permission denied", path)  # as Windows
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(ImageError, match="is a folder, no image: name an image's file"):
+        open_image(tmp_path)

@@ -216,6 +216,8 @@ def open_storage(path: str) -> FileStorage:
             f"there is no image {path}", path=path, call="open", code=exc.errno, hint="check the name"
         ) from None
     except PermissionError as exc:
+        if os.path.isdir(path):  # Windows opens no folder
+            raise _folder(path) from None
         raise SnapshotPermissionError(
             f"{path} may not be read by this user",
             call="open",
@@ -235,16 +237,20 @@ def open_storage(path: str) -> FileStorage:
         return FileStorage(fd, path)
     os.close(fd)
     if stat.S_ISDIR(mode):
-        raise ImageError(
-            f"{path} is a folder, no image",
-            path=path,
-            hint="name an image's file; what is mounted is read through a Snapshot",
-        )
+        raise _folder(path)
     if stat.S_ISBLK(mode):
         raise ImageError(
             f"{path} is a block device, no image", path=path, hint="open devices with open_device"
         )
     raise ImageError(f"{path} is no regular file", path=path, hint="name an image's file")
+
+
+def _folder(path: str) -> ImageError:
+    return ImageError(
+        f"{path} is a folder, no image",
+        path=path,
+        hint="name an image's file; what is mounted is read through a Snapshot",
+    )
 
 
 def find_format(storage: Storage, path: str, name: str | None) -> ImageFormat:
