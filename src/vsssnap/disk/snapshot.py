@@ -368,12 +368,10 @@ def volumes_on(path: str) -> list[PlacedVolume]:
         UsageError: it is no disk.
         SnapshotError: the system does not say.
     """
-    system = windows_system(path)
-    if system is not None:
+    if (system := windows_system(path)) is not None:
         from vsssnap._win32 import disks as windows  # only such names need it
 
-        name = device_path(path)
-        if name is None or not is_disk(name):
+        if (name := device_path(path)) is None or not is_disk(name):
             raise UsageError(f"{path} is no disk", hint=r"name it like \\.\PhysicalDrive0")
         return windows.volumes_on(system, name)
     return _volumes_on(path)
