@@ -133,7 +133,7 @@ def test_a_missing_ancestor_is_named(chain: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=chain, timeout=60, check=False)
     assert done.returncode == 18
     assert done.stdout == ""  # no damage: there is nothing to list
-    assert "its parent is not there (looked for full.vsnap)" in done.stderr
+    assert "child.vsnap's parent is not there (looked for full.vsnap)" in done.stderr
     assert "name it with --parent" in done.stderr
 
 

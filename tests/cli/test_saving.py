@@ -209,6 +209,16 @@ def test_increment_of_a_damaged_parent_does_not_claim_to_have_read_it(
     assert "monday.vsnap: stored bytes of chunk 0" in done.output
 
 
+def test_a_parent_that_lacks_its_own_is_refused_before_anything_is_run(tmp_path: Path) -> None:
+    run("save", "/srv/data", "monday.vsnap")
+    run("save", "/srv/data", "tuesday.vsnap", "--parent", "monday.vsnap")
+    (tmp_path / "monday.vsnap").unlink()
+    increment = ("save", "/srv/data", "wednesday.vsnap", "--parent", "tuesday.vsnap")
+    done = run(*increment, "--before", "false", status=18)  # run, it would end with 9
+    assert "tuesday.vsnap: its parent is not there (looked for monday.vsnap)" in done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tuesday.vsnap"]
+
+
 def test_increment_names_its_parent(tmp_path: Path, volumes: list[MemoryVolume]) -> None:
     run("save", "/srv/data", "monday.vsnap")
     volumes[0].pwrite(b"tuesday", 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sources import BytesReader
-from vsssnap import open_image, save_image, verify_image
+from vsssnap import check_save, open_image, save_image, verify_image
 from vsssnap.errors import ImageNotFoundError, ParentMismatchError
 
 MIB = 1 << 20
@@ -90,3 +90,26 @@ def test_a_missing_parent_is_no_damage_but_one_error(chain: str) -> None:
 def test_a_named_parent_must_be_there(chain: str) -> None:
     with pytest.raises(ImageNotFoundError, match="there is no parent nowhere"):
         open_image(f"c.{chain}", parent="nowhere")
+
+
+def test_a_parent_that_lacks_its_own_gets_no_child(chain: str) -> None:
+    """Nobody could read it; that is to be known before anything is stopped for a snapshot."""
+    Path("old").mkdir()
+    Path(f"a.{chain}").rename(f"old/a.{chain}")
+    with (
+        pytest.raises(ImageNotFoundError, match=rf"^b\.{chain}: its parent is not there .*a\.{chain}"),
+        open_image(f"b.{chain}") as parent,
+    ):
+        check_save(f"d.{chain}", 4 * MIB, parent=parent)
+    with (
+        pytest.raises(ImageNotFoundError, match=rf"b\.{chain}('s|: its) parent is not there .*a\.{chain}"),
+        open_image(f"c.{chain}") as parent,
+    ):
+        save_image(BytesReader(disk(3)), f"d.{chain}", parent=parent)
+    save_image(BytesReader(disk(3)), f"a.{chain}")  # another one in its place
+    with pytest.raises(ParentMismatchError), open_image(f"c.{chain}") as parent:
+        check_save(f"d.{chain}", 4 * MIB, parent=parent)
+    with open_image(f"c.{chain}", parent="old") as parent:
+        check_save(f"d.{chain}", 4 * MIB, parent=parent)
+        save_image(BytesReader(disk(3)), f"d.{chain}", parent=parent)
+    assert not list(Path().glob("*.partial"))

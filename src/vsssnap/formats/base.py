@@ -22,11 +22,11 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checkable
 
 from vsssnap._units import MIB, whole
 from vsssnap.blocks.reader import BlockReader, writable
-from vsssnap.errors import UsageError
+from vsssnap.formats._options import options_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -207,6 +207,17 @@ class ImageReader(BlockReader):
         """The image's file."""
         return (self.path,) if self.path else ()
 
+    def require_parents(self) -> None:
+        """Look whether the images behind this one are there, and those it was made against; reads no content.
+
+        For a format that opens them when something in them is first needed; others have them open.
+
+        Raises:
+            ImageNotFoundError: one is not there.
+            ParentMismatchError: one is another image.
+            CorruptImageError: one is no whole image.
+        """
+
     def info(self) -> Mapping[str, Any]:
         """Facts of the format for people and ``vsssnap info --json``; JSON values only.
 
@@ -379,22 +390,3 @@ class ImageFormat(ABC):
         Raises:
             UsageError: the format cannot hold this size, these options or a parent.
         """
-
-
-OptionsT = TypeVar("OptionsT")
-
-
-def options_of(kind: type[OptionsT], options: object, name: str) -> OptionsT:
-    """``options`` as the type a format takes, its defaults for None.
-
-    Raises:
-        UsageError: they are another format's.
-    """
-    if options is None:
-        return kind()
-    if not isinstance(options, kind):
-        raise UsageError(
-            f"{type(options).__name__} is no options of {name!r}",
-            hint=f"pass {kind.__name__} of {kind.__module__.removesuffix('.options')}",
-        )
-    return options

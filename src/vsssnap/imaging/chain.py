@@ -115,9 +115,14 @@ class _Opening:
         return list(dict.fromkeys(moved + beside))
 
     def open_parent(
-        self, child: str, candidates: Sequence[str], format: str | None, chain: tuple[_Child, ...]
+        self,
+        child: str,
+        candidates: Sequence[str],
+        format: str | None,
+        chain: tuple[_Child, ...],
+        whose: str = "its",
     ) -> ImageReader:
-        """Open the first of some files, seen from its child."""
+        """Open the first of some files, seen from its child; ``whose`` parent it is, for messages."""
         if len(chain) > _MAX_CHAIN:
             raise CorruptImageError(f"{child}: more than {_MAX_CHAIN} parents behind one another", path=child)
         tried = self.places(child, candidates)
@@ -143,7 +148,7 @@ class _Opening:
         if circle:
             raise CorruptImageError(f"{child}: its parent {circle} is its own descendant", path=child)
         raise ImageNotFoundError(
-            f"{child}: its parent is not there (looked for {', '.join(tried) or 'no name at all'}"
+            f"{child}: {whose} parent is not there (looked for {', '.join(tried) or 'no name at all'}"
             + (f"; not {' or '.join(self.named)})" if self.named else ")"),
             path=child,
             hint="put the parent beside it, or name it with parent=",
@@ -177,14 +182,19 @@ class _Child:
 class _Resolver:
     """The `ResolveParent` of one image."""
 
-    def __init__(self, opening: _Opening, path: str, chain: tuple[_Child, ...]) -> None:
+    def __init__(self, opening: _Opening, path: str, chain: tuple[_Child, ...], whose: str = "its") -> None:
         self._opening = opening
         self._path = path
         self._chain = chain
+        self._whose = whose
 
     def __call__(self, candidates: Sequence[str], /, *, format: str | None = None) -> ImageReader:
         """See `ResolveParent`."""
-        return self._opening.open_parent(self._path, candidates, format, self._chain)
+        return self._opening.open_parent(self._path, candidates, format, self._chain, self._whose)
+
+    def behind(self, ancestor: str) -> _Resolver:
+        """The same search for the parent of an ancestor, by whose name messages then call it."""
+        return _Resolver(self._opening, self._path, self._chain, f"{ancestor}'s")
 
     @property
     def named(self) -> Sequence[str]:

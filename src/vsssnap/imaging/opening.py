@@ -208,12 +208,16 @@ def begin_image(
                     "an image that is written to a Storage needs format=", hint='such as format="vsnap"'
                 )
             driver = registry.by_name(format)
+            if parent is not None:
+                parent.require_parents()
             failing.pop_all()
         return PathWriter(
             driver.create(path, size, options=options, parent=parent), (), driver, path.name, replace=False
         )
     size, name = whole(size, "size"), path_text(path)
     driver = registry.by_name(format) if format is not None else registry.by_suffix(name)
+    if parent is not None:
+        parent.require_parents()
     files: list[PartialFile] = []
     writer: ImageWriter | None = None
     try:

@@ -49,6 +49,9 @@ def check_save(
         TargetRefusedError: the name exists, is a link, is being written or read, or is no place for
             a file; or an earlier save left a partial one.
         TargetError: its folder does not exist.
+        ImageNotFoundError: an image that the parent needs is not there.
+        ParentMismatchError: an image that the parent needs is another one than it was made against.
+        CorruptImageError: an image that the parent needs is damaged.
     """
     name = path_text(target)
     size = whole(size, "size")
@@ -77,8 +80,11 @@ def check_format(
 
     Raises:
         UsageError: as `ImageFormat.create`.
+        ImageError: as `ImageReader.require_parents` of ``parent``.
     """
     driver.create(_Nowhere(name, seekable=seekable), size, options=options, parent=parent).close()
+    if parent is not None:
+        parent.require_parents()
 
 
 class _Nowhere(Storage):

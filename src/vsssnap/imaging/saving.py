@@ -73,6 +73,7 @@ def save_image(
     Raises:
         UsageError: ``changes`` without ``parent``, with a side-car, or of ranges that do not ascend
             inside the volume.
+        ImageNotFoundError: an image that the parent needs is not there; see `ImageReader.require_parents`.
         TargetRefusedError: the name exists, is a link or is being read; nothing was touched.
         TargetError: the target's disk is full or failing.
         DeviceReadError: the source failed.

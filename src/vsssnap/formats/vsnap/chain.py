@@ -209,13 +209,25 @@ class Chain:
                 raise copy.copy(self._damaged[number])
             if number not in self._files:
                 try:
-                    self._files[number] = self._open(number)
+                    self._files[number], self._readers[number] = self._open(number)
                 except CorruptImageError as exc:
                     self._damaged[number] = copy.copy(exc)
                     raise
             return self._files[number]
 
-    def _open(self, number: int) -> OpenFile:
+    def require(self) -> None:
+        """Look whether all files are there that something reachable lies in; what is opened for it is closed.
+
+        Raises:
+            ImageNotFoundError: one is not there.
+            ParentMismatchError: one is another image.
+            CorruptImageError: one is damaged.
+        """
+        for number, entry in enumerate(self.entries):
+            if entry.used and number not in self._files:
+                self._open(number)[1].close()
+
+    def _open(self, number: int) -> tuple[OpenFile, ImageReader]:
         entry = self.entries[number]
         name = entry.name or entry.image_id.hex()
         what = f"{self.own.storage.name or 'the image'}: ancestor {number} ({name})"
@@ -234,16 +246,18 @@ class Chain:
             except BaseException:
                 reader.close()
                 raise
-            self._readers[number] = reader
-            return found
-        reader = self._resolve(entry.candidates())
+            return found, reader
+        # Who reads a message must know which file to put it beside: that of the child it is missing to.
+        behind = getattr(self._resolve, "behind", None)
+        child = self.entries[number + 1].name if number + 1 < self.number else ""
+        resolve = behind(child) if behind is not None and child else self._resolve
+        reader = resolve(entry.candidates())
         try:
             found = self._checked(self._opened(reader), entry, what, reader.path)
         except BaseException:
             reader.close()  # it is asked for again at the next read, and must not be open twice
             raise
-        self._readers[number] = reader
-        return found
+        return found, reader
 
     def _checked(self, found: OpenFile | None, entry: FileEntry, what: str, path: str) -> OpenFile:
         """What was found, if it is what the file table names."""

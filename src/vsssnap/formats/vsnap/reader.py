@@ -124,6 +124,10 @@ class VsnapReader(ImageReader):
         """The image's file and those of its ancestors that are open."""
         return self.chain.paths()
 
+    def require_parents(self) -> None:
+        """See `ImageReader`; those of which nothing is used may be missing."""
+        self.chain.require()
+
     def info(self) -> Mapping[str, Any]:
         """See `ImageReader`."""
         header = self.geometry.header
