@@ -209,3 +209,13 @@ def test_a_renamed_parent_is_named(tmp_path: Path, volume: MemoryVolume) -> None
     assert "its parent is not there" in shown.stderr
     assert "--parent" in shown.stderr
     assert run("info", "tuesday.vsnap", "--parent", "moved").stderr == ""
+
+
+def test_a_raw_image_with_a_side_car_is_no_plain_file(tmp_path: Path, volume: MemoryVolume) -> None:
+    run("save", "/srv/data", "a.raw", "--option", "sidecar=yes")
+    for live in ((), ("--live",)):
+        done = run("save", "a.raw", "b.vsnap", *live, status=2)
+        assert "a.raw is an image with a side-car" in done.output
+        assert "vsssnap convert a.raw TARGET" in done.output
+    run("save", "a.raw", "b.vsnap", "--live", "--input-format", "raw")
+    run("convert", "a.raw", "c.vsnap")

@@ -27,6 +27,7 @@ def refuse_images(sources: Sequence[str], input_format: str | None) -> None:
     Raises:
         UsageError: a source is an image, by ``input_format`` or by what it holds.
     """
+    from vsssnap.formats.base import SIDECAR_SUFFIX
     from vsssnap.imaging.chain import find_format, open_storage
 
     for source in sources:
@@ -37,6 +38,12 @@ def refuse_images(sources: Sequence[str], input_format: str | None) -> None:
                 name = find_format(storage, source, input_format).name
         except UnknownFormatError:
             continue
+        if name == "raw" and os.path.isfile(source + SIDECAR_SUFFIX):
+            raise UsageError(
+                f"{source} is an image with a side-car, with which what is saved would not be compared",
+                hint=f"`vsssnap convert {source} TARGET` does; "
+                "for the bytes as they are, pass --input-format raw",
+            )
         if name != "raw":
             raise UsageError(
                 f"{source} is a {name} image, and what is saved would be the file's own bytes",
