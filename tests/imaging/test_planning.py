@@ -12,6 +12,7 @@ from sources import BytesReader
 from vsssnap import check_save, create_image, open_image, save_image
 from vsssnap.errors import TargetError, TargetRefusedError, UnknownFormatError, UsageError
 from vsssnap.formats.qcow2.options import Qcow2Options
+from vsssnap.formats.raw import RawOptions
 from vsssnap.formats.vsnap.options import VsnapOptions
 
 if sys.platform != "win32":
@@ -104,3 +105,36 @@ def test_an_image_that_is_being_written_is_left_alone() -> None:
             os.close(fd)
     finally:
         writer.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a name may be as long as the file system takes")
+def test_a_name_that_is_too_long_with_what_is_added_is_refused(folder: Path) -> None:
+    for most, suffix, options in ((247, ".vsnap", None), (239, ".raw", RawOptions(sidecar=True))):
+        name = "b" * (most - len(suffix)) + suffix
+        with pytest.raises(TargetRefusedError, match=f"a name of {most + 1} bytes; {most} are the most"):
+            check_save("b" + name, MIB, options=options)
+        with pytest.raises(TargetRefusedError, match=f"a name of {most + 1} bytes; {most} are the most"):
+            save_image(BytesReader(bytes(MIB)), "b" + name, options=options)
+        assert not list(folder.glob("b*"))
+        check_save(name, MIB, options=options)
+        save_image(BytesReader(bytes(MIB)), name, options=options)
+        (folder / name).unlink()
+        for beside in folder.glob("*.vsssnap"):
+            beside.unlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there rights are known only when the file is made")
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_that_cannot_be_written_is_refused(folder: Path, replace: bool) -> None:
+    if replace:
+        (folder / "a.vsnap").write_bytes(b"old")
+    folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:  # who may write everywhere
+        os.seteuid(65534)
+    try:
+        with pytest.raises(TargetError, match=r"a\.vsnap(\.vsssnap)?\.partial cannot be created: Permission"):
+            check_save("a.vsnap", MIB, replace=replace)
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)

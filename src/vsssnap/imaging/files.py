@@ -54,6 +54,8 @@ def failed(path: str, call: str, exc: OSError, what: str) -> TargetError:
     hints = {"open": "the folder must exist and be writable"}
     if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         hints[call] = "the folder must be writable by this user"
+    if exc.errno == errno.EROFS:
+        hints[call] = "the file system is mounted read-only: name a place on another one"
     if exc.errno == errno.ENOTDIR:
         hints[call] = "what stands before its last part is a file; name a folder"
     return TargetError(

@@ -15,7 +15,7 @@ from vsssnap.formats.base import SIDECAR_SUFFIX, ImageFormat, ImageReader, Image
 from vsssnap.formats.storage import FileStorage, Storage
 from vsssnap.imaging.chain import open_chain
 from vsssnap.imaging.committing import commit
-from vsssnap.imaging.partial import PartialFile, check_target
+from vsssnap.imaging.partial import SUFFIX, PartialFile, check_name, check_target
 from vsssnap.metadata import ImageMetadata
 
 if TYPE_CHECKING:
@@ -223,6 +223,7 @@ def begin_image(
     try:
         sidecar = driver.wants_sidecar(options)
         if sidecar:
+            check_name(name, SIDECAR_SUFFIX + SUFFIX)
             check_target(name, replace=replace, origins=origins)  # which is what is to be said first
             files.append(PartialFile(name + SIDECAR_SUFFIX, replace=replace, origins=origins))
         files.append(PartialFile(name, replace=replace, origins=origins))

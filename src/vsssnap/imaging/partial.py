@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -53,6 +54,7 @@ class PartialFile:
         self.path = path
         self._partial = path + SUFFIX
         self._replace = replace
+        check_name(path, SUFFIX)
         check_target(path, replace=replace, origins=origins)
         self._remove_stale()
         try:
@@ -202,6 +204,27 @@ def _rename_to_new(old: str, new: str) -> None:
     os.unlink(old)
 
 
+def check_name(path: str, added: str) -> None:
+    """Refuse a name that is too long with what is added to it while the file is written.
+
+    Raises:
+        TargetRefusedError: it is.
+    """
+    if sys.platform != "win32":
+        folder, name = os.path.split(path)
+        try:
+            most = os.pathconf(folder or ".", "PC_NAME_MAX") - len(added)
+        except OSError:
+            return  # there is no such folder, which is said elsewhere, or no limit
+        length = len(os.fsencode(name))
+        if length > most:
+            raise TargetRefusedError(
+                f"{path}: a name of {length} bytes; {most} are the most, for {added} is added meanwhile",
+                path=path,
+                hint="choose a shorter name",
+            )
+
+
 def check_target(path: str, *, replace: bool, origins: Iterable[str]) -> None:
     """Refuse what `PartialFile` would refuse of a name, and touch nothing.
 
@@ -238,6 +261,7 @@ def check_target(path: str, *, replace: bool, origins: Iterable[str]) -> None:
             f"{path} exists", path=path, hint="choose another name, or pass replace=True"
         )
     _refuse_written(path)
+    _check_writable(path)
 
 
 def check_partial(path: str, *, replace: bool) -> None:
@@ -338,9 +362,22 @@ def _check_folder(path: str) -> None:
         raise TargetRefusedError(
             f"there is no device {path}", path=path, hint="check the name; files do not belong there"
         )
+    _check_writable(path)
+
+
+def _check_writable(path: str) -> None:
+    """Whether this user may make the partial file, as far as can be told without making it."""
+    folder = os.path.dirname(path) or "."
+    if sys.platform != "win32" and not os.access(
+        folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+    ):
+        number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise failed(path + SUFFIX, "open", OSError(number, os.strerror(number)), "cannot be created")
 
 
 def _being_written(path: str) -> TargetRefusedError:
     return TargetRefusedError(
-        f"{path} is being written by another process", path=path, hint="wait until it is done, or stop it"
+        f"{path} is being written by another process or thread",
+        path=path,
+        hint="wait until it is done, stop it, or choose another name",
     )

@@ -10,7 +10,7 @@ from vsssnap.errors import CorruptImageError
 from vsssnap.formats import registry
 from vsssnap.formats.base import SIDECAR_SUFFIX, ImageFormat, ImageReader
 from vsssnap.formats.storage import Storage
-from vsssnap.imaging.partial import check_partial, check_target
+from vsssnap.imaging.partial import SUFFIX, check_name, check_partial, check_target
 
 if TYPE_CHECKING:
     import os
@@ -47,8 +47,8 @@ def check_save(
         UsageError: the format cannot hold this size, these options or a parent.
         UnknownFormatError: no format has the suffix.
         TargetRefusedError: the name exists, is a link, is being written or read, or is no place for
-            a file; or an earlier save left a partial one.
-        TargetError: its folder does not exist.
+            a file or too long; or an earlier save left a partial one.
+        TargetError: its folder does not exist or cannot be written.
         ImageNotFoundError: an image that the parent needs is not there.
         ParentMismatchError: an image that the parent needs is another one than it was made against.
         CorruptImageError: an image that the parent needs is damaged.
@@ -60,6 +60,7 @@ def check_save(
     driver = registry.by_name(format) if format is not None else registry.by_suffix(name)
     read = (*origins, *(parent.origins if parent is not None else ()))
     beside = name + SIDECAR_SUFFIX
+    check_name(name, (SIDECAR_SUFFIX if driver.wants_sidecar(options) else "") + SUFFIX)
     for path in (beside, name):  # also where none is wanted: an old one would be taken for the image's
         check_target(path, replace=replace, origins=read)
         if path == name or driver.wants_sidecar(options):
