@@ -219,3 +219,20 @@ def test_a_raw_image_with_a_side_car_is_no_plain_file(tmp_path: Path, volume: Me
         assert "vsssnap convert a.raw TARGET" in done.output
     run("save", "a.raw", "b.vsnap", "--live", "--input-format", "raw")
     run("convert", "a.raw", "c.vsnap")
+
+
+def test_a_parent_that_is_missing_is_named_where_one_recovers(tmp_path: Path, volume: MemoryVolume) -> None:
+    run("save", "/srv/data", "monday.vsnap")
+    volume.pwrite(b"tuesday", MIB // 2)
+    run("save", "/srv/data", "tuesday.vsnap", "--parent", "monday.vsnap")
+    (tmp_path / "monday.vsnap").unlink()
+    missing = "tuesday.vsnap: its parent is not there (looked for monday.vsnap)"
+    for command in ("restore", "convert"):
+        assert missing in run(command, "tuesday.vsnap", f"{command}.raw", "--recover", status=15).stderr
+        marked = ("--recover", "--on-read-error", "mark")
+        assert missing in run(command, "tuesday.vsnap", f"{command}.raw", *marked, status=1).stderr
+    run("verify", "tuesday.vsnap", status=18)
+    for depth in ((), ("--depth", "content"), ("--depth", "structure")):
+        shown = run("verify", "tuesday.vsnap", "--recover", *depth, status=1).stdout
+        assert "DAMAGED (vsnap; 1 problem)" in shown
+        assert missing in shown

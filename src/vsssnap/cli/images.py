@@ -20,6 +20,7 @@ from vsssnap.cli.common import (
     read_error_option,
     reading_options,
 )
+from vsssnap.cli.sources import warn_of_parents
 from vsssnap.cli.tree import contents, lines
 from vsssnap.cli.wording import for_people
 from vsssnap.errors import (
@@ -88,6 +89,8 @@ def restore(
     from vsssnap.cli.awaited import Awaited, opened_image
 
     with opened_image(image, format_name, recover=recover, parent=parent) as reader:
+        if recover:
+            warn_of_parents(out, reader)
         if is_block_device(target) and not yes:
             _ask(out, reader, target)
         with interrupts.deferred(), out.progress(f"restore {target}") as progress:

@@ -16,7 +16,7 @@ from vsssnap.cli.common import PATH, command, image_options, reading_options
 from vsssnap.cli.naming import without_suffix
 from vsssnap.cli.options import build
 from vsssnap.cli.quieting import managers
-from vsssnap.cli.sources import check_plans, refuse_images, warn_of_doubles, warn_of_places
+from vsssnap.cli.sources import check_plans, refuse_images, warn_of_doubles, warn_of_parents, warn_of_places
 from vsssnap.cli.targets import STDOUT, Plan, plans_for
 from vsssnap.cli.verifying import verified
 from vsssnap.cli.views import disk_image, say_left_out, view_options, wanted
@@ -304,6 +304,8 @@ def convert(out: Output, **given: Any) -> int:  # noqa: ANN401 - click passes wh
         ) as reader,
         interrupts.deferred(),
     ):
+        if given["recover"]:
+            warn_of_parents(out, reader)
         report = _write(out, reader, plan, given)
     return _report(out, [report], {})
 

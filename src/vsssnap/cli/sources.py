@@ -9,7 +9,16 @@ import sys
 from typing import TYPE_CHECKING
 
 from vsssnap._units import MIB
-from vsssnap.errors import UnknownFormatError, UsageError, VssSnapError
+from vsssnap.cli.wording import for_people
+from vsssnap.errors import (
+    DeviceReadError,
+    ImageError,
+    ImageNotFoundError,
+    ParentMismatchError,
+    UnknownFormatError,
+    UsageError,
+    VssSnapError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,6 +59,18 @@ def refuse_images(sources: Sequence[str], input_format: str | None) -> None:
                 hint=f"`vsssnap convert {source} TARGET` writes its volume in another format; "
                 "for the bytes as they are, pass --input-format raw",
             )
+
+
+def warn_of_parents(out: Output, reader: ImageReader) -> None:
+    """Say which image behind one that is recovered is missing: what lies in it looks unreadable."""
+    from vsssnap.cli import interrupts
+
+    try:
+        interrupts.aside(reader.require_parents)
+    except (ImageNotFoundError, ParentMismatchError) as exc:
+        out.warn(str(for_people(exc)))
+    except (ImageError, DeviceReadError):
+        pass  # it is damaged: the ranges that are lost by it are told
 
 
 def check_plans(

@@ -6,7 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 from vsssnap._arguments import instance, path_text
-from vsssnap.errors import CorruptImageError, DeviceReadError, UsageError
+from vsssnap.errors import (
+    CorruptImageError,
+    DeviceReadError,
+    ImageError,
+    ImageNotFoundError,
+    ParentMismatchError,
+    UsageError,
+)
 from vsssnap.formats.base import Depth, Finding, ImageReader
 from vsssnap.imaging.chain import find_format, open_storage
 from vsssnap.imaging.opening import open_image
@@ -36,7 +43,8 @@ def verify_image(
         path: The image.
         format: Name of its format; by default it is recognised.
         depth: How deep to look; by default as deep as can be without decompressing.
-        recover: Where the image does not open, say so and go on to check what is left of it.
+        recover: Where the image does not open, say so and go on to check what is left of it.  So where
+            images behind a ``.vsnap`` are not there; other formats cannot do without theirs.
         parent: Where its parents are, as in `open_image`.
         progress: Called with a `Progress` about ten times a second, in this thread.
 
@@ -57,6 +65,9 @@ def verify_image(
     broken: list[Finding] = []
     try:
         reader = open_image(name, format=format, parent=parent)
+        if recover and _lacks_parents(reader):
+            reader.close()
+            reader = open_image(name, format=format, recover=True, parent=parent)
     except (CorruptImageError, DeviceReadError) as exc:
         if not recover:
             return _broken(name, format, exc, started)
@@ -103,6 +114,16 @@ def verify_image(
             sidecar=sidecar is not None and chosen is Depth.CONTENT,
             seconds=time.monotonic() - started,
         )
+
+
+def _lacks_parents(reader: ImageReader) -> bool:
+    try:
+        reader.require_parents()
+    except (ImageNotFoundError, ParentMismatchError):
+        return True
+    except (ImageError, DeviceReadError):
+        pass  # damage is found by the check itself
+    return False
 
 
 def _findings(reader: ImageReader, depth: Depth, own: tuple[Depth, ...], meter: Meter) -> Iterator[Finding]:

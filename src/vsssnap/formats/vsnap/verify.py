@@ -53,8 +53,10 @@ def verify(reader: VsnapReader, depth: Depth, progress: Report) -> Iterator[Find
         if number == reader.chain.number or reader.chain.entries[number].used:
             try:
                 files.append(reader.chain[number])
-            except (ImageNotFoundError, ParentMismatchError):
-                raise  # an ancestor that is elsewhere is no damage, and every chunk would say so again
+            except (ImageNotFoundError, ParentMismatchError) as exc:
+                if isinstance(reader.tree, Tree):
+                    raise  # an ancestor that is elsewhere is no damage, and every chunk would say so again
+                yield finding_of(exc, "file table")  # but who recovers wants to know of all that is lost
             except (ImageError, DeviceReadError) as exc:
                 yield finding_of(exc, "file table")
     for file in files:
