@@ -108,6 +108,10 @@ class Wine:
         self._call("wineserver", "-p300")
         self._call("wine", "cmd", "/c", "exit")
 
+    def remove_service(self, name: str) -> None:
+        """Forget a service that a run left which was killed; nothing if there is none."""
+        self._call("wine", "sc", "delete", name)
+
     def stop(self) -> None:
         """End everything that runs in the lab."""
         self._call("wineserver", "-k", "-w")
@@ -224,6 +228,7 @@ def windows(path: Path) -> str:
 def lab() -> Wine:
     """The lab, set up and running; the test is unavailable where it cannot be."""
     wine = _set_up()
+    wine.stop()  # what a run left that was killed
     wine.keep()
     return wine
 

@@ -18,6 +18,7 @@ _FILES = ["KEPT", "LIVE", "BITMAP", "LOST", "LOSE_AFTER", "TARGET", "IN_USE", "D
 STRICT = TOP / "tests" / "labs" / "wine_strict"
 VOLUME = "\\\\?\\GLOBALROOT\\Device\\HarddiskVolume3"
 """The live volume of the driver."""
+_SERVICES = ("VSS", "vsssnaplab")  # that tests make, and remove
 _TIMEOUT = 800.0  # seconds for one program: what takes longer hangs, however busy the machine is
 
 
@@ -31,6 +32,8 @@ class VssPython:
             folder: Empty; holds it.
         """
         self.wine = wine.lab()
+        for service in _SERVICES:
+            self.wine.remove_service(service)
         self.folder = folder / "python"
         shutil.copytree(self.wine.folder / "python", self.folder)
 

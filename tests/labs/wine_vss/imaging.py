@@ -171,7 +171,7 @@ def failing() -> list[list[object]]:
     scenes: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("VSSSNAP_LAB_FAIL", "PrepareForBackup", {"timeout": 12.0}),
         ("VSSSNAP_LAB_HANG", "DoSnapshotSet", {"options": HURRIED}),
-        ("", "", {"require": Consistency.APPLICATION}),
+        ("", "", {"require": Consistency.APPLICATION, "timeout": 12.0}),
         ("VSSSNAP_LAB_HANG", "GatherWriterMetadata", {"options": VssOptions(writers=False)}),
     )
     for variable, step, arguments in scenes:
