@@ -42,6 +42,14 @@ def test_a_damaged_image_is_compared_as_far_as_it_can_be_read(tmp_path: Path) ->
     assert f"{len(data) - kept} bytes at {kept} unreadable" in said
 
 
+def test_a_file_that_is_called_like_the_standard_output_is_not_restored_to(chain: Path) -> None:
+    vsssnap("restore", f"{NAMES[0]}.vsnap", "-", folder=chain, status=2)
+    assert not (chain / "-").exists()
+    (chain / "plain.raw").write_bytes(b"volume" * 1000)
+    vsssnap("restore", "plain.raw", "./-", folder=chain)
+    assert (chain / "-").read_bytes() == b"volume" * 1000
+
+
 def facts(text: str) -> list[tuple[str, str]]:
     """The lines as name and value; names are followed by two spaces at least."""
     pairs = [line.strip().partition("  ") for line in text.splitlines()[1:]]

@@ -36,7 +36,8 @@ class SupportsPread(Protocol):
     """The least that a source must do.
 
     ``extents(offset, length)`` and ``confirm()`` with the meaning they have in `BlockReader`
-    are used if present, and so are ``sector_size`` and ``metadata``.
+    are used if present, and so are ``sector_size`` and ``metadata``.  What cannot be read is a
+    DeviceReadError with its range, which `OnReadError.MARK` goes on after; others pass as they are.
     """
 
     @property

@@ -21,6 +21,7 @@ from vsssnap.cli.common import (
     reading_options,
 )
 from vsssnap.cli.sources import warn_of_parents
+from vsssnap.cli.targets import STDOUT
 from vsssnap.cli.tree import contents, lines
 from vsssnap.cli.wording import for_people
 from vsssnap.errors import (
@@ -88,6 +89,11 @@ def restore(
     from vsssnap import CopyOptions, OnReadError, restore_image
     from vsssnap.cli.awaited import Awaited, opened_image
 
+    if target == STDOUT:
+        raise UsageError(
+            "restore writes a file or a device, not the standard output",
+            hint="use `vsssnap convert IMAGE - --format raw`; a file of that name is ./-",
+        )
     with opened_image(image, format_name, recover=recover, parent=parent) as reader:
         if recover:
             warn_of_parents(out, reader)

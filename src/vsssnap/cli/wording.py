@@ -21,6 +21,7 @@ WORDS: Sequence[tuple[str, str]] = (
     ("open devices with open_device", "name an image's file; a device can be saved with `vsssnap save`"),
     ("what is mounted is read through a Snapshot", "what is mounted there can be saved with `vsssnap save`"),
     ("on_read_error=OnReadError.MARK", "--on-read-error mark"),
+    ('open it with format="raw"', "pass {format} raw"),
     ('name format="raw" if it is raw', "pass {format} raw if it is raw"),
     ("give it one, or say uncovered=Uncovered.READ or Uncovered.LEAVE_OUT", "save its volumes one by one"),
     ("uncovered=Uncovered.READ", "--uncovered read"),

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _MOST: Final = 1000  # findings about the table that are kept
 _RECOVER: Final = "open it with recover=True to read what is left"
-_AS_RAW: Final = 'what is left of a fixed image is the beginning of the volume: open it with format="raw"'
 _COPY_USED: Final = "its copy at 0 is used"
 
 
@@ -125,7 +124,12 @@ def _footer(storage: Storage, damage: list[Finding], *, recover: bool) -> tuple[
             return _known(storage, copy, 0), offset if doubtful else storage.size
         doubtful.append((copy, storage.size))
     if not (recover and doubtful):
-        raise _broken(storage, "footer", offset, message, _AS_RAW if recover else _RECOVER)
+        if not recover:
+            raise _broken(storage, "footer", offset, message)
+        raise _broken(
+            *(storage, "footer", offset, message),
+            hint='what is left of a fixed image is the beginning of the volume: open it with format="raw"',
+        )
     footer, end = doubtful[0]
     damage.append(Finding("footer", offset, message))
     return _known(storage, footer, offset), end
