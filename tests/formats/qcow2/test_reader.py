@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import random
+import struct
 import threading
 from collections.abc import Callable
 
 import pytest
 
 import qcow2_images as images
+from vsssnap import OnReadError, save_image
 from vsssnap.blocks.extent import Extent, ExtentKind
 from vsssnap.errors import (
     ClosedError,
     CorruptImageError,
+    DeviceReadError,
     ImageError,
     ParentMismatchError,
     UnsupportedFeatureError,
@@ -372,3 +375,44 @@ def test_bitmaps_without_their_feature_bit_are_not_trusted() -> None:
     reader = images.opened(images.changed(plain(), images.AUTOCLEAR, 1))
     with pytest.raises(CorruptImageError, match="there is no bitmaps extension"):
         _ = reader.bitmaps
+
+
+# Images that were cut short.
+
+
+def kept_of(data: bytes, cut: int, cluster: int) -> set[int]:
+    """Clusters of the disk whose L2 table and bytes lie before a cut, by the tables of the whole image."""
+    (l1_size, l1_at) = struct.unpack_from(">IQ", data, 36)
+    kept, each = set(), cluster // 8
+    for index, entry in enumerate(struct.unpack_from(f">{l1_size}Q", data, l1_at)):
+        table = entry & 0x00FF_FFFF_FFFF_FE00
+        if not table or table + cluster > cut:
+            continue
+        for number, place in enumerate(struct.unpack_from(f">{each}Q", data, table), index * each):
+            host = place & 0x00FF_FFFF_FFFF_FE00
+            if host and host + cluster <= cut:
+                kept.add(number)
+    return kept
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("cluster", [4096, 65536])
+def test_what_is_left_of_a_cut_image_is_read_though_tables_are_lost(cluster: int, share: float) -> None:
+    volume = random.Random(2).randbytes(7 * MIB)
+    data = images.write(volume, Qcow2Options(cluster_size=cluster))
+    cut = int(len(data) * share)
+    kept = kept_of(bytes(data), cut, cluster)
+    with images.opened(data[:cut], recover=True) as reader:
+        found = set()
+        for extent in reader.extents():
+            if extent.kind is ExtentKind.UNREADABLE:
+                with pytest.raises(DeviceReadError, match="are lost"):
+                    reader.pread(extent.length, extent.offset)
+            else:
+                assert reader.pread(extent.length, extent.offset) == volume[extent.offset : extent.end]
+                found |= set(range(-(-extent.offset // cluster), extent.end // cluster))
+        assert found == kept
+        sink = MemoryStorage()
+        report = save_image(reader, sink, format="raw", on_read_error=OnReadError.MARK)
+    lost = sum(extent.length for extent in report.unreadable)
+    assert len(volume) - lost - len(kept) * cluster < cluster  # of the one that the cut goes through

@@ -59,9 +59,9 @@ def require_whole(extents: Iterable[Extent], files: Files) -> None:
     for extent in extents:
         if extent.kind is ExtentKind.UNREADABLE:
             raise DeviceReadError(
-                f"{files.storage.name}: bytes {extent.offset} to {extent.end} of the disk lie behind the"
-                f" file's end, {files.storage.size} bytes",
+                f"{files.storage.name}: bytes {extent.offset} to {extent.end} of the disk are lost: they lie"
+                f" behind the file's end, {files.storage.size} bytes, or what maps them is damaged",
                 offset=extent.offset,
                 length=extent.length,
-                hint="the image was cut short; what is left can be saved with on_read_error=OnReadError.MARK",
+                hint="what is left can be saved with on_read_error=OnReadError.MARK",
             )

@@ -9,7 +9,7 @@ import enum
 from array import array
 from typing import TYPE_CHECKING, Final
 
-from vsssnap.errors import VssSnapError
+from vsssnap.errors import CorruptImageError, DeviceReadError, VssSnapError
 from vsssnap.formats.qcow2.header import corrupt
 from vsssnap.formats.qcow2.structs import (
     ALL_SUBCLUSTERS,
@@ -40,9 +40,11 @@ class Kind(enum.IntEnum):
     """Lies in the file (or the data file) as it is."""
     PACKED = 3
     """One compressed cluster."""
+    LOST = 4
+    """Nobody knows: what maps it is not there or breaks a rule.  Only of `ClusterMap.salvaged`."""
 
 
-_ABSENT, _ZERO, _STORED, _PACKED = Kind
+_ABSENT, _ZERO, _STORED, _PACKED, _LOST = Kind
 
 _PIECE: Final = 32  # entries that are compared at once
 
@@ -97,6 +99,38 @@ class ClusterMap:
             raise
         if at > start:
             yield kind, start, at - start, host
+
+    def salvaged(self, offset: int, length: int) -> Iterator[Run]:
+        """As `walk`, and what cannot be looked up is LOST; neighbours of that kind are not joined."""
+        at, end = offset, offset + length
+        while at < end:
+            try:
+                for run in self.walk(at, end - at):
+                    yield run
+                    at = run[1] + run[2]
+            except (CorruptImageError, DeviceReadError) as exc:
+                stop = self.end_of_loss(at, end, exc)
+                yield _LOST, at, stop - at, 0
+                at = stop
+
+    def end_of_loss(self, at: int, end: int, exc: CorruptImageError | DeviceReadError) -> int:
+        """How far, up to ``end``, goes what one error of `walk` at ``at`` takes from the disk.
+
+        An entry that breaks a rule is a cluster, or what an L2 table maps; of a table that cannot be read
+        it is a page.
+        """
+        span, page = self._cluster * self._per_table, self._tables.page_size // 8
+        index = at // span
+        try:
+            table = self._tables.entry(self._l1_offset, index) & HOST_MASK
+        except (CorruptImageError, DeviceReadError):
+            return min(end, (index - index % page + page) * span)
+        end = min(end, (index + 1) * span)
+        if table % self._cluster:
+            return end
+        unread = isinstance(exc, DeviceReadError) or exc.structure == "file"
+        piece = self._cluster * ((page // 2 if self._extended else page) if unread else 1)
+        return min(end, at - at % piece + piece)
 
     def _raw(self, offset: int, end: int) -> Iterator[Run]:
         cluster = self._cluster

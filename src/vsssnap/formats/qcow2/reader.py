@@ -119,7 +119,8 @@ class Qcow2Reader(LayeredReader):
     # Reading.
 
     def _own(self, offset: int, end: int) -> Iterator[tuple[int, int, Place | None]]:
-        for kind, start, length, host in self._map.walk(offset, end - offset):
+        walk = self._map.salvaged if self._files.recover else self._map.walk
+        for kind, start, length, host in walk(offset, end - offset):
             place = None if kind is Kind.ABSENT else (kind, start, host)
             yield max(start, offset), min(start + length, end), place
 
@@ -129,6 +130,8 @@ class Qcow2Reader(LayeredReader):
             self._stored(view, host + first - start)
         elif kind is Kind.ZERO:
             fill_zero(view)
+        elif kind is Kind.LOST:
+            require_whole([Extent(first, len(view), ExtentKind.UNREADABLE)], self._files)
         else:
             for at, plain in self._files.packed.decoded([(start, host)], first, len(view)):
                 view[:] = _part(plain, first - at, first - at + len(view))
@@ -213,8 +216,8 @@ class Qcow2Reader(LayeredReader):
             yield from self._stored_extents(first, stop - first, host + first - start)
             return
         told = ExtentKind.ZERO if kind is Kind.ZERO else ExtentKind.DATA
-        files = self._files
-        if files.recover and behind(kind, stop - first, host, self.layout, files.storage.size):
+        size = self._files.storage.size
+        if kind is Kind.LOST or (self._files.recover and behind(kind, stop - first, host, self.layout, size)):
             told = ExtentKind.UNREADABLE
         yield Extent(first, stop - first, told)
 

@@ -140,23 +140,10 @@ class _Check:
                     yield from self._inside(kind, start, min(length, end - start), host)
                     at = start + length
             except (CorruptImageError, DeviceReadError) as exc:
-                behind = self._end_of_loss(mapped, at, end)
+                behind = mapped.end_of_loss(at, end, exc)
                 found = _finding(exc)
                 yield Finding(found.structure, found.offset, found.message, Extent(at, behind - at))
                 at = behind
-
-    def _end_of_loss(self, mapped: ClusterMap, at: int, end: int) -> int:
-        """A table that cannot be read at all is one finding, a bad entry is one cluster."""
-        span = self.cluster * self.layout.l2_entries
-        stop = min(end, (at // span + 1) * span)
-        try:
-            list(mapped.walk(stop - 1, 1))
-        except DeviceReadError:
-            return stop
-        except CorruptImageError as exc:
-            if exc.structure in ("file", "L1 table"):
-                return stop
-        return min(at + self.cluster, stop)
 
     def _inside(self, kind: Kind, start: int, length: int, host: int) -> Iterator[Finding]:
         size = self.storage.size
