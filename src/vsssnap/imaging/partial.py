@@ -221,6 +221,7 @@ def check_name(path: str, added: str) -> None:
             raise TargetRefusedError(
                 f"{path}: a name of {length} bytes; {most} are the most, for {added} is added meanwhile",
                 path=path,
+                code=errno.ENAMETOOLONG,
                 hint="choose a shorter name",
             )
 
