@@ -151,4 +151,4 @@ PYTEST = ("-m", "pytest", *CHOSEN)
 
 if __name__ == "__main__":
     files = [str(TOP / name) for name in (*LIBRARY, *VSS, *DEVICES, *MORE)]
-    sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *CHOSEN, *sys.argv[1:], *files]))
+    sys.exit(pytest.main(["-p", "no:cacheprovider", *CHOSEN, *sys.argv[1:], *files]))
